@@ -1,0 +1,32 @@
+"""What the build needs a container for, said without knowing how containers are run."""
+
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+
+class Bind(msgspec.Struct, frozen=True, kw_only=True):
+    """A host folder that a step sees at `target`."""
+
+    source: Path
+    target: str
+    readonly: bool = True
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """A command in a root file system made of `lower` (lowest first); what it writes elsewhere than binds is lost."""
+
+    argv: tuple[str, ...]
+    lower: tuple[Path, ...]
+    binds: tuple[Bind, ...] = ()
+    env: dict[str, str] = {}
+    cwd: str = "/"
+    network: bool = False
+
+
+class StepRunner(Protocol):
+    """Runs a step in a container; given to the build by the engine."""
+
+    def run(self, step: Step) -> None:
+        """Run `step` to its end; raises BuildError with the end of its output when it fails."""

@@ -1,0 +1,106 @@
+"""The lock as values: everything that decides what an image holds, and no host, path or time."""
+
+from typing import Literal
+
+import msgspec
+
+from mlbox.oci.layer import EPOCH, RULES
+
+LOCK_VERSION = 1
+
+Arch = Literal["amd64", "arm64"]
+
+
+class Locked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, rename="kebab"):
+    """Base of everything that stands in mlbox.lock."""
+
+
+class Target(Locked, frozen=True, kw_only=True):
+    """The machine an environment is locked for, which need not be this one."""
+
+    arch: Arch
+    python: str
+    """Major and minor version: '3.11'."""
+    python_full: str
+    """The exact version in the base: '3.11.2'; markers are evaluated for it."""
+    glibc: str
+    """The base's glibc, which bounds the manylinux tags: '2.36'."""
+    accelerator: str = "cpu"
+
+
+class Base(Locked, frozen=True, kw_only=True):
+    """What the image stands on. A Debian base is assembled from the debs whose role is 'base'."""
+
+    kind: Literal["debian"] = "debian"
+    suite: str
+    """Codename: 'bookworm'."""
+
+
+class Deb(Locked, frozen=True, kw_only=True):
+    """One exact Debian package file."""
+
+    name: str
+    version: str
+    arch: str
+    path: str
+    """Below the mirror's root: 'pool/main/g/glibc/libc6_2.36-9_amd64.deb'."""
+    sha256: str
+    size: int
+    suite: str
+    role: Literal["base", "system"]
+
+
+class Package(Locked, frozen=True, kw_only=True):
+    """One exact Python distribution and the file it comes from."""
+
+    name: str
+    """Normalised (PEP 503)."""
+    version: str
+    filename: str
+    """File name of the wheel or sdist; for a git checkout '<name>-<commit>.git'."""
+    sha256: str
+    """Of the file (hex); empty for a git checkout, whose commit says the same."""
+    size: int = 0
+    index: str = "default"
+    """Name of the configured index; 'find-links', 'direct' or 'git' otherwise."""
+    url: str = ""
+    """Only for direct URLs and git: without credentials."""
+    commit: str = ""
+    subdirectory: str = ""
+    requires: tuple[str, ...] = ()
+    """Names of the locked packages that this one asked for."""
+    wanted_by: tuple[str, ...] = ()
+    """Where the project itself asks for it: 'requirements.txt:3'."""
+
+    @property
+    def is_wheel(self) -> bool:
+        """Whether the file is a wheel, and so needs no build."""
+        return self.filename.endswith(".whl")
+
+
+class LayerGroup(Locked, frozen=True, kw_only=True):
+    """Python packages that share a layer, by name; frozen here so that layers do not reshuffle."""
+
+    name: str
+    packages: tuple[str, ...]
+
+
+class Lock(Locked, frozen=True, kw_only=True):
+    """The whole of mlbox.lock."""
+
+    version: int = LOCK_VERSION
+    rules: int = RULES
+    """Version of the unpack and layer rules (mlbox.oci.layer.RULES)."""
+    inputs: str
+    """Digest of everything the lock was made from; a build refuses a lock whose inputs changed."""
+    epoch: int = EPOCH
+    """mtime of every file, seconds."""
+    resolver: str = "uv"
+    target: Target
+    base: Base
+    system_packages: tuple[str, ...] = ()
+    packages: tuple[Package, ...] = ()
+    build_packages: tuple[Package, ...] = ()
+    """What building the packages that are no wheels needs; never part of the image."""
+    layers: tuple[LayerGroup, ...] = ()
+    debs: tuple[Deb, ...] = ()

@@ -1,0 +1,44 @@
+"""Digests: of blobs (Digest), of uncompressed layers (DiffID), of stacks of layers (ChainID)."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import NewType
+
+from mlbox.errors import MlboxError
+
+Digest = NewType("Digest", str)
+DiffID = NewType("DiffID", str)
+ChainID = NewType("ChainID", str)
+
+_SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def parse_digest(text: str) -> Digest:
+    """Return `text` as a digest; anything but 'sha256:' and 64 lower-case hex digits raises MlboxError."""
+    if not _SHA256.fullmatch(text):
+        raise MlboxError(f"not a digest: {text[:100]!r}", hint="a digest is 'sha256:' and 64 hex digits")
+    return Digest(text)
+
+
+def parse_diff_id(text: str) -> DiffID:
+    """Return `text` as the digest of an uncompressed layer."""
+    return DiffID(parse_digest(text))
+
+
+def digest_of(data: bytes) -> Digest:
+    """Return the digest of `data`."""
+    return Digest("sha256:" + hashlib.sha256(data).hexdigest())
+
+
+def hex_of(digest: Digest | DiffID | ChainID) -> str:
+    """Return the hex part, which names the file that holds it."""
+    return digest.removeprefix("sha256:")
+
+
+def chain_id(diff_ids: Sequence[DiffID]) -> ChainID:
+    """Return the ChainID of a stack of layers, lowest first (image-spec, config.md, 'Layer ChainID')."""
+    chain = ChainID(diff_ids[0])
+    for diff_id in diff_ids[1:]:
+        chain = ChainID(digest_of(f"{chain} {diff_id}".encode()))
+    return chain

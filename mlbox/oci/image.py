@@ -1,0 +1,161 @@
+"""The image-spec's documents, field for field (image-spec v1.1)."""
+
+from typing import Any
+
+import msgspec
+
+from mlbox.codec import canonical_json, decode_json
+from mlbox.errors import MlboxError
+from mlbox.oci.digest import DiffID, Digest, digest_of, parse_diff_id, parse_digest
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER_TAR = "application/vnd.oci.image.layer.v1.tar"
+LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Base of the documents whose keys are written in camelCase."""
+
+
+class Platform(Document, frozen=True, kw_only=True):
+    """The machine an image is for."""
+
+    architecture: str
+    os: str
+    variant: str = ""
+
+
+class Descriptor(Document, frozen=True, kw_only=True):
+    """A typed reference to a blob: what it is, its digest, its size in bytes."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    annotations: dict[str, str] = {}
+    platform: Platform | None = None
+
+    def __post_init__(self) -> None:
+        parse_digest(self.digest)
+        if self.size < 0:
+            raise ValueError("a size below zero")
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=False):
+    """An image: its configuration and its layers, lowest first."""
+
+    schema_version: int = 2
+    media_type: str = MANIFEST
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    annotations: dict[str, str] = {}
+
+
+class ImageIndex(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A list of images, one per platform."""
+
+    schema_version: int = 2
+    media_type: str = INDEX
+    manifests: tuple[Descriptor, ...]
+    annotations: dict[str, str] = {}
+
+
+class Healthcheck(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit_defaults=True):
+    """Docker's extension of the config: how to ask a container whether it is well; times in nanoseconds."""
+
+    test: tuple[str, ...] = ()
+    interval: int = 0
+    timeout: int = 0
+    start_period: int = 0
+    retries: int = 0
+
+
+class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit_defaults=True):
+    """The inner 'config' object: the defaults a container of this image starts with."""
+
+    user: str = ""
+    exposed_ports: dict[str, dict[str, Any]] = {}
+    env: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] | None = None
+    cmd: tuple[str, ...] | None = None
+    volumes: dict[str, dict[str, Any]] = {}
+    working_dir: str = ""
+    labels: dict[str, str] = {}
+    stop_signal: str = ""
+    healthcheck: Healthcheck | None = None
+
+
+class RootFS(msgspec.Struct, frozen=True, kw_only=True):
+    """The layers' diffIDs, lowest first."""
+
+    type: str = "layers"
+    diff_ids: tuple[DiffID, ...]
+
+    def __post_init__(self) -> None:
+        for diff_id in self.diff_ids:
+            parse_diff_id(diff_id)
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How one layer (or none) came about."""
+
+    created: str = ""
+    created_by: str = ""
+    comment: str = ""
+    empty_layer: bool = False
+
+
+class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The image configuration document; the inner ContainerConfig is its `config`."""
+
+    created: str = ""
+    architecture: str
+    os: str
+    config: ContainerConfig = ContainerConfig()
+    rootfs: RootFS
+    history: tuple[History, ...] = ()
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """A manifest with its configuration and the exact bytes both were read from."""
+
+    digest: Digest
+    manifest: Manifest
+    config: ImageConfig
+    manifest_bytes: bytes
+    config_bytes: bytes
+
+
+def image_of(config: ImageConfig, layers: tuple[Descriptor, ...], annotations: dict[str, str]) -> Image:
+    """Return the image with that configuration and those layers; its digests follow from canonical JSON."""
+    config_bytes = canonical_json(config)
+    descriptor = Descriptor(media_type=CONFIG, digest=digest_of(config_bytes), size=len(config_bytes))
+    manifest = Manifest(config=descriptor, layers=layers, annotations=annotations)
+    manifest_bytes = canonical_json(manifest)
+    return Image(
+        digest=digest_of(manifest_bytes),
+        manifest=manifest,
+        config=config,
+        manifest_bytes=manifest_bytes,
+        config_bytes=config_bytes,
+    )
+
+
+def parse_image(manifest_bytes: bytes, config_bytes: bytes, error: type[MlboxError] = MlboxError) -> Image:
+    """Decode both documents and check that they belong together."""
+    digest = digest_of(manifest_bytes)
+    manifest = decode_json(manifest_bytes, Manifest, what=f"manifest {digest}", error=error)
+    if digest_of(config_bytes) != manifest.config.digest:
+        raise error(f"manifest {digest}: its configuration has another digest than it says")
+    config = decode_json(config_bytes, ImageConfig, what=f"config {manifest.config.digest}", error=error)
+    if len(config.rootfs.diff_ids) != len(manifest.layers):
+        raise error(f"manifest {digest}: {len(manifest.layers)} layers, {len(config.rootfs.diff_ids)} diffIDs")
+    return Image(
+        digest=digest,
+        manifest=manifest,
+        config=config,
+        manifest_bytes=manifest_bytes,
+        config_bytes=config_bytes,
+    )

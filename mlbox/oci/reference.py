@@ -1,0 +1,63 @@
+"""Image names: registry/repository:tag@digest (distribution-spec grammar, Docker's defaults)."""
+
+import re
+
+import msgspec
+
+from mlbox.errors import UsageError
+from mlbox.oci.digest import Digest, parse_digest
+
+DEFAULT_REGISTRY = "docker.io"
+_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_REGISTRY = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?")
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """A parsed image name; at least one of `tag` and `digest` is set."""
+
+    registry: str
+    repository: str
+    tag: str = ""
+    digest: Digest | None = None
+
+    def __str__(self) -> str:
+        """Return the whole name, which parses back to an equal value."""
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.registry}/{self.repository}{tag}{digest}"
+
+    @property
+    def familiar(self) -> str:
+        """The short name people type: without docker.io/ and library/."""
+        return str(self).removeprefix(DEFAULT_REGISTRY + "/").removeprefix("library/")
+
+
+def parse_reference(text: str) -> Reference:
+    """Return the image name `text` means; raises UsageError when it is none."""
+    rest, _, digest = text.partition("@")
+    head, slash, tail = rest.partition("/")
+    if slash and (("." in head) or (":" in head) or head == "localhost"):
+        registry, path = head, tail
+    else:
+        registry, path = DEFAULT_REGISTRY, rest
+    repository, colon, tag = path.partition(":")
+    if registry == DEFAULT_REGISTRY and "/" not in repository:
+        repository = "library/" + repository
+    if not (_REGISTRY.fullmatch(registry) and _REPOSITORY.fullmatch(repository) and len(repository) < 256):
+        raise _invalid(text)
+    if colon and not _TAG.fullmatch(tag):
+        raise _invalid(text)
+    return Reference(
+        registry=registry,
+        repository=repository,
+        tag=tag or ("" if digest else "latest"),
+        digest=parse_digest(digest) if digest else None,
+    )
+
+
+def _invalid(text: str) -> UsageError:
+    return UsageError(
+        f"not an image name: {text[:200]!r}",
+        hint="names look like team/bert:1: lower-case letters, digits, '.', '_', '-', '/'",
+    )

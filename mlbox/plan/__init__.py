@@ -1,0 +1,1 @@
+"""DECIDE: a Lock becomes a BuildPlan. Pure and printable: the same on every machine."""

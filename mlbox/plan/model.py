@@ -1,0 +1,134 @@
+"""The build plan as values: layers of pieces, each named by the hash of what goes into it."""
+
+from functools import cached_property
+from typing import Literal
+
+import msgspec
+
+from mlbox.codec import key_of
+from mlbox.lock.model import Deb, Package
+from mlbox.oci.image import ContainerConfig
+from mlbox.oci.layer import EPOCH, RULES
+from mlbox.project.model import Package as ProjectPackage
+
+PREFIX = "opt/mlbox/env"
+"""The environment's prefix in the image (no leading slash): the same in every image, so pieces are shared."""
+
+
+class Piece(msgspec.Struct, frozen=True, kw_only=True, tag_field="piece"):
+    """Something that is unpacked to a tree; equal pieces make equal trees."""
+
+    epoch: int = EPOCH
+    rules: int = RULES
+
+    @property
+    def key(self) -> str:
+        """The piece's identity (hex): a hash of everything that decides its tree."""
+        return key_of(self)
+
+
+class DebPiece(Piece, frozen=True, kw_only=True, tag="deb"):
+    """A .deb's data, without running its scripts."""
+
+    name: str
+    version: str
+    arch: str
+    sha256: str
+
+
+class RootfsPiece(Piece, frozen=True, kw_only=True, tag="rootfs"):
+    """What maintainer scripts would have made of those .debs: users, ld.so.cache, CA bundle, dpkg status."""
+
+    suite: str
+    arch: str
+    debs: tuple[DebPiece, ...]
+
+
+class EnvPiece(Piece, frozen=True, kw_only=True, tag="env"):
+    """The empty virtual environment at PREFIX."""
+
+    python: str
+    python_full: str
+
+
+class WheelPiece(Piece, frozen=True, kw_only=True, tag="wheel"):
+    """A wheel installed into PREFIX as pip would."""
+
+    name: str
+    version: str
+    filename: str
+    sha256: str
+    python: str
+    requested: bool = False
+    """Whether the project asks for it itself (pip's REQUESTED file)."""
+    direct_url: str = ""
+    """Content of direct_url.json (PEP 610), empty for packages of an index."""
+
+
+class BuiltWheelPiece(Piece, frozen=True, kw_only=True, tag="built-wheel"):
+    """A wheel that must first be built in a container from `source`: pinned by its output."""
+
+    source: Package
+    build_packages: tuple[Package, ...]
+    debs: tuple[DebPiece, ...]
+    """The root file system it is built in."""
+    python: str
+    suite: str
+    arch: str
+    python_full: str
+    requested: bool = False
+
+
+class ProjectFile(msgspec.Struct, frozen=True, array_like=True):
+    """One file of the project: `sha256` of its content, or the target of a symlink."""
+
+    path: str
+    mode: int
+    size: int
+    sha256: str = ""
+    target: str = ""
+
+
+class ProjectPiece(Piece, frozen=True, kw_only=True, tag="project"):
+    """The project's own files below `workdir`, and its distribution metadata when it is a package."""
+
+    workdir: str
+    python: str
+    files: tuple[ProjectFile, ...]
+    package: ProjectPackage | None = None
+
+
+AnyPiece = DebPiece | RootfsPiece | EnvPiece | WheelPiece | BuiltWheelPiece | ProjectPiece
+
+LayerKind = Literal["base", "system", "environment", "project"]
+
+
+class LayerPlan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """One layer: the union of its pieces; where two hold the same file, the later piece wins."""
+
+    name: str
+    kind: LayerKind
+    pieces: tuple[AnyPiece, ...]
+    reason: str = ""
+    """Why these pieces share a layer, for people."""
+
+    @cached_property
+    def key(self) -> str:
+        """The layer's identity (hex): names what is built, before it is built."""
+        return key_of([piece.key for piece in self.pieces])
+
+
+class BuildPlan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """A whole image before it is built."""
+
+    arch: str
+    layers: tuple[LayerPlan, ...]
+    config: ContainerConfig
+    epoch: int = EPOCH
+    debs: tuple[Deb, ...] = ()
+    packages: tuple[Package, ...] = ()
+
+    @cached_property
+    def key(self) -> str:
+        """The image's identity before it is built: equal plans make equal images."""
+        return key_of([self.arch, self.epoch, [layer.key for layer in self.layers], self.config])

@@ -1,0 +1,125 @@
+"""What a repository asks for, as values."""
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+Accelerator = str
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of the values below."""
+
+
+class Requirement(Value, frozen=True, kw_only=True):
+    """One line that a resolver understands, and where it stands."""
+
+    text: str
+    """PEP 508 (with hashes and URL forms as pip allows them), never '-r' or '-c': those are already followed."""
+    origin: str
+    """'requirements.txt:3' or 'pyproject.toml [project.dependencies]', relative to the project."""
+    kind: Literal["named", "url", "vcs", "path", "editable"] = "named"
+
+
+class IndexOptions(Value, frozen=True, kw_only=True):
+    """Index options that requirement files or settings carry; addresses, in the order they were written."""
+
+    index_url: str = ""
+    extra_index_urls: tuple[str, ...] = ()
+    find_links: tuple[str, ...] = ()
+    no_index: bool = False
+    pre: bool = False
+    only_binary: tuple[str, ...] = ()
+    no_binary: tuple[str, ...] = ()
+
+
+class Health(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """How `mlbox serve` knows that a service is ready."""
+
+    path: str = "/"
+    timeout: float = 60.0
+    """Seconds until the service must have answered with a 2xx."""
+
+
+class Task(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """A declared command: [tool.mlbox.train], [tool.mlbox.serve]."""
+
+    command: tuple[str, ...]
+    outputs: str = ""
+    """Folder of the project, mounted read-write at the same place below the working directory."""
+    inputs: tuple[str, ...] = ()
+    """Folders of the project that are mounted read-only instead of copied into the image."""
+    port: int = 0
+    health: Health | None = None
+    env: dict[str, str] = {}
+
+
+class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """[tool.mlbox] of pyproject.toml, or mlbox.toml."""
+
+    python: str = ""
+    """'3.11'; empty: .python-version, then the newest that requires-python and the base allow."""
+    base: str = "debian"
+    accelerator: Accelerator = "cpu"
+    resolver: Literal["uv", "pip-tools"] = "uv"
+    requirements: tuple[str, ...] = ()
+    """Requirement files that count, instead of the ones found."""
+    extras: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    system_packages: tuple[str, ...] = ()
+    index_url: str = ""
+    extra_index_urls: tuple[str, ...] = ()
+    find_links: tuple[str, ...] = ()
+    pip: bool = True
+    """Whether pip itself is part of the environment."""
+    workdir: str = "/workspace"
+    env: dict[str, str] = {}
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    user: str = ""
+    labels: dict[str, str] = {}
+    ignore: tuple[str, ...] = ()
+    """Patterns (gitignore syntax) of project files that stay out of the image, besides the ignore files'."""
+    train: Task | None = None
+    serve: Task | None = None
+    tasks: dict[str, Task] = {}
+
+
+class Package(Value, frozen=True, kw_only=True):
+    """The project as an installable distribution: what its pyproject.toml says statically."""
+
+    name: str
+    version: str
+    requires_python: str = ""
+    scripts: dict[str, str] = {}
+    gui_scripts: dict[str, str] = {}
+    entry_points: dict[str, dict[str, str]] = {}
+    source: str = ""
+    """Folder that goes on sys.path, relative to the project: 'src', or '' for the project itself."""
+
+
+class Source(Value, frozen=True, kw_only=True):
+    """A spec file that was found, whether it counts, and why."""
+
+    path: str
+    used: bool
+    reason: str
+
+
+class Project(Value, frozen=True, kw_only=True):
+    """Everything a repository asks for."""
+
+    root: Path
+    name: str
+    """For default image names: the distribution's or the folder's name, normalised."""
+    settings: Settings
+    sources: tuple[Source, ...]
+    requirements: tuple[Requirement, ...] = ()
+    constraints: tuple[Requirement, ...] = ()
+    index: IndexOptions = IndexOptions()
+    requires_python: str = ""
+    """Specifier set; empty when nothing says."""
+    python_file: str = ""
+    """Content of .python-version; empty when there is none."""
+    package: Package | None = None

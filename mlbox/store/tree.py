@@ -1,0 +1,172 @@
+"""A tree of files on disk, and the deterministic tar that is the same thing in bytes."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from mlbox.errors import ArchiveError
+from mlbox.oci.digest import DiffID
+from mlbox.oci.layer import (
+    END,
+    EPOCH,
+    Entry,
+    encoded,
+    header,
+    padding,
+    parents,
+    safe_path,
+    sort_entries,
+)
+
+CHUNK = 1 << 20
+
+
+class Tree(msgspec.Struct, frozen=True, kw_only=True):
+    """What a folder holds: its entries in tar order, and the digest of that tar when it is known."""
+
+    entries: tuple[Entry, ...]
+    diff_id: DiffID | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of file content."""
+        return sum(entry.size for entry in self.entries)
+
+
+class TreeWriter:
+    """Writes files below `root` and nowhere else, and keeps an Entry of each.
+
+    Paths are checked (safe_path), parents are made as needed, nothing is written through a symlink,
+    and a path that was already written raises ArchiveError naming `archive`. Thread-compatible: one
+    writer per thread.
+    """
+
+    def __init__(self, root: Path, archive: str, *, mtime: int = EPOCH) -> None:
+        self.root = str(root)
+        self.archive = archive
+        self.mtime = mtime
+        self._entries: dict[str, Entry] = {}
+        root.mkdir(parents=True, exist_ok=True)
+
+    def directory(self, path: str, mode: int = 0o755) -> None:
+        """Make the directory `path`; making it again only sets the mode."""
+        known = self._entries.get(path)
+        if known is None:
+            self._parent(safe_path(path, self.archive))
+            os.mkdir(self._on_disk(path))  # noqa: PTH102 - hot path
+        elif known.kind != "dir":
+            raise self._twice(path)
+        self._entries[path] = Entry(path, "dir", mode, self.mtime)
+
+    def file(self, path: str, chunks: Iterable[bytes | memoryview], mode: int = 0o644) -> int:
+        """Write the file `path` from `chunks` and return its size."""
+        self._fresh(path)
+        fd = os.open(self._on_disk(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+        size = 0
+        try:
+            for chunk in chunks:
+                view = memoryview(chunk)
+                size += len(view)
+                while view:
+                    view = view[os.write(fd, view) :]
+            os.fchmod(fd, mode)
+            os.utime(fd, (self.mtime, self.mtime))
+        finally:
+            os.close(fd)
+        self._entries[path] = Entry(path, "file", mode, self.mtime, size)
+        return size
+
+    def symlink(self, path: str, target: str) -> None:
+        """Make the symlink `path`; `target` is kept as it is and never followed here."""
+        self._fresh(path)
+        os.symlink(target, self._on_disk(path))  # noqa: PTH211 - hot path
+        os.utime(self._on_disk(path), (self.mtime, self.mtime), follow_symlinks=False)
+        self._entries[path] = Entry(path, "symlink", 0o777, self.mtime, 0, target)
+
+    def kind(self, path: str) -> str | None:
+        """Return what was written at `path`, None when nothing was."""
+        entry = self._entries.get(path)
+        return entry.kind if entry else None
+
+    def finish(self) -> Tree:
+        """Set the directories' times and modes and return the tree."""
+        entries = sort_entries(self._entries.values())
+        for entry in reversed(entries):
+            if entry.kind == "dir":
+                on_disk = self._on_disk(entry.path)
+                os.chmod(on_disk, entry.mode)  # noqa: PTH101 - hot path
+                os.utime(on_disk, (entry.mtime, entry.mtime))
+        return Tree(entries=entries)
+
+    def _on_disk(self, path: str) -> str:
+        return f"{self.root}/{path}"
+
+    def _fresh(self, path: str) -> None:
+        safe_path(path, self.archive)
+        if path in self._entries:
+            raise self._twice(path)
+        self._parent(path)
+
+    def _parent(self, path: str) -> None:
+        parent = path.rpartition("/")[0]
+        if not parent:
+            return
+        known = self._entries.get(parent)
+        if known is None:
+            self.directory(parent)
+        elif known.kind != "dir":
+            raise ArchiveError(f"{self.archive}: {path!r} lies below {parent!r}, which is no directory")
+
+    def _twice(self, path: str) -> ArchiveError:
+        return ArchiveError(f"{self.archive}: two members want the path {path!r}")
+
+
+def missing_parents(paths: Iterable[str], mtime: int = EPOCH) -> list[Entry]:
+    """Return directory entries for every parent of `paths`."""
+    return [Entry(path, "dir", 0o755, mtime) for path in parents(paths)]
+
+
+def tar_chunks(entries: Iterable[Entry], locate: Callable[[Entry], str]) -> Iterator[bytes | memoryview]:
+    """Yield the tar of `entries` in order; `locate` says where the content of a file lies.
+
+    A yielded memoryview is valid only until the next chunk is asked for. Memory stays below two chunks.
+    """
+    buffer = bytearray(CHUNK)
+    view = memoryview(buffer)
+    for entry in entries:
+        yield header(entry)
+        if entry.kind == "file" and entry.size:
+            yield from _content(locate(entry), entry, view)
+            yield padding(entry.size)
+    yield END
+
+
+def _content(path: str, entry: Entry, view: memoryview) -> Iterator[memoryview]:
+    left = entry.size
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        while left:
+            got = os.readv(fd, [view[: min(left, len(view))]])
+            if not got:
+                raise ArchiveError(f"{path} is shorter than the {entry.size} bytes it was stored with")
+            left -= got
+            yield view[:got]
+    finally:
+        os.close(fd)
+
+
+def diff_id_of(entries: Iterable[Entry], locate: Callable[[Entry], str]) -> DiffID:
+    """Return the digest of the tar of `entries`, reading every file once."""
+    digest = hashlib.sha256()
+    for chunk in tar_chunks(entries, locate):
+        digest.update(chunk)
+    return DiffID("sha256:" + digest.hexdigest())
+
+
+def below(root: Path) -> Callable[[Entry], str]:
+    """Return the `locate` of a tree that lies at `root`."""
+    prefix = f"{root}/"
+    return lambda entry: prefix + encoded(entry.path).decode("utf-8", "surrogateescape")
