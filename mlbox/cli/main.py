@@ -1,0 +1,98 @@
+"""The command table, and the one place where errors become exit codes."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from mlbox.errors import MlboxError
+
+COMMANDS = {
+    "init": "project",
+    "lock": "project",
+    "plan": "project",
+    "build": "project",
+    "train": "project",
+    "serve": "project",
+    "run": "run",
+    "ps": "containers",
+    "logs": "containers",
+    "exec": "containers",
+    "start": "containers",
+    "stop": "containers",
+    "kill": "containers",
+    "wait": "containers",
+    "rm": "containers",
+    "images": "images",
+    "rmi": "images",
+    "tag": "images",
+    "history": "images",
+    "inspect": "images",
+    "save": "images",
+    "df": "store",
+    "prune": "store",
+    "fsck": "store",
+    "doctor": "store",
+    "version": "store",
+}
+"""Command to the module of mlbox.cli that holds it: a module is imported only when one of its commands is typed."""
+
+
+class LazyGroup(TyperGroup):
+    """A group that imports a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return the command, None when there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"mlbox.cli.{COMMANDS[cmd_name]}")
+        return module.command(cmd_name)
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _mlbox() -> None:
+    """Freeze, share and run reproducible ML environments."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command line and return the exit code: 1 mlbox failed, 2 usage, else the command's own."""
+    try:
+        return int(typer.main.get_command(app).main(list(argv), prog_name="mlbox", standalone_mode=False) or 0)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as problem:
+        problem.show()
+        return problem.exit_code
+    except MlboxError as problem:
+        _report(problem)
+        return problem.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does; nothing is left to say, and nothing must fail at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _report(problem: MlboxError) -> None:
+    print(f"mlbox: {problem.message}", file=sys.stderr)
+    if problem.hint:
+        print(f"hint: {problem.hint}", file=sys.stderr)

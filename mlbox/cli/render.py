@@ -1,0 +1,42 @@
+"""Tables and JSON on stdout."""
+
+import sys
+import time
+from collections.abc import Sequence
+from enum import StrEnum
+
+import msgspec
+
+from mlbox.plan.render import mega
+
+__all__ = ["Format", "ago", "mega", "print_json", "print_table"]
+
+
+class Format(StrEnum):
+    """How a list command prints."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+def print_json(value: object) -> None:
+    """Print `value` as indented JSON."""
+    print(msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2).decode())
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print `rows` below `head`, columns aligned, as wide as needed."""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    for row in (head, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write("   ".join(cells).rstrip() + "\n")
+
+
+def ago(seconds: float) -> str:
+    """Return how long ago the time `seconds` was, in the largest fitting unit."""
+    past = max(0, int(time.time() - seconds))
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if past >= size:
+            count = past // size
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return f"{past} seconds ago"

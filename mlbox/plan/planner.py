@@ -1,0 +1,177 @@
+"""A lock and a project become a build plan. Nothing here looks at the machine."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from mlbox.codec import canonical_json
+from mlbox.lock.model import Deb, Lock, Package
+from mlbox.oci.image import ContainerConfig
+from mlbox.plan.model import (
+    PREFIX,
+    BuildPlan,
+    BuiltWheelPiece,
+    DebPiece,
+    EnvPiece,
+    LayerPlan,
+    ProjectFile,
+    ProjectPiece,
+    RootfsPiece,
+    WheelPiece,
+)
+from mlbox.project.model import Package as ProjectPackage
+from mlbox.project.model import Settings, Task
+
+_PATH = f"/{PREFIX}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def make_plan(
+    lock: Lock, settings: Settings, files: Sequence[ProjectFile], package: ProjectPackage | None
+) -> BuildPlan:
+    """Return the plan of the image: base, system, environment and project layers, in that order."""
+    layers = (*_debian_layers(lock), *_environment_layers(lock), *_project_layers(lock, settings, files, package))
+    return BuildPlan(
+        arch=lock.target.arch,
+        layers=layers,
+        config=container_config(lock, settings),
+        epoch=lock.epoch,
+        debs=lock.debs,
+        packages=lock.packages,
+    )
+
+
+def deb_pieces(debs: Sequence[Deb], epoch: int) -> tuple[DebPiece, ...]:
+    """Return the piece of each deb."""
+    return tuple(
+        DebPiece(name=deb.name, version=deb.version, arch=deb.arch, sha256=deb.sha256, epoch=epoch) for deb in debs
+    )
+
+
+def container_config(lock: Lock, settings: Settings) -> ContainerConfig:
+    """Return the defaults containers of the image start with."""
+    env = {"PATH": _PATH, "LANG": "C.UTF-8", "VIRTUAL_ENV": f"/{PREFIX}", "PYTHONUNBUFFERED": "1"} | settings.env
+    serve = settings.serve
+    return ContainerConfig(
+        user=settings.user,
+        env=tuple(f"{key}={value}" for key, value in env.items()),
+        entrypoint=settings.entrypoint or None,
+        cmd=_default_command(settings),
+        working_dir=settings.workdir,
+        exposed_ports={f"{serve.port}/tcp": {}} if serve and serve.port else {},
+        labels={
+            "dev.mlbox.accelerator": lock.target.accelerator,
+            "dev.mlbox.python": lock.target.python_full,
+            **settings.labels,
+        },
+    )
+
+
+def created(epoch: int) -> str:
+    """Return `epoch` as the image-spec writes times (RFC 3339)."""
+    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _default_command(settings: Settings) -> tuple[str, ...]:
+    tasks: tuple[Task | None, ...] = (settings.serve, settings.train)
+    declared = next((task.command for task in tasks if task), ())
+    return settings.command or declared or ("python3",)
+
+
+def _debian_layers(lock: Lock) -> list[LayerPlan]:
+    base = deb_pieces([deb for deb in lock.debs if deb.role == "base"], lock.epoch)
+    system = deb_pieces([deb for deb in lock.debs if deb.role == "system"], lock.epoch)
+    suite, arch = lock.base.suite, lock.target.arch
+    layers = [
+        LayerPlan(
+            name=f"debian {suite}",
+            kind="base",
+            pieces=(*base, RootfsPiece(suite=suite, arch=arch, debs=base, epoch=lock.epoch)),
+            reason=f"{len(base)} packages of Debian {suite} with Python {lock.target.python_full}",
+        )
+    ]
+    if system:
+        everything = tuple(sorted((*base, *system), key=lambda piece: piece.name))
+        rootfs = RootfsPiece(suite=suite, arch=arch, debs=everything, epoch=lock.epoch)
+        layers.append(
+            LayerPlan(
+                name="system packages",
+                kind="system",
+                pieces=(*system, rootfs),
+                reason=f"{', '.join(lock.system_packages)} and what they need: {len(system)} packages",
+            )
+        )
+    return layers
+
+
+def _environment_layers(lock: Lock) -> list[LayerPlan]:
+    target = lock.target
+    packages = {package.name: package for package in lock.packages}
+    env = EnvPiece(python=target.python, python_full=target.python_full, epoch=lock.epoch)
+    layers = [LayerPlan(name="python environment", kind="environment", pieces=(env,), reason=f"/{PREFIX}, empty")]
+    for group in lock.layers:
+        members = [packages[name] for name in group.packages]
+        reason = "large, so alone" if len(members) == 1 else f"{len(members)} small packages"
+        pieces = tuple(_package_piece(package, lock) for package in members)
+        layers.append(LayerPlan(name=group.name, kind="environment", pieces=pieces, reason=reason))
+    return layers
+
+
+def _package_piece(package: Package, lock: Lock) -> WheelPiece | BuiltWheelPiece:
+    requested = bool(package.wanted_by)
+    if package.is_wheel:
+        return WheelPiece(
+            name=package.name,
+            version=package.version,
+            filename=package.filename,
+            sha256=package.sha256,
+            python=lock.target.python,
+            requested=requested,
+            direct_url=direct_url(package),
+            epoch=lock.epoch,
+        )
+    return BuiltWheelPiece(
+        source=_without_edges(package),
+        build_packages=tuple(_without_edges(needed) for needed in lock.build_packages),
+        debs=deb_pieces(lock.debs, lock.epoch),
+        python=lock.target.python,
+        python_full=lock.target.python_full,
+        suite=lock.base.suite,
+        arch=lock.target.arch,
+        requested=requested,
+        epoch=lock.epoch,
+    )
+
+
+def _without_edges(package: Package) -> Package:
+    # Who asked for a package does not change what is in it.
+    return msgspec.structs.replace(package, requires=(), wanted_by=())
+
+
+def direct_url(package: Package) -> str:
+    """Return the content of direct_url.json (PEP 610) for `package`; empty when it came from an index."""
+    if not package.url:
+        return ""
+    record: dict[str, object] = {"url": package.url}
+    if package.commit:
+        record["vcs_info"] = {"vcs": "git", "commit_id": package.commit}
+    else:
+        record["archive_info"] = {"hashes": {"sha256": package.sha256}}
+    if package.subdirectory:
+        record["subdirectory"] = package.subdirectory
+    return canonical_json(record).decode()
+
+
+def _project_layers(
+    lock: Lock, settings: Settings, files: Sequence[ProjectFile], package: ProjectPackage | None
+) -> list[LayerPlan]:
+    piece = ProjectPiece(
+        workdir=settings.workdir,
+        python=lock.target.python,
+        files=tuple(files),
+        package=package,
+        epoch=lock.epoch,
+    )
+    installed = f", installed as {package.name} {package.version}" if package else ""
+    reason = f"{len(piece.files)} files of the project below {settings.workdir}{installed}"
+    return [LayerPlan(name="project", kind="project", pieces=(piece,), reason=reason)]
