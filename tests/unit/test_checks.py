@@ -1,0 +1,64 @@
+"""The linters are tests."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def check(*argv: str) -> None:
+    """Run a checker of this environment over the checkout; its complaints become the failure."""
+    done = subprocess.run([sys.executable, "-m", *argv], cwd=ROOT, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ruff() -> None:
+    """No lint."""
+    check("ruff", "check", "--no-cache", "mlbox", "tests")
+
+
+def test_format() -> None:
+    """The formatter would change nothing."""
+    check("ruff", "format", "--no-cache", "--check", "mlbox", "tests")
+
+
+def test_mypy() -> None:
+    """Strict types."""
+    check("mypy", "--cache-dir", os.environ.get("MYPY_CACHE_DIR", str(ROOT / ".mypy_cache")))
+
+
+def test_version_imports_no_command_line_parser() -> None:
+    """`mlbox version` is answered before typer, click or msgspec are imported."""
+    code = "import sys; sys.argv = ['mlbox', 'version']; from mlbox.__main__ import main; main(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert not {"typer", "click", "msgspec"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("command", ["run", "ps", "images"])
+def test_commands_start_lean(command: str) -> None:
+    """Frequent commands do not import what only builds need."""
+    heavy = "{'rich', 'urllib3', 'packaging', 'uv', 'tomlkit', 'toml', 'installer', 'pip', 'asyncio', 'pathspec'}"
+    code = (
+        "import sys; from mlbox.cli.main import run; "
+        f"run(['{command}', '--help']); sys.exit(repr(sorted({heavy} & set(sys.modules))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+    assert done.stderr.strip() == "[]"
+
+
+def test_no_word_of_this_machine() -> None:
+    """The repository names no index, mirror or private path."""
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    hosts = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("deb", "debian", "org"))]
+    for name in files:
+        text = (ROOT / name).read_bytes()
+        assert not [host for host in hosts if host.encode() in text], name
+
+
