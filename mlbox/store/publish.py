@@ -1,0 +1,143 @@
+"""Unfinished things under tmp/, and the one rename that publishes them.
+
+Every temporary is held by a flock, which the kernel drops with the process: what nobody holds is left over from
+a process that was killed. File contents of published trees are not fsynced one by one: after a power loss (not
+after a kill) `mlbox fsck` finds what the disk did not keep.
+"""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from mlbox.files import locked
+
+
+@contextmanager
+def temporary_folder(tmp: Path, label: str) -> Iterator[Path]:
+    """Yield a new empty folder under `tmp`; what is left of it at the end is removed."""
+    folder, fd = _claim(tmp, label)
+    try:
+        yield folder
+    finally:
+        remove_tree(folder)
+        os.close(fd)
+
+
+@contextmanager
+def temporary_file(tmp: Path, label: str) -> Iterator[tuple[Path, BinaryIO]]:
+    """Yield a new empty file under `tmp` and its path; when it is still there at the end it is removed."""
+    with temporary_folder(tmp, label) as folder:
+        path = folder / "file"
+        with path.open("xb") as file:
+            yield path, file
+
+
+@contextmanager
+def working_on(tmp: Path, key: str) -> Iterator[None]:
+    """Let one process at a time work on `key`; the others wait here, then find the work done.
+
+    The lock file goes at the end. A process that opened it before that may work beside one that came later:
+    work done twice is published once.
+    """
+    path = tmp / f"lock-{key}"
+    with locked(path):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def publish_folder(folder: Path, target: Path) -> None:
+    """Rename `folder` to `target`; when another process was first, its result stands."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
+    try:
+        folder.rename(target)
+    except OSError as problem:
+        if problem.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+
+
+def publish_file(path: Path, file: BinaryIO, target: Path) -> None:
+    """Flush `file`, whose name is `path`, to the disk and rename it to `target`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    file.flush()
+    os.fchmod(file.fileno(), 0o644)
+    os.fsync(file.fileno())
+    path.rename(target)
+
+
+def withdraw(tmp: Path, path: Path) -> None:
+    """Remove the published `path` (file or folder) so that nobody ever sees half of it."""
+    with temporary_folder(tmp, "gone") as folder, suppress(FileNotFoundError):
+        path.rename(folder / "gone")
+
+
+def discard_leftovers(tmp: Path) -> list[Path]:
+    """Remove everything under `tmp` that no living process holds; return what was removed."""
+    if not tmp.is_dir():
+        return []
+    return [path for path in sorted(tmp.iterdir()) if _discard_if_dead(path)]
+
+
+def remove_tree(path: Path) -> None:
+    """Remove `path` and everything below it, whatever the modes of its folders; a missing path is fine."""
+    import shutil  # imports three decompressors
+
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except PermissionError:
+        path.chmod(0o700)
+        for folder, names, _ in os.walk(path):
+            for name in names:
+                inside = Path(folder, name)
+                if not inside.is_symlink():
+                    inside.chmod(0o700)
+        shutil.rmtree(path)
+
+
+def _claim(tmp: Path, label: str) -> tuple[Path, int]:
+    tmp.mkdir(parents=True, exist_ok=True)
+    while True:
+        folder = tmp / f"{label}-{os.urandom(8).hex()}"
+        folder.mkdir(mode=0o700)
+        # Between mkdir and flock the folder looks dead; when discard_leftovers was faster, take another one.
+        with suppress(FileNotFoundError):
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            if _try_lock(fd) and folder.exists():
+                return folder, fd
+            os.close(fd)
+
+
+def _discard_if_dead(path: Path) -> bool:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        path.unlink(missing_ok=True)  # a symlink, which mlbox does not make here
+        return True
+    try:
+        if not _try_lock(fd):
+            return False
+        if path.is_dir():
+            remove_tree(path)
+        else:
+            path.unlink(missing_ok=True)
+        return True
+    finally:
+        os.close(fd)
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
