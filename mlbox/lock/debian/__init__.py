@@ -1,0 +1,122 @@
+"""A Debian base and its system packages as exact .debs, resolved from signed metadata."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from mlbox.errors import LockError
+from mlbox.lock.debian.closure import Archive, Closure, MovedError
+from mlbox.lock.debian.packages import Candidate, Packages
+from mlbox.lock.debian.release import Http, Keys, fetch_index, fetch_release
+from mlbox.lock.debian.sources import APT, RELEASES, Mirrors, read_mirrors, suite_for_python
+from mlbox.lock.debian.version import upstream_version
+from mlbox.lock.model import Deb
+
+__all__ = ["RELEASES", "DebianLock", "Keys", "Mirrors", "lock_debian", "mirrors", "read_mirrors", "suite_for_python"]
+
+BASE = ("apt", "ca-certificates", "libgomp1", "netbase", "passwd", "python3", "tzdata")
+"""What the base holds besides Debian's essential packages."""
+BASE_WHERE_OFFERED = (
+    "debian-archive-keyring",  # apt inside the image
+    "python3-distutils",  # a package of its own up to Python 3.11, where setup code still imports it
+    "usr-is-merged",  # the light one of two ways to say that /usr is merged (bookworm)
+)
+
+
+class DebianLock(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome: exact packages, and what they say about the target."""
+
+    suite: str
+    python_full: str
+    glibc: str
+    debs: tuple[Deb, ...]
+    """Sorted by name."""
+    notes: tuple[str, ...] = ()
+    """What the user should know."""
+
+
+def lock_debian(
+    *,
+    suite: str,
+    arch: str,
+    system_packages: Sequence[str],
+    http: Http,
+    cache: Path,
+    mirrors: Mirrors | None = None,
+    keys: Keys | None = None,
+    locked: Iterable[Deb] = (),
+    upgrade: bool = False,
+    now: datetime | None = None,
+) -> DebianLock:
+    """Resolve the base of Debian `suite` and `system_packages` for `arch`.
+
+    Versions in `locked` are kept while the archive offers them and they fit together; `upgrade`
+    takes the newest of everything. The base does not depend on `system_packages`. Downloaded
+    indexes stay in `cache`: with nothing new in the archive only the InRelease files are fetched.
+    Raises SignatureError, ResolveError, FetchError or LockError.
+    """
+    python = RELEASES.get(suite)
+    if python is None:
+        raise LockError(f"no Debian release {suite!r} is known as a base; known: {', '.join(RELEASES)}")
+    sources = mirrors or read_mirrors()
+    suites = _fetch_suites(suite, arch, sources, http, keys or Keys(), cache / "debian", now)
+    kept = {} if upgrade else {deb.name: deb.version for deb in locked}
+    archive = Archive(suites, kept)
+    base, everything = _resolve(archive, system_packages)
+    debs = tuple(_deb(everything[name], "base" if name in base else "system") for name in sorted(everything))
+    return DebianLock(
+        suite=suite,
+        python_full=upstream_version(everything[f"python{python}"].version),
+        glibc=".".join(upstream_version(everything["libc6"].version).split(".")[:2]),
+        debs=debs,
+        notes=() if sources.security else (f"no security archive is configured: Debian {suite} without its updates",),
+    )
+
+
+def mirrors(suite: str, *, apt: Path = APT, env: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the roots to put before Deb.path for a package of `suite`, the likeliest first; the hash decides."""
+    return read_mirrors(apt, env).roots(suite)
+
+
+def _fetch_suites(
+    suite: str, arch: str, sources: Mirrors, http: Http, keys: Keys, cache: Path, now: datetime | None
+) -> list[Packages]:
+    check = os.environ.get("MLBOX_DEBIAN_VALID_UNTIL") != "ignore"
+    clock = (now or datetime.now(UTC)) if check else None
+
+    def fetch(name: str) -> Packages:
+        release = fetch_release(sources.of(name), name, http, keys=keys, now=clock)
+        return Packages(fetch_index(release, f"main/binary-{arch}/Packages", http, cache), name)
+
+    names = [suite, f"{suite}-updates", *([f"{suite}-security"] if sources.security else [])]
+    with ThreadPoolExecutor(len(names)) as pool:
+        return list(pool.map(fetch, names))
+
+
+def _resolve(archive: Archive, wanted: Sequence[str]) -> tuple[set[str], dict[str, Candidate]]:
+    while True:
+        try:
+            closure = Closure(archive)
+            offered = [name for name in BASE_WHERE_OFFERED if archive.best(name)]
+            base = set(closure.add([*archive.essential(), *BASE, *offered]))
+            return base, closure.add(sorted(wanted))
+        except MovedError:
+            continue  # each time one locked version fewer, so this ends
+
+
+def _deb(one: Candidate, role: Literal["base", "system"]) -> Deb:
+    return Deb(
+        name=one.name,
+        version=one.version,
+        arch=one.arch,
+        path=one.path,
+        sha256=one.sha256,
+        size=one.size,
+        suite=one.suite,
+        role=role,
+    )

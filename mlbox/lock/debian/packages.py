@@ -1,0 +1,179 @@
+"""Packages indexes: found by name without parsing 60,000 stanzas."""
+
+import mmap
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from mlbox.codec import canonical_json
+from mlbox.errors import LockError
+from mlbox.files import write_atomic
+
+_PACKAGE = re.compile(rb"(?:\A|\n\n)Package: ([^\n]+)")
+_PROVIDES = re.compile(rb"\nProvides: ([^\n]+)")
+_ESSENTIAL = re.compile(rb"\nEssential: yes")
+_FIELD = re.compile(r"^([A-Za-z0-9-]+):[ \t]*(.*)$", re.MULTILINE)
+_RELATION = re.compile(r"\s*([^\s(:|]+)(?::[a-z0-9-]+)?\s*(?:\(\s*([<>=]+)\s*([^\s)]+)\s*\))?\s*")
+_PRIORITIES = {"required": 0, "important": 1, "standard": 2, "optional": 3}
+_STANZA_LIMIT = 1 << 20
+
+
+class Relation(msgspec.Struct, frozen=True, array_like=True):
+    """A package, real or virtual, and the versions of it that will do."""
+
+    name: str
+    operator: str = ""
+    version: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.operator} {self.version})" if self.operator else self.name
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a package that a suite offers."""
+
+    name: str
+    version: str
+    arch: str
+    path: str
+    sha256: str
+    size: int
+    suite: str
+    essential: bool = False
+    priority: int = 3
+    depends: tuple[tuple[Relation, ...], ...] = ()
+    """Every group needs one of its alternatives; Pre-Depends first."""
+    provides: tuple[Relation, ...] = ()
+    conflicts: tuple[Relation, ...] = ()
+    """Conflicts and Breaks."""
+
+    @property
+    def ident(self) -> tuple[str, str]:
+        """Return name and version."""
+        return self.name, self.version
+
+
+class _Offsets(msgspec.Struct, frozen=True, array_like=True):
+    names: dict[str, list[int]]
+    provides: dict[str, list[int]]
+    essential: list[int]
+
+
+class Packages:
+    """The Packages file of one suite, at `path`; its table of contents is kept beside it."""
+
+    def __init__(self, path: Path, suite: str) -> None:
+        self.suite = suite
+        with path.open("rb") as file:
+            empty = path.stat().st_size == 0
+            self._data = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._offsets = _load_offsets(path, self._data)
+        self._parsed: dict[int, Candidate] = {}
+
+    def named(self, name: str) -> list[Candidate]:
+        """Return every version of the package `name`."""
+        return self._at(self._offsets.names.get(name, ()))
+
+    def providing(self, name: str) -> list[Candidate]:
+        """Return every package that provides the virtual package `name`."""
+        return self._at(self._offsets.provides.get(name, ()))
+
+    def essential(self) -> list[Candidate]:
+        """Return every package that Debian calls essential."""
+        return self._at(self._offsets.essential)
+
+    def names(self) -> Iterable[str]:
+        """Return the names of all packages."""
+        return self._offsets.names
+
+    def _at(self, offsets: Iterable[int]) -> list[Candidate]:
+        return [self._candidate(offset) for offset in offsets]
+
+    def _candidate(self, offset: int) -> Candidate:
+        if offset not in self._parsed:
+            end = self._data.find(b"\n\n", offset, offset + _STANZA_LIMIT)
+            stanza = self._data[offset : end if end != -1 else offset + _STANZA_LIMIT]
+            self._parsed[offset] = parse_candidate(bytes(stanza).decode("utf-8", "replace"), self.suite)
+        return self._parsed[offset]
+
+
+def parse_candidate(stanza: str, suite: str) -> Candidate:
+    """Return what one stanza of a Packages file says; raises LockError when a field is missing or impossible."""
+    fields: dict[str, str] = dict(_FIELD.findall(stanza))
+    try:
+        path, digest = fields["Filename"], fields["SHA256"]
+        if path.startswith("/") or ".." in path.split("/") or not re.fullmatch("[0-9a-f]{64}", digest):
+            raise ValueError(path)
+        return Candidate(
+            name=fields["Package"],
+            version=fields["Version"],
+            arch=fields["Architecture"],
+            path=path.removeprefix("./"),
+            sha256=digest,
+            size=int(fields["Size"]),
+            suite=suite,
+            essential=fields.get("Essential") == "yes",
+            priority=_PRIORITIES.get(fields.get("Priority", ""), 4),
+            depends=(*groups(fields.get("Pre-Depends", "")), *groups(fields.get("Depends", ""))),
+            provides=flat(fields.get("Provides", "")),
+            conflicts=(*flat(fields.get("Conflicts", "")), *flat(fields.get("Breaks", ""))),
+        )
+    except (KeyError, ValueError) as problem:
+        name = fields.get("Package", "?")
+        raise LockError(f"the index of Debian {suite} describes the package {name} badly: {problem}") from problem
+
+
+def groups(text: str) -> Iterator[tuple[Relation, ...]]:
+    """Yield the groups of alternatives of a dependency field."""
+    for group in text.split(","):
+        relations = tuple(_relation(part) for part in group.split("|") if part.strip())
+        if relations:
+            yield relations
+
+
+def flat(text: str) -> tuple[Relation, ...]:
+    """Return the relations of a field that has no alternatives."""
+    return tuple(relation for group in groups(text) for relation in group)
+
+
+def _relation(text: str) -> Relation:
+    match = _RELATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"not a relation: {text[:100]!r}")
+    return Relation(match[1], match[2] or "", match[3] or "")
+
+
+def _load_offsets(path: Path, data: "bytes | mmap.mmap") -> _Offsets:
+    table = path.with_name(path.name + ".index")
+    try:
+        return msgspec.json.decode(table.read_bytes(), type=_Offsets)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        offsets = _scan(data)
+    write_atomic(table, canonical_json(offsets))
+    return offsets
+
+
+def _scan(data: "bytes | mmap.mmap") -> _Offsets:
+    names: dict[str, list[int]] = {}
+    starts: list[int] = []
+    for match in _PACKAGE.finditer(data):
+        start = match.start(1) - len("Package: ")
+        starts.append(start)
+        names.setdefault(match[1].decode("utf-8", "replace").strip(), []).append(start)
+    provides: dict[str, list[int]] = {}
+    for start, match in _inside(starts, _PROVIDES.finditer(data)):
+        for virtual in re.findall(r"(?:^|,)\s*([^\s(:,]+)", match[1].decode("utf-8", "replace")):
+            provides.setdefault(virtual, []).append(start)
+    return _Offsets(names, provides, [start for start, _ in _inside(starts, _ESSENTIAL.finditer(data))])
+
+
+def _inside(starts: list[int], matches: "Iterable[re.Match[bytes]]") -> Iterator[tuple[int, "re.Match[bytes]"]]:
+    # Both ascend, so one walk tells in which stanza each match lies.
+    position = 0
+    for match in matches:
+        while position + 1 < len(starts) and starts[position + 1] <= match.start():
+            position += 1
+        if starts:
+            yield starts[position], match

@@ -1,0 +1,227 @@
+"""Signed Debian metadata: InRelease files checked against the host's keyrings, and the indexes they vouch for."""
+
+import gzip
+import hashlib
+import lzma
+import re
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from mlbox.errors import FetchError, LockError, SignatureError
+from mlbox.files import write_atomic
+from mlbox.http import redact
+from mlbox.lock.debian.sources import Mirror, stanzas
+
+KEYRINGS = Path("/usr/share/keyrings")
+TRUSTED = Path("/etc/apt/trusted.gpg.d")
+
+_RELEASE_LIMIT = 8 << 20
+_INDEX_LIMIT = 512 << 20
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_DATE = re.compile(r"\w{3}, +(\d{1,2}) (\w{3}) (\d{4}) (\d{1,2}):(\d\d):(\d\d) (?:UTC|GMT|\+0000)")
+_CHECKSUM = re.compile(r"([0-9a-f]{64})\s+(\d{1,12})\s+(\S+)")
+
+
+class Http(Protocol):
+    """What is asked of the web: one bounded request."""
+
+    def get(self, url: str, *, limit: int) -> bytes:
+        """Return the body at `url`; raises FetchError, also when it is larger than `limit`."""
+
+
+class Keys(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the keys that may sign Debian's metadata lie."""
+
+    keyrings: Path = KEYRINGS
+    trusted: Path = TRUSTED
+
+
+class Release(msgspec.Struct, frozen=True, kw_only=True):
+    """What a verified InRelease says, and the mirror it came from."""
+
+    mirror: Mirror
+    suite: str
+    by_hash: bool
+    files: dict[str, tuple[str, int]]
+    """sha256 and size of each index, by its path below dists/<suite>/."""
+
+
+def fetch_release(mirrors: Iterable[Mirror], suite: str, http: Http, *, keys: Keys, now: datetime | None) -> Release:
+    """Return the verified Release of `suite` from the first mirror that has Debian's; `now` None skips Valid-Until.
+
+    A source of somebody else that calls its suite like Debian's is passed over; a file that says it
+    is Debian's and is not signed by a Debian key raises SignatureError at once.
+    """
+    problem: Exception | None = None
+    for mirror in mirrors:
+        url = f"{mirror.root}/dists/{suite}/InRelease"
+        try:
+            raw = http.get(url, limit=_RELEASE_LIMIT)
+        except FetchError as failure:
+            problem = problem or failure
+            continue
+        if not _claims_debian(raw):
+            continue
+        signed = verify(raw, _certificates(mirror, keys), redact(url))
+        return parse_release(signed, mirror, suite, url=redact(url), now=now)
+    if problem:
+        raise problem
+    raise LockError(
+        f"none of the configured mirrors carries Debian's suite {suite}",
+        hint="check the apt configuration of this host, or set MLBOX_DEBIAN_MIRROR and MLBOX_DEBIAN_SECURITY_MIRROR",
+    )
+
+
+def verify(raw: bytes, certificates: list[Any], what: str) -> bytes:
+    """Return exactly the bytes of `raw` that one of `certificates` signed; raises SignatureError naming `what`."""
+    import pysequoia  # 9 MB, and only locking needs it
+
+    if not certificates:
+        raise SignatureError(
+            f"{what}: there is no keyring on this host to check it with",
+            hint="install the package debian-archive-keyring",
+        )
+    try:
+        done = pysequoia.verify(bytes=raw, store=lambda _ids: certificates)
+    except Exception as problem:  # pysequoia raises nothing more exact
+        raise _untrusted(what, str(problem)) from problem
+    if done.bytes is None or not done.valid_sigs:
+        raise _untrusted(what, "no valid signature")
+    return done.bytes
+
+
+def _untrusted(what: str, why: str) -> SignatureError:
+    return SignatureError(
+        f"{what}: not signed by a key that this host trusts for Debian ({why.strip().splitlines()[0]})",
+        hint="the mirror may be damaged or dishonest, or the package debian-archive-keyring too old for this release",
+    )
+
+
+def parse_release(signed: bytes, mirror: Mirror, suite: str, *, url: str, now: datetime | None) -> Release:
+    """Return what the verified bytes `signed` say; raises SignatureError when they are another suite's or outdated."""
+    fields = next(stanzas(signed.decode("utf-8", "replace")), {})
+    if fields.get("codename") != suite or fields.get("origin") != "Debian":
+        found = f"{fields.get('origin', '?')} {fields.get('codename', '?')}"
+        raise SignatureError(f"{url}: asked for Debian {suite}, but the signed file is of {found!r}")
+    if now is not None and (until := fields.get("valid-until")) and parse_date(until, url) < now:
+        raise SignatureError(
+            f"{url}: its signature was valid until {until}",
+            hint="the mirror is out of date or somebody holds back updates; check the clock too."
+            " For an archive that is old on purpose, set MLBOX_DEBIAN_VALID_UNTIL=ignore",
+        )
+    files = {path: (digest, int(size)) for digest, size, path in _CHECKSUM.findall(fields.get("sha256", ""))}
+    return Release(mirror=mirror, suite=suite, by_hash=fields.get("acquire-by-hash") == "yes", files=files)
+
+
+def parse_date(text: str, what: str) -> datetime:
+    """Parse a date of a Release file, whatever the locale."""
+    match = _DATE.fullmatch(text.strip())
+    if match is None or match[2] not in _MONTHS:
+        raise SignatureError(f"{what}: not a date: {text[:60]!r}")
+    day, month, year, hour, minute, second = match.groups()
+    try:
+        return datetime(int(year), _MONTHS.index(month) + 1, int(day), int(hour), int(minute), int(second), tzinfo=UTC)
+    except ValueError as problem:
+        raise SignatureError(f"{what}: not a date: {text[:60]!r}") from problem
+
+
+def fetch_index(release: Release, path: str, http: Http, cache: Path) -> Path:
+    """Return the plain index `path` ('main/binary-amd64/Packages') as a file in `cache`.
+
+    What is already in the cache costs no request. Raises SignatureError when the mirror serves
+    anything but the bytes the Release names.
+    """
+    where = f"Debian {release.suite} at {redact(release.mirror.root)}"
+    if path not in release.files:
+        raise LockError(f"{where} has no {path}", hint="this architecture or release may have left that mirror")
+    digest, size = release.files[path]
+    plain = cache / digest
+    if not plain.is_file():
+        write_atomic(plain, _download_index(release, path, http, size=size, digest=digest))
+    return plain
+
+
+def _download_index(release: Release, path: str, http: Http, *, size: int, digest: str) -> bytes:
+    if size > _INDEX_LIMIT:
+        raise LockError(f"{path} of Debian {release.suite} is said to have {size} bytes; the limit is {_INDEX_LIMIT}")
+    name = next(path + end for end in (".xz", ".gz", "") if path + end in release.files)
+    packed = _get_file(release, name, http)
+    data = _unpack(name, packed, size)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise _mismatch(release, path)
+    return data
+
+
+def _get_file(release: Release, name: str, http: Http) -> bytes:
+    digest, size = release.files[name]
+    folder = f"{release.mirror.root}/dists/{release.suite}"
+    by_hash = f"{folder}/{name.rpartition('/')[0]}/by-hash/SHA256/{digest}"
+    try:
+        data = http.get(by_hash if release.by_hash else f"{folder}/{name}", limit=size)
+    except FetchError:
+        if not release.by_hash:
+            raise
+        data = http.get(f"{folder}/{name}", limit=size)  # mirrors made by hand often leave by-hash out
+    if len(data) != size or hashlib.sha256(data).hexdigest() != digest:
+        raise _mismatch(release, name)
+    return data
+
+
+def _mismatch(release: Release, name: str) -> SignatureError:
+    return SignatureError(
+        f"{redact(release.mirror.root)}/dists/{release.suite}/{name} is not the file its signed Release names",
+        hint="the mirror is being updated or is damaged: try again in some minutes, or use another mirror",
+    )
+
+
+def _unpack(name: str, packed: bytes, size: int) -> bytes:
+    try:
+        if name.endswith(".xz"):
+            return lzma.LZMADecompressor(format=lzma.FORMAT_XZ).decompress(packed, max_length=size + 1)
+        if name.endswith(".gz"):
+            import io
+
+            with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
+                return file.read(size + 1)
+    except (lzma.LZMAError, OSError, EOFError) as problem:
+        raise SignatureError(f"{name}: cannot be decompressed: {problem}") from problem
+    return packed
+
+
+def _claims_debian(raw: bytes) -> bool:
+    return re.search(rb"^Origin: Debian\s*$", raw[:4096], re.MULTILINE) is not None
+
+
+def _certificates(mirror: Mirror, keys: Keys) -> list[Any]:
+    import pysequoia
+
+    found: list[Any] = []
+    for data in _key_material(mirror, keys):
+        try:
+            found += pysequoia.Cert.split_bytes(data)
+        except Exception:  # noqa: BLE001, S112 - pysequoia raises bare Exception; a broken keyring holds no keys
+            continue
+    return found
+
+
+def _key_material(mirror: Mirror, keys: Keys) -> Iterator[bytes]:
+    # Debian's own keyring always counts. Keys of other sources count only where apt would use them:
+    # a source with Signed-By has only those, one without has all that lie in trusted.gpg.d.
+    paths = [*sorted(keys.keyrings.glob("debian-archive-*.gpg")), *sorted(keys.keyrings.glob("debian-archive-*.pgp"))]
+    paths = [path for path in paths if "removed" not in path.name]
+    for key in mirror.signed_by:
+        if "BEGIN PGP" in key:
+            yield key.encode()
+        elif key.startswith("/"):
+            paths.append(Path(key))
+    if not mirror.signed_by:
+        paths += sorted(keys.trusted.glob("*"))
+    for path in paths:
+        try:
+            yield path.read_bytes()
+        except OSError:
+            continue
