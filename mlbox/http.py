@@ -106,6 +106,7 @@ class Http:
         self._limits = limits
         self._sleep = sleep
         self._pools: dict[str, PoolManager] = {}
+        self._logins: dict[str, tuple[str, str]] = {}
         self._lock = threading.Lock()
         self._netrc: Callable[[str], tuple[str, str] | None] | None = None
 
@@ -119,6 +120,22 @@ class Http:
             with _reading_local(path) as file:
                 return Answer(url, {}, _bounded(file.read(limit + 1), limit, url))
         return self._retrying(url, lambda: self._fetch_once(url, limit, headers or {}))
+
+    def size_of(self, url: str) -> int:
+        """Return the size of the file at `url`, 0 when the server does not say or cannot be asked."""
+        if (path := file_path(url)) is not None:
+            return path.stat().st_size if path.is_file() else 0
+        try:
+            return self._retrying(url, lambda: self._size_once(url))
+        except FetchError:
+            return 0
+
+    def learn(self, url: str) -> None:
+        """Remember the user and password in `url` for other addresses of the same host, which come without."""
+        parts = urlsplit(url)
+        if parts.username:
+            with self._lock:
+                self._logins[_host_of(parts)] = (unquote(parts.username), unquote(parts.password or ""))
 
     def range_get(self, url: str, start: int, end: int) -> bytes:
         """Return bytes `start` up to but not including `end`; FetchError when the server cannot give parts."""
@@ -219,6 +236,12 @@ class Http:
             found = {key.lower(): value for key, value in response.headers.items()}
             return Answer(_join(url, response.geturl()), found, bytes(body))
 
+    def _size_once(self, url: str) -> int:
+        with self._open(url, {}, method="HEAD") as response:
+            self._check(response, url)
+            length = response.headers.get("content-length", "")
+            return int(length) if length.isdecimal() else 0
+
     def _range_once(self, url: str, headers: Mapping[str, str], count: int) -> bytes:
         with self._open(url, headers) as response:
             self._check(response, url)
@@ -247,8 +270,10 @@ class Http:
         raise AssertionError("the loop returns or raises")
 
     @contextmanager
-    def _open(self, url: str, headers: Mapping[str, str], *, encoded: bool = False) -> Iterator["BaseHTTPResponse"]:
-        """Yield the response to a GET; what may pass with time comes out as _TemporaryError."""
+    def _open(
+        self, url: str, headers: Mapping[str, str], *, encoded: bool = False, method: str = "GET"
+    ) -> Iterator["BaseHTTPResponse"]:
+        """Yield the response; what may pass with time comes out as _TemporaryError."""
         import urllib3.exceptions as errors
         from urllib3.util import Retry, Timeout
 
@@ -260,7 +285,7 @@ class Http:
         sent.update(self._authorization(parts))
         try:
             response = self._pool(parts).request(
-                "GET",
+                method,
                 without_credentials(url),
                 headers=sent,
                 preload_content=False,
@@ -295,7 +320,10 @@ class Http:
         from urllib3.util import make_headers
 
         if parts.username:
+            self.learn(urlunsplit(parts))
             pair = (unquote(parts.username), unquote(parts.password or ""))
+        elif (learned := self._logins.get(_host_of(parts))) is not None:
+            pair = learned
         elif (found := self._from_netrc(parts.hostname or "")) is not None:
             pair = found
         else:
@@ -375,6 +403,10 @@ class _Part:
             f"{self.what}: {redact(url)} has {found} bytes, expected {self.size}",
             hint="the file was replaced on the server, or the lock was edited: run 'mlbox lock' again",
         )
+
+
+def _host_of(parts: SplitResult) -> str:
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"
 
 
 def _part_path(target: Path) -> Path:

@@ -1,0 +1,149 @@
+"""What would change from one lock to another, as values and as lines for people. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from mlbox.lock.model import Deb, LayerGroup, Lock, Package
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that differs; `old` or `new` is empty when it was added or removed."""
+
+    kind: Literal["package", "build-package", "deb", "target", "base", "setting", "layer"]
+    name: str
+    old: str = ""
+    new: str = ""
+    detail: str = ""
+    """What differs when old and new read the same: 'other file: ...'."""
+
+
+class LockDiff(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that differs between two locks."""
+
+    changes: tuple[Change, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether anything differs."""
+        return bool(self.changes)
+
+    @property
+    def added(self) -> tuple[Change, ...]:
+        """Return what only the new lock has."""
+        return tuple(change for change in self.changes if not change.old)
+
+    @property
+    def removed(self) -> tuple[Change, ...]:
+        """Return what only the old lock has."""
+        return tuple(change for change in self.changes if not change.new)
+
+    @property
+    def changed(self) -> tuple[Change, ...]:
+        """Return what both have, differently."""
+        return tuple(change for change in self.changes if change.old and change.new)
+
+
+def diff_locks(old: Lock | None, new: Lock) -> LockDiff:
+    """Return what `new` has that `old` (None: nothing) had not, and the other way round."""
+    if old is None:
+        return LockDiff(changes=(*_packages("package", (), new.packages), *_debs((), new.debs)))
+    return LockDiff(
+        changes=(
+            *_fields("target", old.target, new.target),
+            *_fields("base", old.base, new.base),
+            *_settings(old, new),
+            *_packages("package", old.packages, new.packages),
+            *_packages("build-package", old.build_packages, new.build_packages),
+            *_debs(old.debs, new.debs),
+            *_layers(old.layers, new.layers),
+        )
+    )
+
+
+def render_diff(diff: LockDiff) -> list[str]:
+    """Return one line per change: '+ numpy 2.4.1', '- six 1.17.0', '~ torch 2.9.0 -> 2.9.1'."""
+    return [_line(change) for change in diff.changes]
+
+
+def _line(change: Change) -> str:
+    what = change.name if change.kind == "package" else f"{change.kind} {change.name}"
+    if change.detail and change.old == change.new:
+        return f"~ {what} {change.new} ({change.detail})"
+    if not change.old:
+        return f"+ {what} {change.new}"
+    if not change.new:
+        return f"- {what} {change.old}"
+    return f"~ {what} {change.old} -> {change.new}"
+
+
+def _packages(
+    kind: Literal["package", "build-package"], old: Sequence[Package], new: Sequence[Package]
+) -> Iterator[Change]:
+    before, after = {p.name: p for p in old}, {p.name: p for p in new}
+    for name in sorted(before.keys() | after.keys()):
+        was, now = before.get(name), after.get(name)
+        if was is None or now is None or _version(was) != _version(now):
+            yield Change(kind=kind, name=name, old=_version(was), new=_version(now))
+        elif detail := "; ".join(_file_detail(was, now)):
+            yield Change(kind=kind, name=name, old=_version(was), new=_version(now), detail=detail)
+
+
+def _version(package: Package | None) -> str:
+    if package is None:
+        return ""
+    return f"{package.version} ({package.commit[:12]})" if package.commit else package.version
+
+
+def _file_detail(old: Package, new: Package) -> Iterator[str]:
+    if old.filename != new.filename:
+        yield f"{old.filename} -> {new.filename}"
+    elif old.sha256 != new.sha256:
+        yield f"other content of {new.filename}: sha256 {old.sha256[:12]} -> {new.sha256[:12]}"
+    for field in ("index", "url", "subdirectory"):
+        if getattr(old, field) != getattr(new, field):
+            yield f"{field} {getattr(old, field)} -> {getattr(new, field)}"
+
+
+def _debs(old: Sequence[Deb], new: Sequence[Deb]) -> Iterator[Change]:
+    before, after = {(d.name, d.arch): d for d in old}, {(d.name, d.arch): d for d in new}
+    for key in sorted(before.keys() | after.keys()):
+        was, now = before.get(key), after.get(key)
+        versions = (was.version if was else "", now.version if now else "")
+        if versions[0] != versions[1]:
+            yield Change(kind="deb", name=key[0], old=versions[0], new=versions[1])
+        elif was and now and was.sha256 != now.sha256:
+            detail = f"other content: sha256 {was.sha256[:12]} -> {now.sha256[:12]}"
+            yield Change(kind="deb", name=key[0], old=versions[0], new=versions[1], detail=detail)
+
+
+def _settings(old: Lock, new: Lock) -> Iterator[Change]:
+    for field in ("rules", "epoch", "resolver"):
+        was, now = str(getattr(old, field)), str(getattr(new, field))
+        if was != now:
+            yield Change(kind="setting", name=field, old=was, new=now)
+    for name in sorted(set(old.system_packages) ^ set(new.system_packages)):
+        kept = "asked for"
+        added = name in new.system_packages
+        yield Change(
+            kind="setting", name=f"system package {name}", old="" if added else kept, new=kept if added else ""
+        )
+
+
+def _layers(old: Sequence[LayerGroup], new: Sequence[LayerGroup]) -> Iterator[Change]:
+    """Yield packages that moved to another layer; that a package came or went is said elsewhere."""
+    before, after = _homes(old), _homes(new)
+    for name in sorted(before.keys() & after.keys()):
+        if before[name] != after[name]:
+            yield Change(kind="layer", name=f"of {name}", old=before[name], new=after[name])
+
+
+def _homes(layers: Sequence[LayerGroup]) -> Mapping[str, str]:
+    return {name: layer.name for layer in layers for name in layer.packages}
+
+
+def _fields(kind: Literal["target", "base"], old: msgspec.Struct, new: msgspec.Struct) -> Iterator[Change]:
+    for field in old.__struct_fields__:
+        was, now = str(getattr(old, field)), str(getattr(new, field))
+        if was != now:
+            yield Change(kind=kind, name=field.replace("_", "-"), old=was, new=now)

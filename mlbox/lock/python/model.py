@@ -1,0 +1,76 @@
+"""What is asked of a resolver and what it answers, the same for every resolver."""
+
+from typing import Literal
+
+import msgspec
+
+from mlbox.lock.model import Target
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of the values below."""
+
+
+class Index(Value, frozen=True, kw_only=True):
+    """A place that serves packages: the lock knows its name only."""
+
+    name: str
+    url: str
+    """May carry a user and a password; never shown, never stored."""
+
+
+class Indexes(Value, frozen=True, kw_only=True):
+    """Where packages come from."""
+
+    default: Index | None
+    """None: find-links only (--no-index)."""
+    extra: tuple[Index, ...] = ()
+    """Asked before the default; the first that knows a name is the only one asked for it."""
+    find_links: tuple[str, ...] = ()
+    """Absolute folders or addresses of pages."""
+    origin: str = ""
+    """What the default was taken from: 'mlbox settings', 'PIP_INDEX_URL', a file."""
+
+    @property
+    def all(self) -> tuple[Index, ...]:
+        """Return the extra indexes and the default, in the order they are asked."""
+        return (*self.extra, self.default) if self.default else self.extra
+
+
+class Question(Value, frozen=True, kw_only=True):
+    """Everything that decides a resolution."""
+
+    requirements: tuple[str, ...]
+    constraints: tuple[str, ...] = ()
+    target: Target
+    indexes: Indexes
+    preferences: dict[str, str] = {}
+    """Versions that are kept where the requirements allow it."""
+    pre: bool = False
+    only_binary: tuple[str, ...] = ()
+    no_binary: tuple[str, ...] = ()
+    torch_backend: str = ""
+
+
+class File(Value, frozen=True, kw_only=True, order=True):
+    """A file that an index offers."""
+
+    filename: str
+    url: str
+    sha256: str
+    size: int = 0
+
+
+class Pinned(Value, frozen=True, kw_only=True):
+    """One resolved package with the files it may be taken from."""
+
+    name: str
+    version: str
+    kind: Literal["index", "archive", "vcs", "directory"] = "index"
+    index: str = "default"
+    files: tuple[File, ...] = ()
+    url: str = ""
+    """Of an archive or repository; the path of a directory."""
+    commit: str = ""
+    subdirectory: str = ""
+    requires: tuple[str, ...] = ()

@@ -1,0 +1,98 @@
+"""Reading lists of files: index pages as HTML (PEP 503) or JSON (PEP 691), and folders of find-links."""
+
+from collections.abc import Iterable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+
+import msgspec
+
+from mlbox.errors import FetchError
+from mlbox.http import Answer, file_path, redact
+from mlbox.lock.python.model import File
+
+ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
+PAGE_LIMIT = 256 << 20
+_SUFFIXES = (".whl", ".tar.gz", ".zip", ".tar.bz2", ".tar.xz", ".tgz")
+
+
+def files_of_page(answer: Answer) -> tuple[File, ...]:
+    """Return the files that an index page lists; what is malformed in it is skipped."""
+    kind = answer.headers.get("content-type", "text/html").split(";")[0].strip().lower()
+    if kind.endswith("json"):
+        return tuple(_from_json(answer))
+    return tuple(_from_html(answer))
+
+
+def local_files(find_links: Iterable[str]) -> tuple[File, ...]:
+    """Return the files (without hashes) of those find-links that are folders of this machine."""
+    found = []
+    for link in find_links:
+        folder = file_path(link) or Path(link)
+        if "://" in link and file_path(link) is None:
+            continue
+        if folder.is_dir():
+            paths = sorted(path for path in folder.iterdir() if path.name.endswith(_SUFFIXES) and path.is_file())
+            found += [File(filename=path.name, url=path.absolute().as_uri(), sha256="") for path in paths]
+    return tuple(found)
+
+
+def _from_json(answer: Answer) -> list[File]:
+    try:
+        document: Any = msgspec.json.decode(answer.body)
+        entries = document["files"]
+        return [_json_file(entry, answer.url) for entry in entries if _usable(entry)]
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as problem:
+        raise FetchError(f"{redact(answer.url)}: not an index page", hint="check the configured index") from problem
+
+
+def _usable(entry: Any) -> bool:  # noqa: ANN401 - from a stranger's JSON
+    return isinstance(entry, dict) and isinstance(entry.get("filename"), str) and isinstance(entry.get("url"), str)
+
+
+def _json_file(entry: dict[str, Any], base: str) -> File:
+    hashes, size = entry.get("hashes"), entry.get("size")
+    sha256 = hashes.get("sha256", "") if isinstance(hashes, dict) else ""
+    return File(
+        filename=entry["filename"],
+        url=_absolute(base, entry["url"]),
+        sha256=sha256 if isinstance(sha256, str) else "",
+        size=size if isinstance(size, int) and size > 0 else 0,
+    )
+
+
+def _from_html(answer: Answer) -> list[File]:
+    parser = _Anchors()
+    parser.feed(answer.body.decode("utf-8", errors="replace"))
+    parser.close()
+    base = _absolute(answer.url, parser.base) if parser.base else answer.url
+    found = []
+    for href in parser.hrefs:
+        url, fragment = urldefrag(_absolute(base, href))
+        filename = unquote(urlsplit(url).path.rpartition("/")[2])
+        if filename.endswith(_SUFFIXES):
+            sha256 = fragment.removeprefix("sha256=") if fragment.startswith("sha256=") else ""
+            found.append(File(filename=filename, url=url, sha256=sha256))
+    return found
+
+
+def _absolute(base: str, href: str) -> str:
+    try:
+        return urljoin(base, href.strip())
+    except ValueError:
+        return ""
+
+
+class _Anchors(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.hrefs: list[str] = []
+        self.base = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        href = dict(attrs).get("href") or ""
+        if tag == "a" and href:
+            self.hrefs.append(href)
+        elif tag == "base" and href and not self.base:
+            self.base = href

@@ -1,0 +1,293 @@
+"""Project x Target -> locked Python packages, by either resolver."""
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from mlbox.errors import FetchError, LockError, ResolveError
+from mlbox.events import SILENT, Listener
+from mlbox.files import write_atomic
+from mlbox.http import Http, file_path, without_credentials
+from mlbox.lock.model import Lock, Package, Target
+from mlbox.lock.python.asked import Asked, asked_for
+from mlbox.lock.python.config import indexes_for
+from mlbox.lock.python.model import File, Indexes, Pinned, Question
+from mlbox.lock.python.pages import local_files
+from mlbox.lock.python.sdist import build_requires, build_requires_of_tree
+from mlbox.lock.python.target import best_file
+from mlbox.lock.python.vcs import checkout
+from mlbox.paths import Home
+from mlbox.project.model import Project
+
+Resolver = Callable[[Question], tuple[Pinned, ...]]
+
+# 'default' takes whatever the default index has; the other names are those of `uv --torch-backend`.
+_NO_BACKEND = ("", "default")
+_SDIST_LIMIT = 1 << 31
+
+
+class LockedPython(NamedTuple):
+    """The Python part of a lock, each sorted by name."""
+
+    packages: tuple[Package, ...]
+    build_packages: tuple[Package, ...]
+
+
+def lock_python(
+    project: Project,
+    target: Target,
+    *,
+    previous: Lock | None = None,
+    upgrade: bool | Sequence[str] = False,
+    http: Http | None = None,
+    listener: Listener = SILENT,
+    find_links: Sequence[str] = (),
+    home: Home | None = None,
+) -> LockedPython:
+    """Resolve the project's requirements for `target` and choose one file per package.
+
+    Versions of `previous` are kept where the requirements allow it, except those that `upgrade` names
+    (True: all). Where the files are is remembered in `home`, so that a build need not ask the index again.
+    Raises ResolveError with the resolver's explanation, FetchError when an index cannot be read.
+    """
+    http = http or Http()
+    indexes = indexes_for(project, find_links=find_links, listener=listener)
+    for index in indexes.all:
+        http.learn(index.url)
+    asked = asked_for(project, target)
+    question = _question(project, target, asked, indexes, _preferences(previous, target, upgrade), listener)
+    listener.step(f"resolve {len(question.requirements)} requirements with {project.settings.resolver}")
+    chosen = _choose(_resolver(project)(question), question, asked)
+    packages = _packages(chosen, asked, project.root, previous, http)
+    _remember(chosen, packages, home)
+    build = _build_packages(packages, chosen, question, project, previous, http, listener, home)
+    return LockedPython(packages, build)
+
+
+def _resolver(project: Project) -> Resolver:
+    if project.settings.resolver == "pip-tools":
+        from mlbox.lock.python.piptools import resolve_with_piptools
+
+        return resolve_with_piptools
+    from mlbox.lock.python.uv import resolve_with_uv
+
+    return resolve_with_uv
+
+
+def _preferences(previous: Lock | None, target: Target, upgrade: bool | Sequence[str]) -> dict[str, str]:
+    from packaging.utils import canonicalize_name
+
+    if previous is None or upgrade is True or previous.target.python != target.python:
+        return {}
+    moving = {canonicalize_name(name) for name in upgrade or ()}
+    found = (*previous.build_packages, *previous.packages)
+    return {package.name: package.version for package in found if package.name not in moving and not package.url}
+
+
+def _question(
+    project: Project,
+    target: Target,
+    asked: Asked,
+    indexes: Indexes,
+    preferences: dict[str, str],
+    listener: Listener,
+) -> Question:
+    options, accelerator = project.index, target.accelerator
+    constraints = [requirement.text for requirement in project.constraints]
+    backend = ""
+    if accelerator not in _NO_BACKEND:
+        local = _accelerated(indexes, target)
+        constraints += [f"{name}=={version}" for name, version in local.items()]
+        for name, version in local.items():
+            listener.note(f"{name} {version}: taken from find-links, which has it for accelerator {accelerator!r}")
+        if "torch" not in local and not indexes.extra and options.index_url == "":
+            backend = accelerator
+    return Question(
+        requirements=asked.lines,
+        constraints=tuple(constraints),
+        target=target,
+        indexes=indexes,
+        preferences=preferences,
+        pre=options.pre,
+        only_binary=options.only_binary,
+        no_binary=options.no_binary,
+        torch_backend=backend,
+    )
+
+
+def _accelerated(indexes: Indexes, target: Target) -> dict[str, str]:
+    """Return the newest builds for the accelerator ('2.13.0+cpu') among local find-links that fit `target`.
+
+    Without this the newest version of the default index would win, which is a build for CUDA.
+    """
+    from packaging.utils import parse_wheel_filename
+
+    newest: dict[str, object] = {}
+    for file in local_files(indexes.find_links):
+        if best_file((file,), target) is None or not file.filename.endswith(".whl"):
+            continue
+        name, version, _, _ = parse_wheel_filename(file.filename)
+        if version.local == target.accelerator and (name not in newest or version > newest[name]):  # type: ignore[operator]
+            newest[name] = version
+    return {name: str(version) for name, version in sorted(newest.items())}
+
+
+class _Choice(NamedTuple):
+    pinned: Pinned
+    file: File | None
+
+
+def _choose(pins: Iterable[Pinned], question: Question, asked: Asked) -> list[_Choice]:
+    """Pick the one file of each package; all problems in one error."""
+    chosen, problems = [], []
+    for pinned in sorted(pins, key=lambda pinned: pinned.name):
+        if pinned.kind == "directory":
+            problems.append(f"{pinned.name}: {pinned.url} is a folder, and only the project itself can be one")
+            continue
+        if pinned.kind == "vcs":
+            chosen.append(_Choice(pinned, None))
+            continue
+        allowed = asked.hashes.get(pinned.name)
+        files = tuple(file for file in pinned.files if not allowed or file.sha256 in allowed)
+        file = best_file(files, question.target)
+        if file is None:
+            problems.append(_no_file(pinned, bool(allowed), question.target))
+        else:
+            chosen.append(_Choice(pinned, file))
+    if problems:
+        raise ResolveError("; ".join(problems), hint="ask for another version, or another Python in [tool.mlbox]")
+    return chosen
+
+
+def _no_file(pinned: Pinned, hashed: bool, target: Target) -> str:
+    where = f"Python {target.python} on {target.arch} with glibc {target.glibc}"
+    if hashed:
+        return f"{pinned.name} {pinned.version}: no file for {where} has one of the hashes that the requirements name"
+    return f"{pinned.name} {pinned.version}: no wheel for {where}, and no sdist"
+
+
+def _packages(
+    chosen: Sequence[_Choice], asked: Asked, root: Path, previous: Lock | None, http: Http
+) -> tuple[Package, ...]:
+    sizes = _sizes([choice.file for choice in chosen if choice.file is not None], previous, http)
+    return tuple(_package(choice, asked, root, sizes) for choice in chosen)
+
+
+def _package(choice: _Choice, asked: Asked, root: Path, sizes: Mapping[str, int]) -> Package:
+    pinned, file = choice
+    package = Package(
+        name=pinned.name,
+        version=pinned.version,
+        filename=f"{pinned.name}-{pinned.commit}.git",
+        sha256="",
+        index=pinned.index,
+        url=pinned.url if pinned.kind == "vcs" else "",
+        commit=pinned.commit,
+        subdirectory=pinned.subdirectory,
+        requires=pinned.requires,
+        wanted_by=asked.origins.get(pinned.name) or asked.origins_by_url(pinned.url),
+    )
+    if file is None:
+        return package
+    url = _lasting_url(pinned.url, root) if pinned.kind == "archive" else ""
+    size = sizes[file.sha256]
+    return msgspec.structs.replace(package, filename=file.filename, sha256=file.sha256, size=size, url=url)
+
+
+def _lasting_url(url: str, root: Path) -> str:
+    """Return a direct URL as the lock keeps it: no credentials; a file of the project by its path in the project."""
+    path = file_path(url)
+    if path is None:
+        return without_credentials(url)
+    try:
+        return str(path.relative_to(root.absolute()))
+    except ValueError:
+        raise LockError(
+            f"{path} is outside the project, and a lock holds no paths of one machine",
+            hint="move the file into the project, or into a folder given by --find-links",
+        ) from None
+
+
+def _sizes(files: Sequence[File], previous: Lock | None, http: Http) -> dict[str, int]:
+    """Return the size of each file by sha256: the index's word, the previous lock's, else the server's (0: unknown)."""
+    known = {package.sha256: package.size for package in previous.packages if package.size} if previous else {}
+    known.update((file.sha256, file.size) for file in files if file.size)
+    missing = [file for file in files if file.sha256 not in known]
+    if missing:
+        with ThreadPoolExecutor(max_workers=min(16, len(missing))) as pool:
+            found = pool.map(lambda file: http.size_of(file.url), missing)
+            known.update((file.sha256, size) for file, size in zip(missing, found, strict=True))
+    return known
+
+
+def _remember(chosen: Sequence[_Choice], packages: Sequence[Package], home: Home | None) -> None:
+    """Keep where each file is, by sha256, outside the lock: an address is of this machine and today."""
+    if home is None:
+        return
+    for choice, package in zip(chosen, packages, strict=True):
+        if choice.file is not None and choice.file.url.startswith(("https://", "http://")):
+            path = url_hint(home, package.sha256)
+            url = without_credentials(choice.file.url)
+            if not path.exists() or path.read_text() != url:
+                write_atomic(path, url.encode())
+
+
+def url_hint(home: Home, sha256: str) -> Path:
+    """Return the file that remembers where the artifact with this hash was last seen."""
+    return home.metadata / "urls" / sha256
+
+
+def _build_packages(
+    packages: Sequence[Package],
+    chosen: Sequence[_Choice],
+    question: Question,
+    project: Project,
+    previous: Lock | None,
+    http: Http,
+    listener: Listener,
+    home: Home | None,
+) -> tuple[Package, ...]:
+    """Resolve what building the sdists and checkouts needs; wheels only, so that it ends there."""
+    sources = [(p, c) for p, c in zip(packages, chosen, strict=True) if not p.is_wheel]
+    if not sources:
+        return ()
+    lines: dict[str, str] = {}
+    for package, choice in sources:
+        listener.note(f"{package.name} {package.version} has no wheel for the target: it will be built in a container")
+        for line in _requires_of(package, choice, http):
+            lines.setdefault(line, f"building {package.name} {package.version}")
+    asked = Asked(lines=tuple(sorted(lines)), origins={}, hashes={}, urls={})
+    again = Question(
+        requirements=asked.lines,
+        target=question.target,
+        indexes=question.indexes,
+        preferences=question.preferences,
+        only_binary=(":all:",),
+    )
+    try:
+        found = _choose(_resolver(project)(again), again, asked)
+    except ResolveError as problem:
+        who = ", ".join(f"{package.name} {package.version}" for package, _ in sources)
+        raise ResolveError(
+            f"what building {who} needs cannot be had: {problem.message}", hint=problem.hint
+        ) from problem
+    locked = _packages(found, asked, project.root, previous, http)
+    _remember(found, locked, home)
+    return locked
+
+
+def _requires_of(package: Package, choice: _Choice, http: Http) -> tuple[str, ...]:
+    with tempfile.TemporaryDirectory(prefix="mlbox-sdist-") as folder:
+        if choice.file is None:
+            tree = Path(folder) / "tree"
+            checkout(package.url, package.commit, tree)
+            return build_requires_of_tree(tree / package.subdirectory, what=package.name)
+        if package.size > _SDIST_LIMIT:
+            raise FetchError(f"{package.filename}: too large for a source archive")
+        path = Path(folder) / package.filename
+        http.download([choice.file.url], path, sha256=package.sha256, size=package.size)
+        return build_requires(path, subdirectory=package.subdirectory)
