@@ -24,7 +24,7 @@ _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
 _MOST_METADATA = 32 << 20
 _MOST_SCRIPT = 32 << 20
 _SHEBANG = b"#!python"
-_UP = "../../../"
+UP = "../../../"
 """From site-packages to the prefix, in RECORD."""
 
 
@@ -154,7 +154,7 @@ class _Plan:
 
     def _row_path(self, at: str) -> str:
         below = at.removeprefix(self._site + "/")
-        return below if below != at else _UP + at.removeprefix(PREFIX + "/")
+        return below if below != at else UP + at.removeprefix(PREFIX + "/")
 
     def _member(self, member: Member, at: str) -> tuple[_File, Row]:
         row = self._record.get(member.name, Row(member.name, "", ""))
