@@ -1,0 +1,240 @@
+"""Turns a source distribution into a wheel, by its own build back end, in a container without network."""
+
+import lzma
+import os
+import posixpath
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from mlbox.build.step import Bind, Step, StepRunner
+from mlbox.build.zip import LIMITS, Limits, Zip
+from mlbox.codec import canonical_json, load_toml
+from mlbox.errors import ArchiveError, BuildError
+from mlbox.files import disk_errors
+from mlbox.oci.layer import EPOCH
+from mlbox.plan.model import PREFIX, BuiltWheelPiece
+from mlbox.store.tree import CHUNK, TreeWriter
+
+_BUILD = "/build"
+_LEGACY = "setuptools.build_meta:__legacy__"
+_PER_JOB = 2 << 30
+"""Memory that one C++ compiler may take."""
+_MOST_TOML = 1 << 20
+_HINT = "pin another version of the package, one that has a wheel"
+
+
+def build_wheel(
+    piece: BuiltWheelPiece,
+    source: Path,
+    build_site: Path,
+    runner: StepRunner,
+    lower: Sequence[Path],
+    scratch: Path,
+    *,
+    limits: Limits = LIMITS,
+) -> Path:
+    """Build the wheel of `piece` from `source` (sdist file or source tree) and return it, a file below `scratch`.
+
+    `build_site` is the environment's prefix with the build requirements in it; `lower` are the layers of the root
+    file system. Raises BuildError naming the package and showing the end of the back end's output.
+    """
+    name = f"{piece.source.name} {piece.source.version}"
+    with disk_errors(f"building a wheel of {name}"):
+        tree = _source_tree(piece, source, scratch / "source", limits)
+        for folder in ("out", "tmp", "hook"):
+            (scratch / folder).mkdir()
+        (scratch / "hook/hook.py").write_bytes(Path(__file__).with_name("hook.py").read_bytes())
+        try:
+            runner.run(_step(piece, tree, build_site, lower, scratch))
+        except BuildError as problem:
+            raise BuildError(
+                f"building a wheel of {name} failed: {problem.message}", hint=_advice(problem)
+            ) from problem
+        return _only_wheel(piece, scratch / "out")
+
+
+def _step(piece: BuiltWheelPiece, tree: Path, build_site: Path, lower: Sequence[Path], scratch: Path) -> Step:
+    below = piece.source.subdirectory.strip("/")
+    spec = canonical_json(_backend(tree / below, piece.source.name)).decode()
+    isolated = build_site / "bin/python"
+    interpreter = f"/{PREFIX}/bin/python" if isolated.is_symlink() else f"/usr/bin/python{piece.python}"
+    return Step(
+        argv=(interpreter, f"{_BUILD}/hook/hook.py", spec, f"{_BUILD}/out"),
+        lower=tuple(lower),
+        binds=(
+            Bind(source=build_site, target=f"/{PREFIX}"),
+            Bind(source=scratch / "hook", target=f"{_BUILD}/hook"),
+            Bind(source=tree, target=f"{_BUILD}/source", readonly=False),
+            Bind(source=scratch / "out", target=f"{_BUILD}/out", readonly=False),
+            Bind(source=scratch / "tmp", target="/tmp", readonly=False),  # noqa: S108 - the container's
+        ),
+        env=_environment(piece),
+        cwd=posixpath.normpath(f"{_BUILD}/source/{below}"),
+    )
+
+
+def _environment(piece: BuiltWheelPiece) -> dict[str, str]:
+    jobs = str(_jobs())
+    return {
+        "PATH": f"/{PREFIX}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PYTHONPATH": f"/{PREFIX}/lib/python{piece.python}/site-packages",
+        "HOME": "/tmp",  # noqa: S108 - the container's
+        "TMPDIR": "/tmp",  # noqa: S108 - the container's
+        "LANG": "C.UTF-8",
+        "TZ": "UTC",
+        # zip files cannot hold an earlier time
+        "SOURCE_DATE_EPOCH": str(max(piece.epoch, EPOCH)),
+        "PYTHONHASHSEED": "0",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PIP_NO_INDEX": "1",
+        "MAX_JOBS": jobs,
+        "MAKEFLAGS": f"-j{jobs}",
+        "CMAKE_BUILD_PARALLEL_LEVEL": jobs,
+        # version control is not there to be asked (setuptools-scm, hatch-vcs; pdm-backend)
+        "SETUPTOOLS_SCM_PRETEND_VERSION": piece.source.version,
+        "PDM_BUILD_SCM_VERSION": piece.source.version,
+    }
+
+
+def _jobs() -> int:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    return max(1, min(len(os.sched_getaffinity(0)), memory // _PER_JOB))
+
+
+def _backend(tree: Path, name: str) -> dict[str, Any]:
+    """Return the back end that pyproject.toml names, and the folders it is imported from."""
+    path = tree / "pyproject.toml"
+    if not _inside(path) and not _inside(tree / "setup.py"):
+        raise BuildError(f"{name}: its source has neither pyproject.toml nor setup.py", hint=_HINT)
+    system: Any = {}
+    if _inside(path):
+        data = path.read_bytes()
+        if len(data) > _MOST_TOML:
+            raise BuildError(f"{name}: its pyproject.toml is larger than {_MOST_TOML} bytes", hint=_HINT)
+        system = load_toml(data, what=f"{name}: pyproject.toml", error=BuildError).get("build-system", {})
+    backend = system.get("build-backend", _LEGACY) if isinstance(system, dict) else None
+    paths = system.get("backend-path", []) if isinstance(system, dict) else None
+    if not isinstance(backend, str) or not isinstance(paths, list) or not all(isinstance(p, str) for p in paths):
+        raise BuildError(f"{name}: its pyproject.toml has a broken [build-system]", hint=_HINT)
+    if any(_leaves(path) for path in paths):
+        raise BuildError(f"{name}: its back end lies outside its source: {paths}", hint=_HINT)
+    return {"backend": backend, "path": paths}
+
+
+def _inside(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _leaves(path: str) -> bool:
+    normal = posixpath.normpath(path)
+    return normal.startswith(("/", "../")) or normal == ".."
+
+
+def _advice(problem: BuildError) -> str:
+    if any(word in problem.message for word in ("gcc", "cc'", "g++", "compiler", "Python.h")):
+        return "it needs a compiler: add 'build-essential' and 'python3-dev' to system-packages"
+    return problem.hint or _HINT
+
+
+def _only_wheel(piece: BuiltWheelPiece, folder: Path) -> Path:
+    from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+    from packaging.version import InvalidVersion, Version
+
+    name, version = piece.source.name, piece.source.version
+    wheels = [path for path in folder.iterdir() if path.suffix == ".whl" and stat.S_ISREG(path.lstat().st_mode)]
+    if len(wheels) != 1:
+        raise BuildError(f"{name} {version}: its back end made {len(wheels)} wheels instead of one", hint=_HINT)
+    try:
+        made, made_version, _, _ = parse_wheel_filename(wheels[0].name)
+        fits = made == canonicalize_name(name) and made_version == Version(version)
+    except (InvalidWheelFilename, InvalidVersion):
+        fits = False
+    if not fits:
+        raise BuildError(f"{name} {version}: its back end made {wheels[0].name!r}, something else", hint=_HINT)
+    return wheels[0]
+
+
+def _source_tree(piece: BuiltWheelPiece, source: Path, folder: Path, limits: Limits) -> Path:
+    """Unpack or copy `source` to `folder` and return the folder that holds the project."""
+    if _leaves(piece.source.subdirectory):
+        raise BuildError(f"{piece.source.name}: {piece.source.subdirectory!r} lies outside its source")
+    if source.is_dir():
+        shutil.copytree(source, folder, symlinks=True)
+        return folder
+    name = piece.source.filename
+    try:
+        unpack_sdist(source, folder, name, limits)
+    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError) as problem:
+        if isinstance(problem, OSError) and problem.errno is not None:
+            raise
+        raise ArchiveError(f"{name}: not a readable source archive: {problem}", hint=_HINT) from problem
+    tops = list(folder.iterdir())
+    if len(tops) != 1 or tops[0].is_symlink() or not tops[0].is_dir():
+        raise ArchiveError(f"{name}: a source archive holds one folder, this one has {len(tops)} entries", hint=_HINT)
+    return tops[0]
+
+
+def unpack_sdist(path: Path, folder: Path, name: str, limits: Limits = LIMITS) -> None:
+    """Unpack the .tar.* or .zip `path` into the new `folder`; whatever would leave it raises ArchiveError."""
+    writer = TreeWriter(folder, name)
+    if zipfile.is_zipfile(path):
+        with Zip(path, name, limits) as archive:
+            for file in archive.members.values():
+                writer.file(file.name, archive.chunks(file), 0o755 if file.executable else 0o644)
+    else:
+        with tarfile.open(path, "r:*") as tar:
+            for member in _bounded(tar, path.stat().st_size, name, limits):
+                _unpack_member(tar, member, writer, name)
+    writer.finish()
+
+
+def _bounded(tar: tarfile.TarFile, packed: int, name: str, limits: Limits) -> Iterator[tarfile.TarInfo]:
+    total = 0
+    for count, member in enumerate(tar):
+        total += member.size
+        if total > limits.total or (total > limits.small and total > packed * limits.ratio) or count > limits.files:
+            raise ArchiveError(f"{name}: grows to {total} bytes in {count} members, as a tar bomb does", hint=_HINT)
+        yield member
+
+
+def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, writer: TreeWriter, name: str) -> None:
+    # Python's own 'data' filter could be led astray by links in several releases (CVE-2025-4517 and others);
+    # the writer never writes through a link, whatever the links are.
+    path = posixpath.normpath(member.name) if not member.name.startswith("/") else member.name
+    if path == ".":
+        return
+    if member.isdir():
+        writer.directory(path)
+    elif member.isreg() or member.islnk():
+        origin = member if member.isreg() else _linked(tar, member, name)
+        file = tar.extractfile(origin)
+        writer.file(path, _chunks(file) if file else (), 0o755 if member.mode & 0o111 else 0o644)
+    elif member.issym():
+        if _leaves(posixpath.join(posixpath.dirname(path), member.linkname)):
+            raise ArchiveError(f"{name}: {path!r} is a link that leaves the archive", hint=_HINT)
+        writer.symlink(path, member.linkname)
+    else:
+        raise ArchiveError(f"{name}: {path!r} is a device or pipe", hint=_HINT)
+
+
+def _linked(tar: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> tarfile.TarInfo:
+    """Return the regular file that the hard link `member` names."""
+    try:
+        origin = tar.getmember(member.linkname)
+    except KeyError:
+        origin = member
+    if not origin.isreg():
+        raise ArchiveError(f"{name}: {member.name!r} is a hard link to no file of the archive", hint=_HINT)
+    return origin
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    while chunk := file.read(CHUNK):
+        yield chunk
