@@ -89,7 +89,12 @@ def padding(size: int) -> bytes:
 
 def tar_size(entries: Iterable[Entry]) -> int:
     """Return the exact size in bytes of the tar of `entries`."""
-    return sum(len(header(e)) + e.size + (-e.size % BLOCK) for e in entries) + len(END)
+    return sum(_header_size(e) + e.size + (-e.size % BLOCK) for e in entries) + len(END)
+
+
+def _header_size(entry: Entry) -> int:
+    plain = len(entry.path) < 100 > len(entry.target) and entry.path.isascii() and entry.target.isascii()
+    return BLOCK if plain and entry.size < 8**11 else len(header(entry))
 
 
 def _pax(records: dict[str, bytes]) -> bytes:

@@ -29,6 +29,10 @@ Row = tuple[Any, ...]
 Execute = Callable[..., Any]
 
 
+class NewerStoreError(StoreError):
+    """The store was written by an mlbox that knows more than this one."""
+
+
 class Database:
     """The file at `path`. Usable from several threads and several processes at once."""
 
@@ -63,6 +67,14 @@ class Database:
         """Return what SQLite finds wrong with its own file."""
         return [text for (text,) in self.rows("PRAGMA integrity_check(20)") if text != "ok"]
 
+    def set_aside(self) -> None:
+        """Rename a damaged file out of the way; the next use begins with an empty one."""
+        self.close()
+        for ending in ("", "-wal", "-shm"):
+            path = self.path.with_name(self.path.name + ending)
+            if path.exists():
+                path.replace(self.path.with_name(f"damaged-{self.path.name}{ending}"))
+
     def close(self) -> None:
         """Close the file; the next use opens it again."""
         with self._lock:
@@ -95,7 +107,7 @@ class Database:
                     _create(connection)
         version = _version(connection)
         if version > SCHEMA:
-            raise StoreError(
+            raise NewerStoreError(
                 f"{self.path} was written by a newer mlbox (schema {version}, this one knows {SCHEMA})",
                 hint="upgrade mlbox, or use another store with MLBOX_HOME",
             )

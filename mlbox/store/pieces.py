@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -44,13 +43,11 @@ class PieceStore:
         return self.folder(key).is_dir()
 
     def get(self, key: str) -> StoredPiece | None:
-        """Return the piece and note that it was used; None when it is not there."""
+        """Return the piece, None when it is not there."""
         folder = self.folder(key)
         record = load_record(folder)
         if record is None:
             return None
-        with suppress(OSError):
-            os.utime(folder)
         diff_id = parse_diff_id(record.diff_id) if record.diff_id else None
         tree = Tree(entries=load_entries(folder), diff_id=diff_id)
         return StoredPiece(key=key, label=record.label, root=folder / "fs", tree=tree)

@@ -1,10 +1,9 @@
 """A whole store: everything mlbox keeps in one home."""
 
 from contextlib import AbstractContextManager
-from functools import cached_property
 from pathlib import Path
 
-from mlbox.files import locked
+from mlbox.files import disk_errors, locked
 from mlbox.paths import Home
 from mlbox.store.artifacts import ArtifactStore
 from mlbox.store.content import ContentStore
@@ -29,11 +28,11 @@ class Store:
 
     def using(self) -> AbstractContextManager[bool]:
         """Keep prune away: hold it from the first look at the store until the result is named or a container."""
-        return locked(self._lock, shared=True)
+        return locked(self._lock(), shared=True)
 
     def alone(self) -> AbstractContextManager[bool]:
         """Keep `using` away; yields False when somebody is using the store now."""
-        return locked(self._lock, blocking=False)
+        return locked(self._lock(), blocking=False)
 
     def scratch(self, label: str) -> AbstractContextManager[Path]:
         """Yield an empty folder that is removed at the end, or by fsck when this process is killed."""
@@ -43,6 +42,9 @@ class Store:
         """Close the database."""
         self.db.close()
 
-    @cached_property
     def _lock(self) -> Path:
-        return self.home.root / "store.lock"
+        path = self.home.root / "store.lock"
+        with disk_errors("opening the store"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return path

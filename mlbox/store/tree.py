@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from mlbox.errors import ArchiveError
 from mlbox.oci.digest import DiffID
 from mlbox.oci.layer import (
+    BLOCK,
     END,
     EPOCH,
     Entry,
@@ -202,28 +203,41 @@ def tar_chunks(entries: Iterable[Entry], locate: Callable[[Entry], str]) -> Iter
 
     A yielded memoryview is valid only until the next chunk is asked for. Memory stays below two chunks.
     """
-    buffer = bytearray(CHUNK)
-    view = memoryview(buffer)
+    view = memoryview(bytearray(CHUNK))
+    filled = 0
     for entry in entries:
-        yield header(entry)
+        block = header(entry)
+        if filled + len(block) >= CHUNK:
+            yield view[:filled]
+            filled = 0
+        view[filled : filled + len(block)] = block
+        filled += len(block)
         if entry.kind == "file" and entry.size:
-            yield from _content(locate(entry), entry, view)
-            yield padding(entry.size)
+            filled = yield from _content(locate(entry), entry, view, filled)
+    yield view[:filled]
     yield END
 
 
-def _content(path: str, entry: Entry, view: memoryview) -> Iterator[memoryview]:
+def _content(path: str, entry: Entry, view: memoryview, filled: int) -> Generator[memoryview, None, int]:
+    """Append a file and its padding to `view`, yield it whenever it is full; return how much of it is filled."""
     left = entry.size
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         while left:
-            got = os.readv(fd, [view[: min(left, len(view))]])
+            got = os.readv(fd, [view[filled : filled + left]])
             if not got:
                 raise ArchiveError(f"{path} is shorter than the {entry.size} bytes it was stored with")
             left -= got
-            yield view[:got]
+            filled += got
+            if filled == CHUNK:
+                yield view
+                filled = 0
     finally:
         os.close(fd)
+    # CHUNK is a multiple of the tar's blocks, so the padding always fits.
+    end = filled + -entry.size % BLOCK
+    view[filled:end] = bytes(end - filled)
+    return end
 
 
 def diff_id_of(entries: Iterable[Entry], locate: Callable[[Entry], str]) -> DiffID:
