@@ -5,7 +5,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
 from pathlib import Path
@@ -148,7 +148,7 @@ class Http:
 
     def download(
         self,
-        urls: Sequence[str],
+        urls: Iterable[str],
         target: Path,
         *,
         sha256: str,
@@ -161,26 +161,42 @@ class Http:
         What arrived is kept in `<target>.part`, so that a later call, also of another process, goes on
         from there. FetchError names the file (`name`, else the target's) and what went wrong at each URL.
         """
-        what = name or target.name
-        if not urls:
-            raise FetchError(f"{what}: no place to fetch it from", hint="check the configured index")
         target.parent.mkdir(parents=True, exist_ok=True)
-        with disk_errors(f"downloading {what}"), _part_of(target) as file:
+        with disk_errors(f"downloading {name or target.name}"), _part_of(target) as file:
             if target.exists():
                 return
-            part = _Part(file, what, sha256, size, listener)
-            self._download_any(urls, part)
+            self._download_any(urls, _Part(file, name or target.name, sha256, size, listener))
             os.fsync(file.fileno())
             _part_path(target).replace(target)
 
-    def _download_any(self, urls: Sequence[str], part: "_Part") -> None:
+    def fill(
+        self,
+        urls: Iterable[str],
+        part: Path,
+        *,
+        sha256: str,
+        size: int = 0,
+        listener: Listener = SILENT,
+        name: str = "",
+    ) -> None:
+        """Complete the file `part`, which nobody else writes, so that it has this sha256; otherwise like `download`."""
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with disk_errors(f"downloading {name or part.name}"), part.open("a+b") as file:
+            self._download_any(urls, _Part(file, name or part.name, sha256, size, listener))
+
+    def _download_any(self, urls: Iterable[str], part: "_Part") -> None:
         problems: list[FetchError] = []
-        for url in urls:
-            try:
+        places = iter(urls)
+        while True:
+            try:  # asking for the next place may itself fail: it may have to be looked up in an index
+                if (url := next(places, None)) is None:
+                    break
                 self._download_one(url, part)
                 return
             except FetchError as problem:
                 problems.append(problem)
+        if not problems:
+            raise FetchError(f"{part.what}: no place to fetch it from", hint="check the configured index")
         if len(problems) == 1:
             raise problems[0]
         text = "".join(f"\n  {problem.message}" for problem in problems)

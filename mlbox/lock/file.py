@@ -55,13 +55,12 @@ def encode_lock(lock: Lock) -> bytes:
     """Return the one TOML text of `lock`."""
     import toml
 
-    table = msgspec.to_builtins(lock)
-    table = {"version": lock.version, "rules": lock.rules, **table}
-    for short, long in _TABLES.items():
-        if long in table:
-            table[short] = table.pop(long)
-    text: str = toml.dumps(table, encoder=_encoder())
-    return f"{_HEADER}\n{text.rstrip()}\n".encode()
+    # Through JSON: toml takes only a list, not a tuple, of tables for an array of tables.
+    table = {"version": lock.version, "rules": lock.rules, **msgspec.json.decode(msgspec.json.encode(lock))}
+    arrays = {short: table.pop(long) for short, long in _TABLES.items() if long in table}
+    encoder = _encoder()
+    parts = [toml.dumps(part, encoder=encoder).strip() for part in (table, arrays) if part]
+    return "\n\n".join([_HEADER.strip(), *parts, ""]).rstrip("\n").encode() + b"\n"
 
 
 def decode_lock(data: bytes, *, what: str = FILENAME) -> Lock:

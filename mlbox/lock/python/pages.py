@@ -9,7 +9,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 import msgspec
 
 from mlbox.errors import FetchError
-from mlbox.http import Answer, file_path, redact
+from mlbox.http import Answer, Http, HttpError, file_path, redact
 from mlbox.lock.python.model import File
 
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
@@ -23,6 +23,28 @@ def files_of_page(answer: Answer) -> tuple[File, ...]:
     if kind.endswith("json"):
         return tuple(_from_json(answer))
     return tuple(_from_html(answer))
+
+
+def files_of_project(http: Http, index_url: str, name: str) -> tuple[File, ...]:
+    """Return the files that the index has for the project `name`; none when it does not know it."""
+    url = f"{index_url.rstrip('/')}/{name}/"
+    folder = file_path(url)
+    if folder is None:
+        try:
+            return files_of_page(http.fetch(url, limit=PAGE_LIMIT, headers={"Accept": ACCEPT}))
+        except HttpError as problem:
+            if problem.status in (404, 410):
+                return ()
+            raise
+    page = folder / "index.html"
+    return files_of_page(Answer(url, {}, page.read_bytes())) if page.is_file() else local_files([str(folder)])
+
+
+def files_of_link(http: Http, link: str) -> tuple[File, ...]:
+    """Return the files of one find-links: a folder, or the address of a page."""
+    if "://" in link and file_path(link) is None:
+        return files_of_page(http.fetch(link, limit=PAGE_LIMIT, headers={"Accept": "text/html"}))
+    return local_files([link])
 
 
 def local_files(find_links: Iterable[str]) -> tuple[File, ...]:

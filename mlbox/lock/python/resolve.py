@@ -163,6 +163,20 @@ def _choose(pins: Iterable[Pinned], question: Question, asked: Asked) -> list[_C
     return chosen
 
 
+def torch_places(package: Package, target: Target, indexes: Indexes) -> tuple[str, ...]:
+    """Return where a package of the index 'torch' is; only uv knows that index's address."""
+    from mlbox.lock.python.uv import resolve_with_uv
+
+    question = Question(
+        requirements=(f"{package.name}=={package.version}",),
+        target=target,
+        indexes=indexes,
+        torch_backend=target.accelerator,
+    )
+    pins = resolve_with_uv(question)
+    return tuple(file.url for pin in pins for file in pin.files if file.filename == package.filename)
+
+
 def _no_file(pinned: Pinned, hashed: bool, target: Target) -> str:
     where = f"Python {target.python} on {target.arch} with glibc {target.glibc}"
     if hashed:
