@@ -1,12 +1,16 @@
-"""The command table, and the one place where errors become exit codes."""
+"""The command table, and the one place where errors become exit codes.
+
+typer brings its own copy of click, whose types it does not export: hence the private imports and the pinned version.
+"""
 
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 
-import click
 import typer
+from typer._click import Command, Context
+from typer._click.exceptions import ClickException
 from typer.core import TyperGroup
 
 from mlbox.errors import MlboxError
@@ -45,16 +49,17 @@ COMMANDS = {
 class LazyGroup(TyperGroup):
     """A group that imports a command's module when the command is asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Context) -> list[str]:
         """Return the commands in the order of the table."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
         """Import and return the command, None when there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"mlbox.cli.{COMMANDS[cmd_name]}")
-        return module.command(cmd_name)
+        found: Command = module.command(cmd_name)
+        return found
 
 
 app = typer.Typer(
@@ -76,15 +81,13 @@ def run(argv: Sequence[str]) -> int:
     """Run one command line and return the exit code: 1 mlbox failed, 2 usage, else the command's own."""
     try:
         return int(typer.main.get_command(app).main(list(argv), prog_name="mlbox", standalone_mode=False) or 0)
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except click.ClickException as problem:
+    except ClickException as problem:
         problem.show()
         return problem.exit_code
     except MlboxError as problem:
         _report(problem)
         return problem.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return 130
     except BrokenPipeError:
         # The reader of our output went away, as `head` does; nothing is left to say, and nothing must fail at exit.

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from mlbox.codec import key_of
-from mlbox.lock.model import Deb, Package
+from mlbox.lock.model import Arch, Deb, Package
 from mlbox.oci.image import ContainerConfig
 from mlbox.oci.layer import EPOCH, RULES
 from mlbox.project.model import Package as ProjectPackage
@@ -40,7 +40,7 @@ class RootfsPiece(Piece, frozen=True, kw_only=True, tag="rootfs"):
     """What maintainer scripts would have made of those .debs: users, ld.so.cache, CA bundle, dpkg status."""
 
     suite: str
-    arch: str
+    arch: Arch
     debs: tuple[DebPiece, ...]
 
 
@@ -74,7 +74,7 @@ class BuiltWheelPiece(Piece, frozen=True, kw_only=True, tag="built-wheel"):
     """The root file system it is built in."""
     python: str
     suite: str
-    arch: str
+    arch: Arch
     python_full: str
     requested: bool = False
 
@@ -127,6 +127,7 @@ class BuildPlan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     epoch: int = EPOCH
     debs: tuple[Deb, ...] = ()
     packages: tuple[Package, ...] = ()
+    build_packages: tuple[Package, ...] = ()
 
     @cached_property
     def key(self) -> str:

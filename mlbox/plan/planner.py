@@ -38,6 +38,7 @@ def make_plan(
         epoch=lock.epoch,
         debs=lock.debs,
         packages=lock.packages,
+        build_packages=lock.build_packages,
     )
 
 

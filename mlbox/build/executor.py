@@ -1,0 +1,231 @@
+"""Carries out a build plan: what is there already is left alone, the rest is fetched, unpacked and assembled."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from mlbox.build.deb import unpack_deb
+from mlbox.build.env import fill_env
+from mlbox.build.project import fill_project
+from mlbox.build.rootfs import fill_rootfs
+from mlbox.build.sdist import build_wheel
+from mlbox.build.sources import Sources
+from mlbox.build.step import StepRunner
+from mlbox.build.wheel import unpack_wheel
+from mlbox.codec import key_of
+from mlbox.events import Listener
+from mlbox.oci.image import (
+    History,
+    Image,
+    ImageConfig,
+    RootFS,
+    image_of,
+)
+from mlbox.plan.model import (
+    PREFIX,
+    AnyPiece,
+    BuildPlan,
+    BuiltWheelPiece,
+    DebPiece,
+    EnvPiece,
+    LayerPlan,
+    ProjectPiece,
+    RootfsPiece,
+    WheelPiece,
+)
+from mlbox.plan.planner import created, direct_url
+from mlbox.store.layers import Layer
+from mlbox.store.pieces import StoredPiece
+from mlbox.store.store import Store
+from mlbox.store.tree import Tree
+
+_DOWNLOADS = 8
+
+
+class Builder:
+    """Turns plans into images of one store."""
+
+    def __init__(
+        self, store: Store, sources: Sources, runner: StepRunner, listener: Listener, project_root: Path
+    ) -> None:
+        self._store = store
+        self._sources = sources
+        self._runner = runner
+        self._listener = listener
+        self._project_root = project_root
+        self._lower: tuple[Path, ...] = ()
+
+    def build(self, plan: BuildPlan) -> Image:
+        """Return the image of `plan`; equal plans give equal digests, whatever was in the store before."""
+        with self._store.using():
+            known = self._store.images.built(plan.key)
+            if known is not None:
+                return self._store.images.load(known)
+            ground = [layer for layer in plan.layers if layer.kind in ("base", "system")]
+            self._make_pieces(plan.layers)
+            self._lower = tuple(self._store.layers.root(self._layer(layer).diff_id) for layer in ground)
+            self._make_built_wheels(plan.layers)
+            with ThreadPoolExecutor(_workers()) as pool:
+                layers = list(pool.map(self._layer, plan.layers))
+            image = assemble_image(plan, layers)
+            self._store.images.add(image)
+            self._store.images.remember_build(plan.key, image.digest)
+        return image
+
+    def _layer(self, plan: LayerPlan) -> Layer:
+        found = self._store.layers.find(plan.key)
+        if found is not None:
+            return found
+        return self._store.layers.assemble(plan.key, plan.name, [self._piece(piece) for piece in plan.pieces])
+
+    def _missing(self, layers: Iterable[LayerPlan]) -> list[AnyPiece]:
+        """Return the pieces of the layers that are neither built nor unpacked, each once."""
+        unbuilt = (layer for layer in layers if self._store.layers.find(layer.key) is None)
+        pieces = {piece.key: piece for layer in unbuilt for piece in layer.pieces}
+        return [piece for key, piece in pieces.items() if not self._store.pieces.has(key)]
+
+    def _make_pieces(self, layers: Iterable[LayerPlan]) -> None:
+        """Unpack the archives that are missing, then make what is made from them."""
+        missing = self._missing(layers)
+        rootfs = [piece for piece in missing if isinstance(piece, RootfsPiece)]
+        below = {deb.key: deb for piece in rootfs for deb in piece.debs}
+        leaves = {piece.key: piece for piece in missing if not isinstance(piece, RootfsPiece | BuiltWheelPiece)}
+        self._in_parallel([piece for key, piece in (leaves | below).items() if not self._store.pieces.has(key)])
+        for piece in rootfs:
+            self._piece(piece)
+
+    def _make_built_wheels(self, layers: Iterable[LayerPlan]) -> None:
+        """Build what is no wheel, one after the other: a compiler takes all processors itself."""
+        built = [piece for piece in self._missing(layers) if isinstance(piece, BuiltWheelPiece)]
+        needed = {piece.key: piece for one in built for piece in build_pieces(one)}
+        self._in_parallel([piece for key, piece in needed.items() if not self._store.pieces.has(key)])
+        for piece in built:
+            self._piece(piece)
+
+    def _in_parallel(self, pieces: Iterable[AnyPiece]) -> None:
+        """Download with many threads and unpack with one per processor, each archive as soon as it is there."""
+        largest_first = sorted(pieces, key=lambda piece: -self._sources.size(piece))
+        self._sources.expect(largest_first)
+        with ThreadPoolExecutor(_DOWNLOADS) as network, ThreadPoolExecutor(_workers()) as processors:
+            fetched = [(network.submit(self._sources.fetch, piece), piece) for piece in largest_first]
+            jobs = [processors.submit(self._unpack_when, fetch, piece) for fetch, piece in fetched]
+            try:
+                for job in jobs:
+                    job.result()
+            except BaseException:
+                network.shutdown(wait=False, cancel_futures=True)
+                processors.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _unpack_when(self, fetched: Future[None], piece: AnyPiece) -> None:
+        fetched.result()
+        self._piece(piece)
+
+    def _piece(self, piece: AnyPiece) -> StoredPiece:
+        found = self._store.pieces.get(piece.key)
+        return found or self._store.pieces.make(piece.key, label(piece), self._filler(piece))
+
+    def _filler(self, piece: AnyPiece) -> Callable[[Path], Tree]:
+        """Return what writes the tree of `piece` into an empty folder."""
+        match piece:
+            case WheelPiece():
+                return lambda root: unpack_wheel(self._sources.path(piece), root, piece)
+            case DebPiece():
+                return lambda root: unpack_deb(self._sources.path(piece), root, epoch=piece.epoch)
+            case EnvPiece():
+                return lambda root: fill_env(root, piece)
+            case ProjectPiece():
+                return lambda root: fill_project(root, piece, self._project_root)
+            case RootfsPiece():
+                return lambda root: self._rootfs(root, piece)
+            case BuiltWheelPiece():
+                return lambda root: self._built_wheel(root, piece)
+
+    def _rootfs(self, root: Path, piece: RootfsPiece) -> Tree:
+        trees = [(stored.root, stored.tree) for stored in map(self._piece, piece.debs)]
+        return fill_rootfs(root, trees, suite=piece.suite, arch=piece.arch, epoch=piece.epoch)
+
+    def _built_wheel(self, root: Path, piece: BuiltWheelPiece) -> Tree:
+        self._listener.step(f"build a wheel of {piece.source.name} {piece.source.version} in a container")
+        with self._store.scratch("build") as scratch:
+            site = self._store.layers.assemble(
+                key_of([needed.key for needed in build_pieces(piece)]),
+                f"build requirements of {piece.source.name}",
+                [self._piece(needed) for needed in build_pieces(piece)],
+            )
+            wheel = build_wheel(
+                piece,
+                self._sources.source_of(piece.source, scratch),
+                self._store.layers.root(site.diff_id) / PREFIX,
+                self._runner,
+                self._lower,
+                scratch,
+            )
+            return unpack_wheel(wheel, root, as_wheel(piece, wheel))
+
+
+def build_pieces(piece: BuiltWheelPiece) -> tuple[EnvPiece | WheelPiece, ...]:
+    """Return the pieces of the environment that `piece` is built in."""
+    env = EnvPiece(python=piece.python, python_full=piece.python_full, epoch=piece.epoch)
+    wheels = (
+        WheelPiece(
+            name=needed.name,
+            version=needed.version,
+            filename=needed.filename,
+            sha256=needed.sha256,
+            python=piece.python,
+            epoch=piece.epoch,
+        )
+        for needed in piece.build_packages
+    )
+    return env, *wheels
+
+
+def as_wheel(piece: BuiltWheelPiece, wheel: Path) -> WheelPiece:
+    """Return the piece that installs the built `wheel`."""
+    return WheelPiece(
+        name=piece.source.name,
+        version=piece.source.version,
+        filename=wheel.name,
+        sha256="",
+        python=piece.python,
+        requested=piece.requested,
+        direct_url=direct_url(piece.source),
+        epoch=piece.epoch,
+    )
+
+
+def assemble_image(plan: BuildPlan, layers: Sequence[Layer]) -> Image:
+    """Return the image of `plan` over its built layers; every byte follows from both."""
+    when = created(plan.epoch)
+    config = ImageConfig(
+        created=when,
+        architecture=plan.arch,
+        os="linux",
+        config=plan.config,
+        rootfs=RootFS(diff_ids=tuple(layer.diff_id for layer in layers)),
+        history=tuple(
+            History(created=when, created_by=f"mlbox: {layer.name}", comment=layer.reason) for layer in plan.layers
+        ),
+    )
+    return image_of(config, tuple(layer.descriptor for layer in layers), {})
+
+
+def label(piece: AnyPiece) -> str:
+    """Return what a piece is called in messages."""
+    match piece:
+        case WheelPiece() | DebPiece():
+            return f"{piece.name} {piece.version}"
+        case BuiltWheelPiece():
+            return f"{piece.source.name} {piece.source.version}"
+        case RootfsPiece():
+            return f"root file system of Debian {piece.suite}"
+        case EnvPiece():
+            return f"environment for Python {piece.python}"
+        case ProjectPiece():
+            return "project files"
+
+
+def _workers() -> int:
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,144 @@
+"""Commands on containers: ps, logs, exec, start, stop, kill, wait, rm."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer._click import Command
+
+from mlbox.cli.render import Format, ago, print_json, print_table
+
+if TYPE_CHECKING:
+    from mlbox.runtime.containers import Containers
+
+app = typer.Typer()
+
+Name = Annotated[str, typer.Argument(metavar="CONTAINER", help="Name, id, or the beginning of an id.")]
+Names = Annotated[list[str], typer.Argument(metavar="CONTAINER...")]
+
+
+def command(name: str) -> Command:
+    """Return the command `name` of this module."""
+    return typer.main.get_group(app).commands[name]
+
+
+def _containers() -> "Containers":
+    from mlbox.paths import Home
+    from mlbox.runtime.containers import Containers
+
+    return Containers(Home.default())
+
+
+@app.command()
+def ps(
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Also those that do not run.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only ids.")] = False,
+    form: Annotated[Format, typer.Option("--format")] = Format.TABLE,
+) -> None:
+    """List containers."""
+    rows = _containers().list(all=everything)
+    if quiet:
+        for row in rows:
+            print(row.id[:12])
+    elif form is Format.JSON:
+        print_json(rows)
+    else:
+        table = [
+            (row.id[:12], row.name, row.image_name, " ".join(row.argv)[:40], row.status, ago(row.created))
+            for row in rows
+        ]
+        print_table(("CONTAINER", "NAME", "IMAGE", "COMMAND", "STATUS", "CREATED"), table)
+
+
+@app.command()
+def logs(
+    name: Name,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the container ends.")] = False,
+    tail: Annotated[int | None, typer.Option("--tail", "-n", min=0, help="Only the last lines.")] = None,
+    since: Annotated[str, typer.Option(help="Only later lines: 10m, 2h, or a time.")] = "",
+    timestamps: Annotated[bool, typer.Option("--timestamps", help="Say when each line was written.")] = False,
+) -> None:
+    """Print what a container wrote, each stream to its own."""
+    for line in _containers().logs(name, follow=follow, tail=tail, since=since, timestamps=timestamps):
+        stream = sys.stderr if line.stream == "stderr" else sys.stdout
+        stream.buffer.write(line.data)
+        stream.buffer.flush()
+
+
+@app.command(name="exec", context_settings={"allow_interspersed_args": False})
+def exec_(
+    name: Name,
+    argv: Annotated[list[str], typer.Argument(metavar="COMMAND...")],
+    detach: Annotated[bool, typer.Option("--detach", "-d")] = False,
+    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Pass our stdin.")] = False,
+    tty: Annotated[bool, typer.Option("--tty", "-t", help="A terminal for the command.")] = False,
+    env: Annotated[list[str] | None, typer.Option("--env", "-e")] = None,
+    user: Annotated[str, typer.Option("--user", "-u")] = "",
+    workdir: Annotated[str, typer.Option("--workdir", "-w")] = "",
+) -> int:
+    """Run one more command in a running container."""
+    from mlbox.cli.run import environment
+
+    return _containers().exec(
+        name,
+        tuple(argv),
+        tty=tty,
+        interactive=interactive,
+        env=environment(env or []),
+        user=user,
+        workdir=workdir,
+        detach=detach,
+    )
+
+
+@app.command()
+def start(names: Names) -> None:
+    """Start containers that have ended."""
+    containers = _containers()
+    for name in names:
+        containers.start(name)
+        print(name)
+
+
+@app.command()
+def stop(
+    names: Names,
+    timeout: Annotated[float | None, typer.Option("--time", "-t", min=0, help="Seconds before SIGKILL.")] = None,
+) -> None:
+    """Ask containers to end, and make them after a while."""
+    containers = _containers()
+    for name in names:
+        containers.stop(name, timeout)
+        print(name)
+
+
+@app.command()
+def kill(names: Names, signal: Annotated[str, typer.Option("--signal", "-s")] = "KILL") -> None:
+    """Send containers a signal."""
+    from mlbox.runtime.options import parse_signal
+
+    number = parse_signal(signal)
+    containers = _containers()
+    for name in names:
+        containers.kill(name, number)
+        print(name)
+
+
+@app.command()
+def wait(names: Names) -> None:
+    """Wait until containers end and print their exit codes."""
+    containers = _containers()
+    for name in names:
+        print(containers.wait(name))
+
+
+@app.command()
+def rm(
+    names: Names,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Also when it runs: kill it first.")] = False,
+) -> None:
+    """Remove containers."""
+    containers = _containers()
+    for name in names:
+        containers.remove(name, force=force)
+        print(name)

@@ -1,0 +1,142 @@
+"""Commands on images: images, rmi, tag, history, inspect, save."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer._click import Command
+
+from mlbox.cli.render import Format, ago, mega, print_json, print_table
+
+if TYPE_CHECKING:
+    from mlbox.store.store import Store
+
+app = typer.Typer()
+
+Name = Annotated[str, typer.Argument(metavar="IMAGE", help="Name, digest, or the beginning of one.")]
+Form = Annotated[Format, typer.Option("--format")]
+
+
+def command(name: str) -> Command:
+    """Return the command `name` of this module."""
+    return typer.main.get_group(app).commands[name]
+
+
+def _store() -> "Store":
+    from mlbox.paths import Home
+    from mlbox.store.store import Store
+
+    return Store(Home.default())
+
+
+@app.command()
+def images(
+    form: Form = Format.TABLE,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only digests.")] = False,
+) -> None:
+    """List the images of the store."""
+    rows = _store().images.list()
+    if quiet:
+        for row in rows:
+            print(row.digest)
+    elif form is Format.JSON:
+        print_json(rows)
+    else:
+        table = [
+            (name, row.digest[7:19], str(row.layers), mega(row.size), ago(row.created))
+            for row in rows
+            for name in (row.names or ("<none>",))
+        ]
+        print_table(("IMAGE", "DIGEST", "LAYERS", "SIZE", "BUILT"), table)
+
+
+@app.command()
+def tag(source: Name, target: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Give an image another name."""
+    from mlbox.oci.reference import parse_reference
+
+    store = _store()
+    store.images.tag(store.images.resolve(source), parse_reference(target))
+
+
+@app.command()
+def rmi(
+    names: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
+    force: Annotated[bool, typer.Option("--force", "-f", help="Also when stopped containers use it.")] = False,
+) -> None:
+    """Remove names, and images that have none left. Their layers go with 'mlbox prune'."""
+    from mlbox.runtime.containers import Containers
+
+    store = _store()
+    used = Containers(store.home).used_images()
+    for name in names:
+        removed = store.images.untag(name, used_by=used, force=force)
+        for untagged in removed.names:
+            print(f"untagged {untagged}")
+        if removed.digest:
+            print(f"removed {removed.digest}")
+
+
+@app.command()
+def history(name: Name, form: Form = Format.TABLE) -> None:
+    """Show the layers of an image, the last one first, and how each came about."""
+    store = _store()
+    image = store.images.load(store.images.resolve(name))
+    layers = [
+        {"diff_id": str(diff_id), "size": layer.size, "created_by": entry.created_by, "comment": entry.comment}
+        for diff_id, layer, entry in zip(
+            image.config.rootfs.diff_ids,
+            image.manifest.layers,
+            (entry for entry in image.config.history if not entry.empty_layer),
+            strict=False,
+        )
+    ]
+    if form is Format.JSON:
+        print_json(layers)
+        return
+    rows = [
+        (str(layer["diff_id"])[7:19], mega(int(str(layer["size"]))), str(layer["created_by"]), str(layer["comment"]))
+        for layer in reversed(layers)
+    ]
+    print_table(("LAYER", "SIZE", "CREATED BY", "COMMENT"), rows)
+
+
+@app.command()
+def inspect(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Images or containers.")],
+) -> None:
+    """Print everything known about images or containers, as JSON."""
+    from mlbox.errors import NotFoundError
+    from mlbox.runtime.containers import Containers
+
+    store = _store()
+    containers = Containers(store.home)
+    found: list[object] = []
+    for name in names:
+        try:
+            found.append(containers.inspect(name))
+        except NotFoundError:
+            image = store.images.load(store.images.resolve(name))
+            found.append(
+                {
+                    "digest": image.digest,
+                    "names": [reference.familiar for reference in store.images.names(image.digest)],
+                    "manifest": image.manifest,
+                    "config": image.config,
+                }
+            )
+    print_json(found)
+
+
+@app.command()
+def save(
+    name: Name,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder, or FILE.tar.")],
+) -> None:
+    """Write an image as an OCI layout that skopeo, podman and umoci read."""
+    from mlbox.store.layout import export_layout
+
+    store = _store()
+    image = store.images.load(store.images.resolve(name))
+    export_layout(store, image, output.absolute(), store.images.names(image.digest))
+    print(image.digest)

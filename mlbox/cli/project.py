@@ -1,0 +1,160 @@
+"""Commands on the repository one stands in: init, lock, plan, build, train, serve."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer._click import Command
+
+from mlbox.cli.progress import Bars, Lines, listener
+
+if TYPE_CHECKING:
+    from mlbox.engine.building import Workshop
+
+app = typer.Typer()
+
+Folder = Annotated[Path, typer.Option("-C", "--project", help="Folder of the repository.")]
+Extras = Annotated[list[str] | None, typer.Option("--extra", help="Optional dependencies of [project] to include.")]
+Groups = Annotated[list[str] | None, typer.Option("--group", help="Dependency groups to include.")]
+FindLinks = Annotated[list[str] | None, typer.Option(help="Folder or page with wheels that may be used.")]
+Tags = Annotated[list[str] | None, typer.Option("-t", "--tag", help="Name of the image: team/name:tag.")]
+Relock = Annotated[bool, typer.Option("--relock", help="Bring mlbox.lock up to date first.")]
+
+
+class Resolver(StrEnum):
+    """The programs that can resolve Python packages."""
+
+    UV = "uv"
+    PIP_TOOLS = "pip-tools"
+
+
+class Machine(StrEnum):
+    """The architectures a lock can be for."""
+
+    AMD64 = "amd64"
+    ARM64 = "arm64"
+
+
+class PlanFormat(StrEnum):
+    """How a plan is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    DOCKERFILE = "dockerfile"
+
+
+def command(name: str) -> Command:
+    """Return the command `name` of this module."""
+    return typer.main.get_group(app).commands[name]
+
+
+def _workshop(
+    folder: Path,
+    talk: Lines | Bars,
+    extras: list[str] | None = None,
+    groups: list[str] | None = None,
+    find_links: list[str] | None = None,
+    resolver: Resolver | None = None,
+) -> "Workshop":
+    from mlbox.engine.building import ProjectOptions, Workshop
+    from mlbox.paths import Home
+
+    options = ProjectOptions(
+        root=folder.absolute(),
+        extras=tuple(extras or ()),
+        groups=tuple(groups or ()),
+        find_links=tuple(find_links or ()),
+        resolver=resolver.value if resolver else "",
+    )
+    return Workshop(Home.default(), options, talk)
+
+
+@app.command()
+def lock(
+    folder: Folder = Path(),
+    extra: Extras = None,
+    group: Groups = None,
+    find_links: FindLinks = None,
+    resolver: Annotated[Resolver | None, typer.Option(help="Instead of the setting's.")] = None,
+    arch: Annotated[Machine | None, typer.Option(help="This machine's when nothing says.")] = None,
+    upgrade: Annotated[bool, typer.Option("--upgrade", "-U", help="Take the newest of everything.")] = False,
+    upgrade_package: Annotated[
+        list[str] | None, typer.Option("--upgrade-package", "-P", help="Take the newest of this package.")
+    ] = None,
+    diff: Annotated[bool, typer.Option("--diff", help="Say what would move and write nothing.")] = False,
+    packages: Annotated[
+        list[str] | None, typer.Argument(metavar="[PKG]...", help="With --upgrade: only these.")
+    ] = None,
+) -> None:
+    """Pin everything the environment holds in mlbox.lock."""
+    from mlbox.engine.building import epoch_of_environment
+    from mlbox.engine.locking import LockOptions
+    from mlbox.errors import UsageError
+    from mlbox.lock.diff import diff_locks, render_diff
+
+    if packages and not upgrade:
+        raise UsageError("packages are named only with --upgrade", hint=f"mlbox lock --upgrade {' '.join(packages)}")
+    named = (*(packages or ()), *(upgrade_package or ()))
+    options = LockOptions(
+        arch=arch.value if arch else None,
+        upgrade=upgrade and not named,
+        upgrade_packages=named,
+        epoch=epoch_of_environment(),
+    )
+    with listener() as talk:
+        workshop = _workshop(folder, talk, extra, group, find_links, resolver)
+        if diff:
+            for line in render_diff(diff_locks(workshop.previous_lock(), workshop.new_lock(options))):
+                print(line)
+        else:
+            workshop.lock(options)
+
+
+@app.command()
+def plan(
+    folder: Folder = Path(),
+    extra: Extras = None,
+    group: Groups = None,
+    find_links: FindLinks = None,
+    form: Annotated[PlanFormat, typer.Option("--format")] = PlanFormat.TEXT,
+    relock: Relock = False,
+) -> None:
+    """Show what would be built, what is there already, and why."""
+    from mlbox.plan.render import as_dockerfile, as_json, as_text
+
+    with listener() as talk:
+        workshop = _workshop(folder, talk, extra, group, find_links)
+        ready = workshop.ready_lock(relock=relock)
+        planned = workshop.plan(ready)
+        if form is PlanFormat.DOCKERFILE:
+            print(as_dockerfile(planned, ready), end="")
+            return
+        render = as_json if form is PlanFormat.JSON else as_text
+        print(render(planned, workshop.states(planned, ready), workshop.project.sources))
+
+
+@app.command()
+def build(
+    folder: Folder = Path(),
+    tag: Tags = None,
+    extra: Extras = None,
+    group: Groups = None,
+    find_links: FindLinks = None,
+    relock: Relock = False,
+    locked: Annotated[bool, typer.Option("--locked", help="Fail when there is no mlbox.lock.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Also write an OCI layout: a folder, or FILE.tar.")
+    ] = None,
+) -> None:
+    """Build the image; the last line on stdout is its manifest digest."""
+    with listener() as talk:
+        workshop = _workshop(folder, talk, extra, group, find_links)
+        image = workshop.build(workshop.ready_lock(relock=relock, locked=locked), tag or [])
+        if output:
+            from mlbox.oci.reference import parse_reference
+            from mlbox.store.layout import export_layout
+
+            names = [parse_reference(name) for name in tag or []] or [workshop.default_name]
+            export_layout(workshop.store, image, output.absolute(), names)
+    print(image.digest)

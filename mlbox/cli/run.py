@@ -1,0 +1,138 @@
+"""mlbox run: any image, any command."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from typer._click import Command
+
+app = typer.Typer()
+
+
+def command(name: str) -> Command:
+    """Return the command `name` of this module."""
+    found = typer.main.get_command(app)
+    found.name = name
+    return found
+
+
+# What follows IMAGE belongs to the command, dashes included.
+@app.command(context_settings={"allow_interspersed_args": False})
+def run(
+    image: Annotated[str, typer.Argument(metavar="IMAGE")],
+    argv: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND]...")] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the id and leave it running.")] = False,
+    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Keep stdin open.")] = False,
+    tty: Annotated[bool, typer.Option("--tty", "-t", help="A terminal for the command.")] = False,
+    rm: Annotated[bool, typer.Option("--rm", help="Remove the container when it ends.")] = False,
+    name: Annotated[str, typer.Option(help="Name of the container.")] = "",
+    env: Annotated[list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE, or NAME to pass ours.")] = None,
+    env_file: Annotated[list[Path] | None, typer.Option(help="File of NAME=VALUE lines.")] = None,
+    volume: Annotated[list[str] | None, typer.Option("--volume", "-v", help="SOURCE:TARGET[:ro].")] = None,
+    mount: Annotated[list[str] | None, typer.Option(help="type=bind,source=A,target=B[,readonly].")] = None,
+    tmpfs: Annotated[list[str] | None, typer.Option(help="TARGET[:size=64m].")] = None,
+    workdir: Annotated[str, typer.Option("--workdir", "-w")] = "",
+    user: Annotated[str, typer.Option("--user", "-u", help="NAME or UID, with :GROUP or :GID.")] = "",
+    entrypoint: Annotated[str | None, typer.Option(help="Instead of the image's; '' for none.")] = None,
+    hostname: Annotated[str, typer.Option()] = "",
+    network: Annotated[str, typer.Option(help="host or none.")] = "host",
+    publish: Annotated[list[str] | None, typer.Option("--publish", "-p", help="Needs bridge networks.")] = None,
+    gpus: Annotated[str, typer.Option(help="none; more in a later version.")] = "none",
+    read_only: Annotated[bool, typer.Option("--read-only", help="The root file system.")] = False,
+    cpus: Annotated[float | None, typer.Option(min=0.01)] = None,
+    memory: Annotated[str, typer.Option("--memory", "-m", help="Like 8g.")] = "",
+    memory_swap: Annotated[str, typer.Option(help="Memory and swap together, like 10g.")] = "",
+    pids_limit: Annotated[int, typer.Option(help="-1 for none.")] = 32768,
+    shm_size: Annotated[str, typer.Option(help="Default: half of the memory.")] = "",
+    ulimit: Annotated[list[str] | None, typer.Option(help="NAME=SOFT[:HARD].")] = None,
+    cap_add: Annotated[list[str] | None, typer.Option()] = None,
+    cap_drop: Annotated[list[str] | None, typer.Option()] = None,
+    security_opt: Annotated[list[str] | None, typer.Option(help="seccomp=FILE or seccomp=unconfined.")] = None,
+    init: Annotated[bool, typer.Option("--init", help="Reap children and forward signals as PID 1.")] = False,
+    stop_signal: Annotated[str, typer.Option()] = "",
+    stop_timeout: Annotated[float, typer.Option(min=0, help="Seconds from the stop signal to SIGKILL.")] = 10.0,
+    restart: Annotated[str, typer.Option(help="no, always, on-failure[:N].")] = "no",
+    label: Annotated[list[str] | None, typer.Option("--label", "-l", help="NAME=VALUE.")] = None,
+    cidfile: Annotated[Path | None, typer.Option(help="Write the container's id to this new file.")] = None,
+) -> int:
+    """Run a command in a new container; the exit code is the command's, 125 when it could not be started."""
+    from mlbox.engine.running import read_env_file, run_image
+    from mlbox.paths import Home
+    from mlbox.runtime import options as o
+
+    _refuse(publish, gpus)
+    variables: dict[str, str] = {}
+    for file in env_file or ():
+        variables |= read_env_file(file)
+    asked = o.RunOptions(
+        name=name,
+        command=tuple(argv or ()),
+        entrypoint=None if entrypoint is None else tuple(filter(None, (entrypoint,))),
+        env=variables | environment(env or ()),
+        workdir=workdir,
+        user=user,
+        hostname=hostname,
+        labels=dict(_pair(text, "--label") for text in label or ()),
+        tty=tty,
+        interactive=interactive,
+        read_only=read_only,
+        mounts=(
+            *map(o.parse_volume, volume or ()),
+            *map(o.parse_mount, mount or ()),
+            *map(o.parse_tmpfs, tmpfs or ()),
+        ),
+        network=_network(network),
+        cpus=cpus,
+        memory=o.parse_size(memory) if memory else None,
+        memory_swap=o.parse_size(memory_swap) if memory_swap else None,
+        pids_limit=pids_limit,
+        shm_size=o.parse_size(shm_size) if shm_size else None,
+        ulimits=tuple(map(o.parse_ulimit, ulimit or ())),
+        cap_add=tuple(cap_add or ()),
+        cap_drop=tuple(cap_drop or ()),
+        security_opt=tuple(security_opt or ()),
+        init=init,
+        stop_signal=stop_signal,
+        stop_timeout=stop_timeout,
+        restart=o.parse_restart(restart),
+        remove=rm,
+    )
+    return run_image(Home.default(), image, asked, detach=detach, cidfile=cidfile, say=print)
+
+
+def _refuse(publish: list[str] | None, gpus: str) -> None:
+    from mlbox.errors import UsageError
+
+    if publish:
+        raise UsageError(
+            f"-p {publish[0]}: publishing ports needs a bridge network, which this version of mlbox does not have",
+            hint="with --network host (the default) the command's own ports are the host's: bind to 127.0.0.1 inside",
+        )
+    if gpus != "none":
+        raise UsageError(f"--gpus {gpus}: this version of mlbox passes no GPUs to containers", hint="leave --gpus out")
+
+
+def _network(name: str) -> Literal["host", "none"]:
+    from mlbox.errors import UsageError
+
+    match name:
+        case "host" | "none":
+            return name
+    raise UsageError(f"no network {name!r}", hint="this version of mlbox has 'host' and 'none'")
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    from mlbox.errors import UsageError
+
+    name, equals, value = text.partition("=")
+    if not name or "\0" in text:
+        raise UsageError(f"{option} {text!r} has no name", hint=f"{option} NAME=VALUE")
+    return name, value if equals else ""
+
+
+def environment(items: list[str]) -> dict[str, str]:
+    """Return the variables that `-e` items mean."""
+    # `-e NAME` passes our own value, and nothing when we have none, as Docker does.
+    passed = {item: os.environ[item] for item in items if "=" not in item and item in os.environ}
+    return passed | dict(_pair(item, "-e") for item in items if "=" in item)

@@ -1,0 +1,182 @@
+"""From a repository to an image: lock when needed, plan, build, tag."""
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+
+from mlbox.engine.locking import LOCK_FILE, LockOptions, check_fresh, lock_path, make_lock
+from mlbox.errors import LockError, UsageError
+from mlbox.events import Listener
+from mlbox.http import Http
+from mlbox.lock.file import read_lock, write_lock
+from mlbox.lock.model import Lock
+from mlbox.oci.image import Image
+from mlbox.oci.reference import Reference, parse_reference
+from mlbox.paths import Home
+from mlbox.plan.model import AnyPiece, BuildPlan, BuiltWheelPiece, DebPiece, LayerPlan, RootfsPiece, WheelPiece
+from mlbox.plan.planner import make_plan
+from mlbox.plan.render import LayerState
+from mlbox.project.discover import load_project
+from mlbox.project.model import Project
+from mlbox.store.store import Store
+
+
+class ProjectOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What every command on a project can be told."""
+
+    root: Path
+    extras: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    resolver: str = ""
+    find_links: tuple[str, ...] = ()
+
+
+class Workshop:
+    """One project and the store it is built into. Everything is read when it is first needed."""
+
+    def __init__(self, home: Home, options: ProjectOptions, listener: Listener) -> None:
+        self.home = home
+        self.options = options
+        self.listener = listener
+        self.store = Store(home)
+        self.http = Http()
+
+    @cached_property
+    def project(self) -> Project:
+        """The project as its files stand."""
+        return load_project(
+            self.options.root,
+            extras=self.options.extras,
+            groups=self.options.groups,
+            resolver=self.options.resolver,
+        )
+
+    def previous_lock(self) -> Lock | None:
+        """Return the lock beside the project, None when there is none."""
+        path = lock_path(self.project.root)
+        return read_lock(path) if path.exists() else None
+
+    def new_lock(self, options: LockOptions) -> Lock:
+        """Return the lock as it should be now: the previous one, untouched, when nothing asks for a change."""
+        previous = self.previous_lock()
+        if previous is not None and not _asks_for_change(options, previous):
+            try:
+                check_fresh(previous, self.project)
+            except LockError:
+                pass
+            else:
+                return previous
+        return make_lock(self.project, self.home, self.http, self.listener, previous, options, self.options.find_links)
+
+    def lock(self, options: LockOptions) -> Lock:
+        """Bring mlbox.lock up to date and return it; the file is written only when its content changes."""
+        lock = self.new_lock(options)
+        if lock != self.previous_lock():
+            write_lock(lock_path(self.project.root), lock)
+            self.listener.note(f"wrote {LOCK_FILE}: {len(lock.packages)} Python, {len(lock.debs)} Debian packages")
+        return lock
+
+    def ready_lock(self, *, relock: bool, locked: bool = False) -> Lock:
+        """Return a lock that fits the project: made when there is none, refused when it is stale."""
+        previous = self.previous_lock()
+        if previous is None and locked:
+            raise LockError(f"there is no {LOCK_FILE}", hint="'mlbox lock' makes it")
+        if previous is None or relock:
+            return self.lock(LockOptions(epoch=epoch_of_environment()))
+        check_fresh(previous, self.project)
+        return previous
+
+    def plan(self, lock: Lock) -> BuildPlan:
+        """Return what would be built from `lock` and the project's files as they stand."""
+        from mlbox.build.project import scan_project
+
+        settings = self.project.settings
+        files = scan_project(self.project.root, settings, cache=self.home.metadata, note=self.listener.note)
+        return make_plan(lock, settings, files, self.project.package)
+
+    def states(self, plan: BuildPlan, lock: Lock) -> dict[str, LayerState]:
+        """Return what the store has of each layer, by layer key."""
+        sizes = {package.sha256: package.size for package in (*lock.packages, *lock.build_packages)}
+        sizes |= {deb.sha256: deb.size for deb in lock.debs}
+        return {layer.key: self._state(layer, sizes) for layer in plan.layers}
+
+    def build(self, lock: Lock, names: Sequence[str] = ()) -> Image:
+        """Build the image of the project and give it `names`."""
+        references = [parse_reference(name) for name in names] or [self.default_name]
+        if any(reference.digest for reference in references):
+            raise UsageError("a tag cannot hold a digest", hint="-t team/name:tag")
+        plan = self.plan(lock)
+        with self.store.using():
+            known = self.store.images.built(plan.key)
+            image = self.store.images.load(known) if known else self._build(plan, lock)
+            for reference in references:
+                self.store.images.tag(image.digest, reference)
+        return image
+
+    @property
+    def default_name(self) -> Reference:
+        """The image's name when none is given: the project's own."""
+        return parse_reference(self.project.name)
+
+    def _build(self, plan: BuildPlan, lock: Lock) -> Image:
+        # Imported only when there is something to build.
+        from mlbox.build.executor import Builder
+        from mlbox.build.fetch import Places
+        from mlbox.build.sources import Sources
+        from mlbox.engine.running import step_runner
+        from mlbox.lock.debian import mirrors
+        from mlbox.lock.python.config import indexes_for
+
+        places = Places(
+            lambda: indexes_for(self.project, find_links=self.options.find_links),
+            self.http,
+            home=self.home,
+            root=self.project.root,
+            target=lock.target,
+        )
+        sources = Sources(plan, places, mirrors, self.store.artifacts, self.http, self.listener)
+        return Builder(self.store, sources, step_runner(self.home), self.listener, self.project.root).build(plan)
+
+    def _state(self, layer: LayerPlan, sizes: dict[str, int]) -> LayerState:
+        built = self.store.layers.find(layer.key)
+        if built is not None:
+            return LayerState(built=True, size=built.size)
+        unpacked = sum(self.store.pieces.has(piece.key) for piece in layer.pieces)
+        missing = {sha for piece in layer.pieces if not self.store.pieces.has(piece.key) for sha in artifacts(piece)}
+        fetch = sum(sizes.get(sha, 0) for sha in missing if not self.store.artifacts.has(sha))
+        return LayerState(fetch=fetch, unpacked=unpacked)
+
+
+def artifacts(piece: AnyPiece) -> tuple[str, ...]:
+    """Return the sha256 of the files that `piece` is made from."""
+    match piece:
+        case WheelPiece() | DebPiece():
+            return (piece.sha256,)
+        case BuiltWheelPiece():
+            return (piece.source.sha256, *(needed.sha256 for needed in piece.build_packages))
+        case RootfsPiece():
+            return tuple(deb.sha256 for deb in piece.debs)
+        case _:
+            return ()
+
+
+def epoch_of_environment() -> int | None:
+    """Return SOURCE_DATE_EPOCH (seconds), None when it is not set."""
+    text = os.environ.get("SOURCE_DATE_EPOCH")
+    if not text:
+        return None
+    if not text.isdigit() or int(text) >= 8**11:
+        raise UsageError(f"SOURCE_DATE_EPOCH is no time: {text!r}", hint="it is a number of seconds since 1970")
+    return int(text)
+
+
+def _asks_for_change(options: LockOptions, previous: Lock) -> bool:
+    return (
+        options.upgrade
+        or bool(options.upgrade_packages)
+        or options.arch not in (None, previous.target.arch)
+        or options.epoch not in (None, previous.epoch)
+    )
