@@ -554,13 +554,18 @@ def _proxy_for(parts: SplitResult) -> str:
     return proxy if "://" in proxy or not proxy else f"http://{proxy}"
 
 
+def ca_bundle() -> str:
+    """Return the CA bundle (file or folder) that the environment names, '' for the system's own."""
+    return next((os.environ[name] for name in _CA_VARIABLES if os.environ.get(name)), "")
+
+
 def _make_pool(proxy: str) -> "PoolManager":
     import urllib3
 
-    bundle = next((os.environ[name] for name in _CA_VARIABLES if os.environ.get(name)), None)
-    if bundle is not None and not Path(bundle).exists():
+    bundle = ca_bundle() or _pip_bundle()
+    if bundle and not Path(bundle).exists():
         raise FetchError(f"CA bundle not found: {bundle}", hint=f"correct {', '.join(_CA_VARIABLES)}")
-    where: dict[str, Any] = {"ca_cert_dir" if bundle and Path(bundle).is_dir() else "ca_certs": bundle}
+    where: dict[str, Any] = {"ca_cert_dir" if bundle and Path(bundle).is_dir() else "ca_certs": bundle or None}
     if not proxy:
         return urllib3.PoolManager(maxsize=16, **where)
     parts = urlsplit(proxy)
@@ -569,6 +574,18 @@ def _make_pool(proxy: str) -> "PoolManager":
     login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
     headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
     return urllib3.ProxyManager(without_credentials(proxy), maxsize=16, proxy_headers=headers, **where)
+
+
+def _pip_bundle() -> str:
+    """Return pip's CA bundle when the system has none (a Debian without ca-certificates), else ''."""
+    import ssl
+
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile or (paths.capath and any(Path(paths.capath).iterdir())):
+        return ""
+    from pip._vendor import certifi
+
+    return str(certifi.where())
 
 
 def _read_netrc() -> Callable[[str], tuple[str, str] | None]:

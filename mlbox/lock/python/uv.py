@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from mlbox import process
 from mlbox.errors import FetchError, ProcessError, ResolveError
-from mlbox.http import redact, without_credentials
+from mlbox.http import ca_bundle, redact, without_credentials
 from mlbox.lock.python.model import File, Pinned, Question
 from mlbox.lock.python.target import MACHINES
 
@@ -124,22 +124,19 @@ def _options(question: Question) -> list[str]:
         options.append("--prerelease=allow")
     if question.torch_backend:
         options.append(f"--torch-backend={question.torch_backend}")
-    if not _ca_bundle():
+    if not ca_bundle():
         options.append("--system-certs")
     return options
 
 
 def _environment(question: Question) -> dict[str, str]:
     """Return uv's environment; addresses go here and not on the command line, where every user could read them."""
-    env = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    env = transport_environment()
     env.update(
         UV_HTTP_TIMEOUT=os.environ.get("UV_HTTP_TIMEOUT", "20"),
         UV_HTTP_RETRIES=os.environ.get("UV_HTTP_RETRIES", "2"),
-        GIT_TERMINAL_PROMPT="0",
         NO_COLOR="1",
     )
-    if bundle := _ca_bundle():
-        env["SSL_CERT_FILE"] = bundle
     if question.indexes.default is not None:
         env["UV_DEFAULT_INDEX"] = question.indexes.default.url
     if question.indexes.extra:
@@ -149,9 +146,13 @@ def _environment(question: Question) -> dict[str, str]:
     return env
 
 
-def _ca_bundle() -> str:
-    names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT")
-    return next((os.environ[name] for name in names if os.environ.get(name)), "")
+def transport_environment() -> dict[str, str]:
+    """Return what a resolver needs of the host: caches, certificates, an SSH agent; none of its configuration."""
+    env = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    env["GIT_TERMINAL_PROMPT"] = "0"
+    if bundle := ca_bundle():
+        env["SSL_CERT_FILE"] = bundle
+    return env
 
 
 def _program() -> str:
@@ -238,9 +239,13 @@ def explain(stderr: str, question: Question, folder: Path) -> ResolveError | Fet
     """Make uv's complaint readable: no colours, temporary paths or credentials, and a hint for the usual causes."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", stderr)
     text = re.sub(r"(?<=//)[^/@\s]+@", "", text).replace(f"{folder}/", "")
-    lines = [re.sub(r"^(error|  cause|  help): ?", "", line) for line in text.strip().splitlines()]
-    lines = [line for line in lines if not re.match(r"\s*(Resolved|Updating|Using|warning:) ", line)]
-    body = "\n".join(line.replace("you require", "the project requires") for line in lines).strip()
+    lines = [re.sub(r"^(error: |  cause: |  help: | {9})", "", line) for line in text.strip().splitlines()]
+    noise = r"\s*(Resolved|Updating|Using|warning:) |No solution found when resolving"
+    lines = [line for line in lines if not re.match(noise, line)]
+    body = "\n".join(
+        line.replace("you require", "the project requires").replace("your requirements", "the requirements")
+        for line in lines
+    ).strip()
     if question.torch_backend and "/whl/" in text and ("fetch" in text or "dns error" in text):
         return FetchError(
             f"the index of torch builds for accelerator = {question.torch_backend!r} cannot be reached\n{body}",

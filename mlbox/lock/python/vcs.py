@@ -29,8 +29,7 @@ def checkout(url: str, commit: str, folder: Path) -> None:
     """
     if not _COMMIT.fullmatch(commit):
         raise FetchError(f"{redact(url)}: not a full commit: {commit!r}", hint="run 'mlbox lock' again")
-    if url.startswith("-") or "::" in url.split("/")[0]:
-        raise FetchError(f"{redact(url)}: not an address of a repository")
+    _checked(url)
     folder.mkdir(parents=True)
     _git(folder, "init", "--quiet", "--template=", url=url)
     try:
@@ -48,11 +47,32 @@ def checkout(url: str, commit: str, folder: Path) -> None:
             git.unlink(missing_ok=True)
 
 
-def _git(folder: Path, *args: str, url: str) -> None:
+def pin_commit(url: str, ref: str) -> str:
+    """Return the commit that branch, tag or commit `ref` of the repository at `url` names now."""
+    if _COMMIT.fullmatch(ref):
+        return ref
+    _checked(url)
+    # An annotated tag is an object of its own; '^{}' is the commit that it names.
+    listed = _git(Path.cwd(), "ls-remote", "--", url, ref, f"{ref}^{{}}", url=url).decode(errors="replace")
+    found = {name: commit for commit, _, name in (line.partition("\t") for line in listed.splitlines())}
+    for name in (f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}", f"refs/heads/{ref}", ref):
+        if _COMMIT.fullmatch(found.get(name, "")):
+            return found[name]
+    raise FetchError(
+        f"{redact(url)}: no branch or tag {ref!r}", hint="correct the name after '@', or give a full commit"
+    )
+
+
+def _checked(url: str) -> None:
+    if url.startswith("-") or "::" in url.split("/")[0]:
+        raise FetchError(f"{redact(url)}: not an address of a repository")
+
+
+def _git(folder: Path, *args: str, url: str) -> bytes:
     env = {name: os.environ[name] for name in _PASSED if name in os.environ}
     argv = ["git", "-c", "core.hooksPath=/dev/null", "-c", "core.autocrlf=false", "-c", "core.symlinks=true", *args]
     try:
-        process.run(argv, env={**env, **_ENVIRONMENT}, cwd=folder, timeout=_TIMEOUT)
+        return process.run(argv, env={**env, **_ENVIRONMENT}, cwd=folder, timeout=_TIMEOUT).stdout
     except ProcessError as problem:
         if problem.returncode == 127:
             raise FetchError(
