@@ -8,6 +8,7 @@ The package's control files stay in var/lib/dpkg/info, and its future stanza of 
 beside them as <package>.control (not in status.d: scanners would count every package twice).
 """
 
+import errno
 import gzip
 import hashlib
 import io
@@ -90,11 +91,12 @@ def unpack_deb(path: Path, root: Path, *, epoch: int, limit: int = _DATA_LIMIT) 
 
 @contextmanager
 def _reading(name: str) -> Iterator[None]:
-    # A full disk is an OSError too, but one that has an errno; damaged input has none.
+    # Damaged input is an OSError without an errno; a path that no file system takes is the archive's fault too.
+    # Any other OSError, a full disk for one, is not.
     try:
         yield
     except _DAMAGED as problem:
-        if isinstance(problem, OSError) and problem.errno is not None:
+        if isinstance(problem, OSError) and problem.errno not in (None, errno.ENAMETOOLONG):
             raise
         raise ArchiveError(
             f"{name}: not a whole Debian package: {problem}",

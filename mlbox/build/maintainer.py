@@ -13,8 +13,8 @@ from mlbox.build.union import Union
 # mlbox.build.rootfs, or is nothing that a container needs (upgrades, restarting services, caches of byte code).
 _REPLICATED = re.compile(
     r"adduser|apt|base-files|base-passwd|bash|ca-certificates|coreutils|dash|debconf|debian-archive-keyring|debianutils"
-    r"|dpkg|findutils|fontconfig|fontconfig-config|git|init-system-helpers|libc-bin|libc6|libgcrypt20|libgssapi-krb5-2"
-    r"|libpam-runtime|libpam0g|python3-distutils|python3-lib2to3"
+    r"|dpkg|findutils|fontconfig|fontconfig-config|git|init-system-helpers|gzip|libc-bin|libc6|libgcrypt20|libgssapi-krb5-2"
+    r"|libpam-runtime|libpam0g|libssl1\.1|libwrap0|login\.defs|ucf|python3-distutils|python3-lib2to3"
     r"|libpam-modules|login|mawk|netbase|openssl|passwd|perl|perl-base|python3|python3-minimal|python3\.\d+"
     r"|python3\.\d+-minimal|libpython3\.\d+-minimal|readline-common|sysvinit-utils|tzdata|usr-is-merged|util-linux"
 )

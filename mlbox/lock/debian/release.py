@@ -13,7 +13,7 @@ import msgspec
 
 from mlbox.errors import FetchError, LockError, SignatureError
 from mlbox.files import write_atomic
-from mlbox.http import redact
+from mlbox.http import HttpError, redact
 from mlbox.lock.debian.sources import Mirror, stanzas
 
 KEYRINGS = Path("/usr/share/keyrings")
@@ -162,8 +162,9 @@ def _get_file(release: Release, name: str, http: Http) -> bytes:
     by_hash = f"{folder}/{name.rpartition('/')[0]}/by-hash/SHA256/{digest}"
     try:
         data = http.get(by_hash if release.by_hash else f"{folder}/{name}", limit=size)
-    except FetchError:
-        if not release.by_hash:
+    except FetchError as problem:
+        absent = isinstance(problem, HttpError) and problem.status == 404
+        if not release.by_hash or not (absent or folder.startswith("file:")):
             raise
         data = http.get(f"{folder}/{name}", limit=size)  # mirrors made by hand often leave by-hash out
     if len(data) != size or hashlib.sha256(data).hexdigest() != digest:
