@@ -75,11 +75,11 @@ def check_rows(rows: dict[str, Row], members: Iterable[str], unhashed: Iterable[
     present = set(members)
     listed = {path for path in rows if not path.endswith("/")}
     if unlisted := present - listed - set(unhashed):
-        raise ArchiveError(f"{archive}: {_some(unlisted)} not listed in its RECORD", hint=_HINT)
+        are = "is" if len(unlisted) == 1 else "are"
+        raise ArchiveError(f"{archive}: {_some(unlisted)} {are} not listed in its RECORD", hint=_HINT)
     if absent := listed - present:
-        raise ArchiveError(f"{archive}: RECORD lists {_some(absent)}, not in the wheel", hint=_HINT)
+        raise ArchiveError(f"{archive}: RECORD lists {_some(absent)}, which it does not hold", hint=_HINT)
 
 
 def _some(paths: set[str]) -> str:
-    first = repr(min(paths))
-    return f"{first} is" if len(paths) == 1 else f"{first} and {len(paths) - 1} more are"
+    return repr(min(paths)) + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")

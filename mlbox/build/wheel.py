@@ -21,6 +21,7 @@ from mlbox.store.tree import Tree, write_tree
 
 INSTALLER = b"mlbox\n"
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
+_HINT = "the wheel is broken as published: pin another version"
 _MOST_METADATA = 32 << 20
 _MOST_SCRIPT = 32 << 20
 _SHEBANG = b"#!python"
@@ -43,7 +44,7 @@ def unpack_wheel(path: Path, root: Path, piece: WheelPiece, limits: Limits = LIM
         entries = [Entry(at, "file", file.mode, piece.epoch, file.size) for at, file in files.items()]
         folders = parents(files)
         if clash := folders & files.keys():
-            raise ArchiveError(f"{piece.filename}: {min(clash)!r} is both a file and a folder")
+            raise ArchiveError(f"{piece.filename}: {min(clash)!r} is both a file and a folder", hint=_HINT)
         entries += [Entry(at, "dir", 0o755, piece.epoch) for at in folders]
         return write_tree(root, sort_entries(entries), lambda entry: files[entry.path].content, piece.filename)
 
@@ -138,11 +139,10 @@ class _Plan:
         if not top.endswith(".data") or not rest:
             return f"{self._site}/{name}"
         scheme, _, inner = rest.partition("/")
-        dist = self._name.partition("-")[0].replace("_", "-")
         folders = {
             "purelib": self._site,
             "platlib": self._site,
-            "headers": f"{PREFIX}/include/site/python{self._piece.python}/{dist}",
+            "headers": f"{PREFIX}/include/site/python{self._piece.python}/{_normal(self._piece.name)}",
             "scripts": f"{PREFIX}/bin",
             "data": PREFIX,
         }
@@ -187,7 +187,7 @@ class _Plan:
         if self._piece.requested:
             yield f"{info}/REQUESTED", b"", 0o644
 
-    def _error(self, message: str, hint: str = "the wheel is broken as published: pin another version") -> ArchiveError:
+    def _error(self, message: str, hint: str = _HINT) -> ArchiveError:
         return ArchiveError(f"{self._name}: {message}", hint=hint)
 
 

@@ -41,7 +41,10 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 def safe_path(path: str, archive: str) -> str:
     """Return `path` when it stays inside the tree it is unpacked to; else raise ArchiveError naming `archive`."""
     if not path or len(path.encode("utf-8", "surrogateescape")) > 4096 or _UNSAFE.search(path):
-        raise ArchiveError(f"{archive}: a member's path leaves the archive or is no path: {path[:200]!r}")
+        raise ArchiveError(
+            f"{archive}: a member's path leaves the archive or is no path: {path[:200]!r}",
+            hint="do not use this file: whoever made it made a mistake or means harm",
+        )
     return path
 
 
@@ -70,6 +73,8 @@ def header(entry: Entry) -> bytes:
     """Return the tar header blocks of `entry`: a ustar block, with a pax header before it where needed."""
     name = encoded(entry.path) + (b"/" if entry.kind == "dir" else b"")
     link = encoded(entry.target)
+    if not (0 <= entry.mtime < 8**11 and 0 <= entry.uid < 8**7 and 0 <= entry.gid < 8**7):
+        raise ArchiveError(f"{entry.path!r}: a time or an owner that does not fit into a tar header")
     records = {}
     if len(name) > 100 or not name.isascii():
         records["path"] = name
