@@ -20,6 +20,9 @@ class Requirement(Value, frozen=True, kw_only=True):
     origin: str
     """'requirements.txt:3' or 'pyproject.toml [project.dependencies]', relative to the project."""
     kind: Literal["named", "url", "vcs", "path", "editable"] = "named"
+    """'path' and 'editable' are written './libs/thing', relative to the project's root."""
+    config_settings: dict[str, str] = {}
+    """pip's --config-settings of this line, for the build backend."""
 
 
 class IndexOptions(Value, frozen=True, kw_only=True):
@@ -30,6 +33,9 @@ class IndexOptions(Value, frozen=True, kw_only=True):
     find_links: tuple[str, ...] = ()
     no_index: bool = False
     pre: bool = False
+    prefer_binary: bool = False
+    require_hashes: bool = False
+    trusted_hosts: tuple[str, ...] = ()
     only_binary: tuple[str, ...] = ()
     no_binary: tuple[str, ...] = ()
 
@@ -123,3 +129,5 @@ class Project(Value, frozen=True, kw_only=True):
     python_file: str = ""
     """Content of .python-version; empty when there is none."""
     package: Package | None = None
+    notes: tuple[str, ...] = ()
+    """What was read but has no effect, one sentence each, for people."""

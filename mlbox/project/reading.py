@@ -1,0 +1,71 @@
+"""Reading files of a repository that may be hostile: bounded, and decoded as pip decodes them."""
+
+import codecs
+import os
+import re
+from pathlib import Path
+
+from mlbox.errors import ProjectError
+
+MAX_SIZE = 10 * 2**20
+"""Bytes of one spec file; the largest requirement files with hashes are below 3 MiB."""
+
+_BOMS = (  # UTF-32 first: its little-endian mark begins with UTF-16's
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_CODING = re.compile(rb"[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a spec file; ProjectError when it is no regular file, unreadable or too large."""
+    try:
+        if not path.is_file():  # a FIFO would block, a device never end
+            raise ProjectError("is not a regular file" if path.exists() else "does not exist")
+        with path.open("rb") as file:
+            data = file.read(MAX_SIZE + 1)
+    except (OSError, ValueError) as problem:  # ValueError: a NUL byte in the name
+        raise ProjectError(f"cannot be read: {problem}") from problem
+    if len(data) > MAX_SIZE:
+        raise ProjectError(f"is larger than {MAX_SIZE // 2**20} MiB", hint="this cannot be a dependency file")
+    return data
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a requirements file: by its byte order mark, else its PEP 263 comment, else UTF-8."""
+    data = read_bytes(path)
+    encoding, start = _encoding(data)
+    try:
+        text = data[start:].decode(encoding)
+    except (LookupError, ValueError) as problem:
+        raise ProjectError(
+            f"is not text in {encoding}: {problem}",
+            hint="save it as UTF-8, or name its encoding in the first line: # -*- coding: latin-1 -*-",
+        ) from problem
+    if "\0" in text:
+        raise ProjectError("has NUL bytes, so it is no text file", hint="save it as UTF-8")
+    return text
+
+
+def _encoding(data: bytes) -> tuple[str, int]:
+    for mark, encoding in _BOMS:
+        if data.startswith(mark):
+            return encoding, len(mark)
+    for line in data[:1000].splitlines()[:2]:
+        if found := _CODING.match(line):
+            return found[1].decode("ascii", "replace"), 0
+    return "utf-8", 0
+
+
+def repository(root: Path) -> Path:
+    """Return the checkout that `root` belongs to: the closest folder upwards that has .git, else `root`."""
+    real = root.resolve()
+    return next((folder for folder in (real, *real.parents) if (folder / ".git").exists()), real)
+
+
+def shown(root: Path, path: Path) -> str:
+    """Return `path` as people and locks see it: relative to the project's root."""
+    return os.path.relpath(path, root)
