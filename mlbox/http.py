@@ -6,10 +6,10 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, flock
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from mlbox import __version__
@@ -129,6 +129,12 @@ class Http:
             return self._retrying(url, lambda: self._size_once(url))
         except FetchError:
             return 0
+
+    def warm_up(self, url: str) -> None:
+        """Get ready to ask `url`, without asking: worth a tenth of a second while something else is waited for."""
+        if urlsplit(url).scheme in ("http", "https"):
+            with suppress(FetchError):
+                self._pool(urlsplit(url))
 
     def learn(self, url: str) -> None:
         """Remember the user and password in `url` for other addresses of the same host, which come without."""
@@ -561,19 +567,26 @@ def ca_bundle() -> str:
 
 def _make_pool(proxy: str) -> "PoolManager":
     import urllib3
+    from urllib3.util.ssl_ import create_urllib3_context
 
     bundle = ca_bundle() or _pip_bundle()
     if bundle and not Path(bundle).exists():
         raise FetchError(f"CA bundle not found: {bundle}", hint=f"correct {', '.join(_CA_VARIABLES)}")
-    where: dict[str, Any] = {"ca_cert_dir" if bundle and Path(bundle).is_dir() else "ca_certs": bundle or None}
+    context = create_urllib3_context()  # one for all connections: reading the bundle takes as long as a handshake
+    if bundle:
+        folder = Path(bundle).is_dir()
+        context.load_verify_locations(cafile=None if folder else bundle, capath=bundle if folder else None)
+    else:
+        context.load_default_certs()
     if not proxy:
-        return urllib3.PoolManager(maxsize=16, **where)
+        return urllib3.PoolManager(maxsize=32, ssl_context=context)
     parts = urlsplit(proxy)
     if parts.scheme not in ("http", "https"):
         raise FetchError(f"{redact(proxy)}: not an http proxy", hint="SOCKS proxies are not supported")
     login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
     headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
-    return urllib3.ProxyManager(without_credentials(proxy), maxsize=16, proxy_headers=headers, **where)
+    plain = without_credentials(proxy)
+    return urllib3.ProxyManager(plain, maxsize=32, proxy_headers=headers, ssl_context=context)
 
 
 def _pip_bundle() -> str:

@@ -145,7 +145,7 @@ def _file(entry: Mapping[str, Any], name: str) -> _SourcedFile:
 
 
 def _explain(answer: _Answer, question: Question) -> ResolveError | FetchError:
-    text = _clean(answer.error)
+    text = _readable(answer.error, question)
     if answer.network:
         where = redact(question.indexes.default.url) if question.indexes.default else "find-links"
         hint = f"is this machine online, and is the index right? it is {where} (from {question.indexes.origin})"
@@ -154,6 +154,23 @@ def _explain(answer: _Answer, question: Question) -> ResolveError | FetchError:
         hint = "check name and version; a package of another index needs [tool.mlbox] extra-index-urls or --find-links"
         return ResolveError(f"no set of versions fits\n{text}", hint=hint)
     return ResolveError(f"no set of versions fits\n{text}", hint="loosen one of the requirements named above")
+
+
+def _readable(text: str, question: Question) -> str:
+    """Name requirements by their text instead of a line of a temporary file, and drop pip's general advice."""
+
+    def named(match: re.Match[str]) -> str:
+        number = int(match[1])
+        return question.requirements[number - 1] if number <= len(question.requirements) else "a requirement"
+
+    text = re.sub(r"-r \S+/in\.txt \(line ([0-9]+)\)", named, _clean(text))
+    text = re.sub(r"\(from versions: [^)]*, ([^,)]+, [^,)]+, [^,)]+)\)", r"(the last ones are \1)", text)
+    text = re.sub(r"Retrying .* after connection broken by", "connection broken by", text)
+    dropped = re.compile(
+        r"Ignored the following|To fix this you could|[0-9]\. (loosen|remove) |Additionally, some packages"
+    )
+    lines = [line for line in text.splitlines() if not dropped.match(line.strip())]
+    return "\n".join(lines)
 
 
 def _clean(text: str) -> str:

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
 
 import msgspec
@@ -61,6 +62,8 @@ def lock_python(
     asked = asked_for(project, target)
     question = _question(project, target, asked, indexes, _preferences(previous, target, upgrade), listener)
     listener.step(f"resolve {len(question.requirements)} requirements with {project.settings.resolver}")
+    if indexes.default is not None:
+        Thread(target=http.warm_up, args=(indexes.default.url,), daemon=True).start()
     chosen = _choose(_resolver(project)(question), question, asked)
     packages = _packages(chosen, asked, project.root, previous, http)
     _remember(chosen, packages, home)
@@ -232,7 +235,7 @@ def _sizes(files: Sequence[File], previous: Lock | None, http: Http) -> dict[str
     known.update((file.sha256, file.size) for file in files if file.size)
     missing = [file for file in files if file.sha256 not in known]
     if missing:
-        with ThreadPoolExecutor(max_workers=min(16, len(missing))) as pool:
+        with ThreadPoolExecutor(max_workers=min(32, len(missing))) as pool:
             found = pool.map(lambda file: http.size_of(file.url), missing)
             known.update((file.sha256, size) for file, size in zip(missing, found, strict=True))
     return known

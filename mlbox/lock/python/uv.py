@@ -27,7 +27,7 @@ def resolve_with_uv(question: Question) -> tuple[Pinned, ...]:
     with tempfile.TemporaryDirectory(prefix="mlbox-uv-") as name:
         folder = Path(name)
         pins = _pins(question, folder)
-        answer = _compile(question, folder, ["--format", "pylock.toml", "--constraints", str(_exact(pins, folder))])
+        answer = _files(question, folder, pins)
     document = tomllib.loads(answer)
     requires = _requires(pins)
     return tuple(
@@ -58,6 +58,15 @@ def _pins(question: Question, folder: Path) -> dict[str, _Pin]:
     style = ["--no-header", "--annotation-style", "split", "--emit-index-annotation", "--quiet"]
     _compile(question, folder, [*style, "--output-file", str(output)])
     return parse_pins(output.read_text())
+
+
+def _files(question: Question, folder: Path, pins: "Mapping[str, _Pin]") -> str:
+    """Return the pylock.toml of what was just resolved, from uv's cache where it suffices."""
+    options = ["--format", "pylock.toml", "--constraints", str(_exact(pins, folder))]
+    try:
+        return _compile(question, folder, [*options, "--offline"])
+    except (ResolveError, FetchError):  # a cache that keeps nothing, or was emptied meanwhile
+        return _compile(question, folder, options)
 
 
 def parse_pins(text: str) -> "dict[str, _Pin]":
@@ -211,13 +220,15 @@ def _requires(pins: Mapping[str, _Pin]) -> dict[str, tuple[str, ...]]:
 
 def index_name(source: str, question: Question) -> str:
     """Return the name that the lock has for the index at address `source`."""
-    plain = without_credentials(source).rstrip("/")
+    plain = _plain_place(source)
+    if not plain:  # uv says nothing of a file that a find-links has
+        return "find-links" if question.indexes.find_links else "default"
     for index in question.indexes.all:
-        if plain == without_credentials(index.url):
+        if plain == _plain_place(index.url):
             return index.name
     if any(plain == _plain_place(link) for link in question.indexes.find_links):
         return "find-links"
-    return "torch" if question.torch_backend and plain else "default"
+    return "torch" if question.torch_backend else "default"
 
 
 def _plain_place(link: str) -> str:
