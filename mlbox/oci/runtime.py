@@ -169,7 +169,7 @@ class Resources(Value, frozen=True, kw_only=True):
     unified: dict[str, str] = {}
 
 
-class SeccompArg(Value, frozen=True, kw_only=True):
+class SeccompArg(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A condition on one argument of a system call."""
 
     index: int
@@ -178,8 +178,8 @@ class SeccompArg(Value, frozen=True, kw_only=True):
     op: str
 
 
-class SeccompRule(Value, frozen=True, kw_only=True):
-    """What happens on these system calls when all conditions hold."""
+class SeccompRule(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happens on these system calls when all conditions hold; a condition we do not know is an error."""
 
     names: tuple[str, ...]
     action: str
@@ -187,7 +187,7 @@ class SeccompRule(Value, frozen=True, kw_only=True):
     args: tuple[SeccompArg, ...] = ()
 
 
-class Seccomp(Value, frozen=True, kw_only=True):
+class Seccomp(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The system call filter."""
 
     default_action: str

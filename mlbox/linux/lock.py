@@ -1,0 +1,22 @@
+"""Locks that belong to an open file, pass through fork, and can be looked at without being taken (fcntl(2), OFD)."""
+
+import fcntl
+import struct
+
+# struct flock with 64-bit offsets: type, whence, start, length (0: all), pid (0: as OFD locks want).
+_FLOCK = "hhqqi4x"
+
+
+def take(fd: int) -> bool:
+    """Lock the open file `fd` alone; False when another open file has the lock. It ends with the last copy of `fd`."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 0, 0))
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def is_taken(fd: int) -> bool:
+    """Whether another open file of the same path holds the lock."""
+    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 0, 0))
+    return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)

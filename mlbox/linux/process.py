@@ -1,0 +1,87 @@
+"""Processes and namespaces: who adopts orphans, what a pid really is, user namespaces that only hold a map."""
+
+import os
+from collections.abc import Sequence
+
+from mlbox.linux.libc import call
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_PR_SET_CHILD_SUBREAPER = 36
+
+IDMap = Sequence[tuple[int, int, int]]
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    call("unshare", flags)
+
+
+def become_subreaper() -> None:
+    """Adopt the orphans of this process's children, in place of init."""
+    call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent(signal: int) -> None:
+    """Have the kernel send `signal` to this process when the thread that made it ends."""
+    call("prctl", _PR_SET_PDEATHSIG, signal, 0, 0, 0)
+
+
+def set_name(name: str) -> None:
+    """Set the name that ps shows; the kernel keeps 15 bytes."""
+    call("prctl", _PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def start_time(pid: int) -> int | None:
+    """Return when `pid` was started, in clock ticks since boot; None when it is gone or a zombie.
+
+    Together with the pid this names one process for as long as the machine is up.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - no pathlib below this line of the program
+            fields = file.read().rpartition(b") ")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def user_namespace(uids: IDMap, gids: IDMap) -> int:
+    """Return a descriptor of a new user namespace with these maps (inside, outside, count); nothing runs in it."""
+    ready_r, ready_w = os.pipe()
+    done_r, done_w = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _hold(ready_r, ready_w, done_r, done_w)
+    os.close(ready_w)
+    os.close(done_r)
+    try:
+        if os.read(ready_r, 1) != b"1":
+            raise OSError(os.EX_OSERR, "no user namespace can be made here")
+        _write_map(f"/proc/{pid}/uid_map", uids)
+        _write_map(f"/proc/{pid}/gid_map", gids)
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(ready_r)
+        os.close(done_w)
+        os.waitpid(pid, 0)
+
+
+def _hold(ready_r: int, ready_w: int, done_r: int, done_w: int) -> None:
+    try:
+        os.close(ready_r)
+        os.close(done_w)
+        unshare(CLONE_NEWUSER)
+        os.write(ready_w, b"1")
+        os.read(done_r, 1)
+    finally:
+        os._exit(0)
+
+
+def _write_map(path: str, lines: IDMap) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, "".join(f"{inside} {outside} {count}\n" for inside, outside, count in lines).encode())
+    finally:
+        os.close(fd)

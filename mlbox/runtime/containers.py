@@ -1,0 +1,507 @@
+"""The containers of a store: made, started, looked at, talked to, stopped, removed. One folder each, no daemon."""
+
+import os
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from mlbox.codec import decode_json
+from mlbox.errors import ContainerError, NotFoundError
+from mlbox.linux import cgroup, lock
+from mlbox.linux import process as processes
+from mlbox.oci.digest import Digest
+from mlbox.oci.image import ImageConfig
+from mlbox.oci.runtime import Process, Seccomp, Spec, User
+from mlbox.paths import Home
+from mlbox.runtime import frames, monitor, rootfs
+from mlbox.runtime.account import resolve_account
+from mlbox.runtime.log import Line, follow_log, read_log
+from mlbox.runtime.names import check_name, random_name
+from mlbox.runtime.oci_runtime import OciRuntime, find_runtime, logged_failure
+from mlbox.runtime.options import BindMount, RunOptions, TmpfsMount
+from mlbox.runtime.record import Container, Folder, Record, State, timestamp
+from mlbox.runtime.seccomp import load_profile
+from mlbox.runtime.session import Session, at_socket, connect
+from mlbox.runtime.spec import (
+    command,
+    environment_of,
+    held_capabilities,
+    process_capabilities,
+    security,
+    stop_signal,
+    working_dir,
+)
+
+_HEX = frozenset("0123456789abcdef")
+_YOUNG = 60.0  # seconds in which a container's maker may still be at work; it needs milliseconds
+_ACTIVE = ("running", "restarting")
+_KILLED = 128 + signal.SIGKILL
+
+
+_List = list[Container]  # the class below has a method of that name
+
+
+class Containers:
+    """All containers of `home`; any number of processes may use them at once."""
+
+    def __init__(self, home: Home, runtime: OciRuntime | None = None) -> None:
+        self._home = home
+        self._root = home.containers
+        self._names = home.containers / "names"
+        self._runtime = runtime
+
+    # Making and finding.
+
+    def create(
+        self,
+        image_digest: Digest | str,
+        image_name: str,
+        config: ImageConfig,
+        lower: Sequence[Path],
+        options: RunOptions,
+    ) -> Container:
+        """Make a container of the layers `lower` (lowest first); it does not run yet."""
+        _check(config, options)
+        options = msgspec.structs.replace(options, mounts=tuple(_absolute(one) for one in options.mounts))
+        record = Record(
+            id=secrets.token_hex(32),
+            name=check_name(options.name) if options.name else "",
+            image_digest=str(image_digest),
+            image=image_name,
+            created=timestamp(),
+            config=config.config,
+            lower=tuple(str(path.absolute()) for path in lower),
+            options=options,
+            caller=_caller(os.environ),
+            seccomp=_profile(options),
+        )
+        record = self._claim_name(record)
+        folder = Folder(self._root / record.id)
+        try:
+            self._publish(folder, record)
+        except BaseException:
+            monitor.remove_container(folder, record.name)
+            raise
+        return Container(record=record, state=State())
+
+    def list(self, *, all: bool = True) -> _List:
+        """Return the containers, newest first; without `all` those that run."""
+        found = [one for name in self._ids() if (one := self._load(name))]
+        found.sort(key=lambda one: one.record.created, reverse=True)
+        return [one for one in found if all or one.status in _ACTIVE]
+
+    def get(self, reference: str) -> Container:
+        """Return the container of that name, id, or beginning of an id."""
+        found = self._load(self._find(reference))
+        if found is None:
+            raise NotFoundError(f"no such container: {reference}", hint="'mlbox ps -a' lists them")
+        return found
+
+    def used_layers(self) -> set[Path]:
+        """Return the layer folders that a container, running or not, needs."""
+        return {Path(path) for one in self.list() for path in one.record.lower}
+
+    def used_images(self) -> set[str]:
+        """Return the digests of the images that containers were made of."""
+        return {one.record.image_digest for one in self.list()}
+
+    # Running.
+
+    def start(
+        self, reference: str, *, attach: bool = False, stdin: bool = False, size: tuple[int, int] | None = None
+    ) -> Session:
+        """Start a container and return a session with its monitor, once its program runs.
+
+        `attach` has the session receive the output, `stdin` end the program's input with it; `size` is
+        the terminal's (rows, columns). Raises ContainerError when the program cannot be run.
+        """
+        container = self.get(reference)
+        folder = self._folder(container)
+        runtime = self._runtime or find_runtime(self._home)
+        held = self._lock(container, folder)
+        try:
+            if container.status == "dead":
+                self._bury(container, folder)
+            listener = _listen(folder)
+            ours, theirs = socket.socketpair()
+            with listener, theirs:
+                hello = frames.Hello(output=attach, stdin=stdin)
+                monitor.spawn(
+                    folder,
+                    container.record,
+                    runtime,
+                    lock=held,
+                    listener=listener,
+                    first=(theirs, hello),
+                    size=size,
+                )
+        finally:
+            os.close(held)
+        session = Session(ours)
+        try:
+            session.wait_started()
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    def attach(self, reference: str, *, stdin: bool = False) -> Session:
+        """Return a session that receives the output of a running container from now on."""
+        container = self.get(reference)
+        session = connect(self._folder(container), frames.Hello(output=True, stdin=stdin))
+        if session is None:
+            raise ContainerError(f"{container.name} does not run", hint=f"mlbox start {container.name}")
+        return session
+
+    def wait(self, reference: str) -> int:
+        """Return the exit code of a container when it has ended for good."""
+        container = self.get(reference)
+        if session := connect(self._folder(container), frames.Hello()):
+            with _closing(session), suppress(ContainerError):
+                code = session.wait()
+                return 0 if code is None else code
+        return self._final_code(container)
+
+    def stop(self, reference: str, timeout: float | None = None) -> None:
+        """Ask the program to end, with the image's or the options' signal, and kill it after `timeout` seconds."""
+        container = self.get(reference)
+        options = container.record.options
+        with self._control(container) as session:
+            if session:
+                session.stop(stop_signal(container.record.config, options))
+                if session.wait(options.stop_timeout if timeout is None else timeout) is None:
+                    session.stop(signal.SIGKILL)
+                    session.wait()
+
+    def kill(self, reference: str, number: int = signal.SIGKILL) -> None:
+        """Send a signal to the program; SIGKILL also keeps it from being started again."""
+        container = self.get(reference)
+        with self._control(container) as session:
+            if session is None:
+                raise ContainerError(f"{container.name} does not run")
+            if number != signal.SIGKILL:
+                session.signal(number)
+                return
+            session.stop(number)
+            session.wait()
+
+    def remove(self, reference: str, *, force: bool = False) -> None:
+        """Remove a container and what it wrote; a running one only with `force`, which kills it."""
+        container = self.get(reference)
+        folder = self._folder(container)
+        if container.status in _ACTIVE:
+            if not force:
+                raise ContainerError(f"{container.name} runs", hint=f"stop it first, or 'mlbox rm -f {container.name}'")
+            self.kill(container.id)
+        if not folder.path.exists():
+            return  # made with --rm
+        held = self._lock(self.get(container.id), folder)
+        try:
+            if container.status == "dead":
+                self._bury(container, folder)
+            monitor.remove_container(folder, container.name)
+        finally:
+            os.close(held)
+
+    def logs(self, reference: str, *, follow: bool = False, tail: int | None = None, since: str = "") -> Iterator[Line]:
+        """Yield the output so far, and with `follow` what comes until the container ends.
+
+        `since` is a time as `record.timestamp` writes it; each Line has its own.
+        """
+        folder = self._folder(self.get(reference))
+        if follow:
+            return follow_log(folder.log, lambda: not folder.is_monitored(), tail=tail, since=since)
+        return read_log(folder.log, tail=tail, since=since)
+
+    def exec(
+        self,
+        reference: str,
+        argv: Sequence[str],
+        *,
+        tty: bool = False,
+        stdin: bool = False,
+        env: Mapping[str, str] | None = None,
+        user: str = "",
+        workdir: str = "",
+        detach: bool = False,
+    ) -> int:
+        """Run one more program in a running container, with our own standard files; return its exit code."""
+        container = self.get(reference)
+        if container.status != "running":
+            raise ContainerError(f"{container.name} does not run", hint=f"mlbox start {container.name}")
+        if not argv:
+            raise ContainerError("no command to execute", hint="mlbox exec CONTAINER COMMAND")
+        folder = self._folder(container)
+        process = self._exec_process(container, folder, tuple(argv), env or {}, user, workdir, tty=tty)
+        file = folder.path / f"exec-{secrets.token_hex(8)}"
+        folder.write(file.name, msgspec.json.encode(process))
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        stdio = (null, null, null) if detach else (0 if stdin or tty else null, 1, 2)
+        try:
+            runtime = self._runtime or find_runtime(self._home)
+            code = _wait_forwarding(runtime.exec(folder.runtime, container.id, file, stdio=stdio, detach=detach))
+            if code and (problem := logged_failure(file)):
+                raise problem
+            return code
+        finally:
+            os.close(null)
+            file.unlink(missing_ok=True)
+            Path(f"{file}.log").unlink(missing_ok=True)
+
+    def reconcile(self) -> _List:
+        """Clean up after monitors that were killed: their programs, groups and, for --rm, files; return those found."""
+        found = [one for one in self.list() if one.status == "dead"]
+        for container in found:
+            folder = self._folder(container)
+            held = self._try_lock(folder)
+            if held is None:
+                continue
+            try:
+                self._bury(container, folder)
+                if container.record.options.remove:
+                    monitor.remove_container(folder, container.name)
+            finally:
+                os.close(held)
+        self._sweep()
+        return found
+
+    # Names and folders.
+
+    def _claim_name(self, record: Record) -> Record:
+        """Take the name (or a free one) by making a link to the id: the file system lets only one succeed."""
+        self._names.mkdir(parents=True, exist_ok=True)
+        while True:
+            name = record.name or random_name()
+            try:
+                (self._names / name).symlink_to(record.id)
+            except FileExistsError:
+                if self._drop_stale_name(name) or not record.name:
+                    continue
+                raise ContainerError(
+                    f"the name {name} is taken", hint=f"choose another, or 'mlbox rm {name}' first"
+                ) from None
+            return msgspec.structs.replace(record, name=name)
+
+    def _drop_stale_name(self, name: str) -> bool:
+        """Free a name whose container was never finished (its maker was killed); True when it was freed."""
+        link = self._names / name
+        try:
+            folder = Folder(self._root / link.readlink())
+        except OSError:
+            return True
+        if (folder.path / "container.json").exists() or folder.is_monitored() or _is_young(link):
+            return False
+        monitor.remove_container(folder, name)
+        link.unlink(missing_ok=True)
+        return True
+
+    def _sweep(self) -> None:
+        """Remove folders whose maker was killed before they were containers."""
+        for name in self._ids():
+            folder = Folder(self._root / name)
+            if not (folder.path / "container.json").exists() and not _is_young(folder.path):
+                rootfs.remove_tree(folder.path)
+
+    def _publish(self, folder: Folder, record: Record) -> None:
+        for path in (folder.path, folder.upper, folder.work, folder.rootfs, folder.bundle):
+            path.mkdir(mode=0o700)
+        folder.upper.chmod(0o755)  # becomes the container's /
+        folder.lock.touch(mode=0o600)
+        folder.save_state(State())
+        # Last: a folder without it is not a container yet.
+        folder.write("container.json", msgspec.json.encode(record))
+
+    def _folder(self, container: Container) -> Folder:
+        return Folder(self._root / container.id)
+
+    def _ids(self) -> Sequence[str]:
+        try:
+            return [name for name in os.listdir(self._root) if len(name) == 64 and set(name) <= _HEX]  # noqa: PTH208
+        except FileNotFoundError:
+            return []
+
+    def _find(self, reference: str) -> str:
+        if reference and "/" not in reference:
+            with suppress(OSError):
+                return os.readlink(self._names / reference)  # noqa: PTH115
+        found = [name for name in self._ids() if name.startswith(reference)] if reference else []
+        if len(found) > 1:
+            raise ContainerError(f"{len(found)} containers begin with {reference}", hint="give more of the id")
+        return found[0] if found else ""
+
+    def _load(self, id: str) -> Container | None:
+        if not id:
+            return None
+        folder = Folder(self._root / id)
+        try:
+            record = folder.load_record()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        state = folder.load_state()
+        if state.status in _ACTIVE and not folder.is_monitored():
+            state = folder.load_state()  # it may have ended between the two looks
+            if state.status in _ACTIVE:
+                state = msgspec.structs.replace(state, status="dead", error="its monitor was killed")
+        return Container(record=record, state=state)
+
+    # Monitors, alive and dead.
+
+    def _lock(self, container: Container, folder: Folder) -> int:
+        held = self._try_lock(folder)
+        if held is None:
+            raise ContainerError(f"{container.name} runs already", hint=f"mlbox stop {container.name}")
+        return held
+
+    def _try_lock(self, folder: Folder) -> int | None:
+        fd = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if lock.take(fd):
+            return fd
+        os.close(fd)
+        return None
+
+    def _control(self, container: Container) -> "_closing":
+        session = connect(self._folder(container), frames.Hello())
+        if session is None and container.status in _ACTIVE:
+            self.reconcile()
+        return _closing(session)
+
+    def _final_code(self, container: Container) -> int:
+        """Return the exit code of a container that has no monitor."""
+        self.reconcile()
+        state = self._folder(container).load_state()
+        if state.status == "created":
+            raise ContainerError(f"{container.name} was never started", hint=f"mlbox start {container.name}")
+        return _KILLED if state.exit_code is None else state.exit_code
+
+    def _bury(self, container: Container, folder: Folder) -> None:
+        """Kill what a dead container left running and forget it; its files stay. The lock must be held."""
+        state = container.state
+        if state.pid and processes.start_time(state.pid) == state.pid_started:
+            with suppress(ProcessLookupError):
+                os.kill(state.pid, signal.SIGKILL)
+        cgroup.remove(folder.cgroup, cgroup.hierarchies())
+        rootfs.remove_tree(folder.runtime)
+        folder.socket.unlink(missing_ok=True)
+        folder.save_state(
+            msgspec.structs.replace(
+                state, status="dead", pid=0, exit_code=_KILLED, finished=state.finished or timestamp()
+            )
+        )
+
+    def _exec_process(
+        self,
+        container: Container,
+        folder: Folder,
+        argv: tuple[str, ...],
+        env: Mapping[str, str],
+        user: str,
+        workdir: str,
+        *,
+        tty: bool,
+    ) -> Process:
+        config = folder.bundle / "config.json"
+        process = decode_json(config.read_bytes(), Spec, what=str(config), error=ContainerError).process
+        if process is None:
+            raise ContainerError(f"{config} has no process")
+        process = msgspec.structs.replace(process, args=argv, terminal=tty, console_size=None)
+        if user:
+            inside = Path(f"/proc/{container.state.pid}/root")
+            account = resolve_account(user, lambda path: rootfs.read_in(inside, path))
+            options = container.record.options
+            process = msgspec.structs.replace(
+                process,
+                user=User(uid=account.uid, gid=account.gid, additional_gids=account.groups),
+                capabilities=process_capabilities(held_capabilities(options), account, options.cap_add),
+            )
+            env = {"HOME": account.home, **env}
+        if tty:
+            env = {"TERM": "xterm", **env}
+        return msgspec.structs.replace(
+            process, env=environment_of(process.env, env), cwd=working_dir(workdir) if workdir else process.cwd
+        )
+
+
+class _closing:
+    def __init__(self, session: Session | None) -> None:
+        self._session = session
+
+    def __enter__(self) -> Session | None:
+        return self._session
+
+    def __exit__(self, *_: object) -> None:
+        if self._session:
+            self._session.close()
+
+
+def _check(config: ImageConfig, options: RunOptions) -> None:
+    """Find at once what would stop the container later."""
+    command(config.config, options)
+    working_dir(options.workdir or config.config.working_dir)
+    stop_signal(config.config, options)
+    held_capabilities(options)
+
+
+def _profile(options: RunOptions) -> Seccomp | None:
+    asked = security(options).get("seccomp", "")
+    return load_profile(Path(asked)) if asked not in ("", "unconfined") else None
+
+
+def _absolute(one: BindMount | TmpfsMount) -> BindMount | TmpfsMount:
+    if not isinstance(one, BindMount):
+        return one
+    source = Path(one.source).absolute()
+    if not source.exists():
+        raise ContainerError(f"nothing to mount at {source}", hint=f"mkdir -p {source}")
+    return msgspec.structs.replace(one, source=str(source.resolve()))
+
+
+def _caller(env: Mapping[str, str]) -> tuple[int, int] | None:
+    """Return who called through sudo, for whom we work."""
+    uid, gid = env.get("SUDO_UID", ""), env.get("SUDO_GID", "")
+    if os.geteuid() != 0 or not (uid.isdigit() and gid.isdigit()) or uid == "0":
+        return None
+    return int(uid), int(gid)
+
+
+def _listen(folder: Folder) -> socket.socket:
+    folder.socket.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        at_socket(folder, listener.bind)
+        listener.listen(16)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _is_young(path: Path) -> bool:
+    try:
+        return time.time() - path.lstat().st_mtime < _YOUNG
+    except FileNotFoundError:
+        return False
+
+
+def _wait_forwarding(pid: int) -> int:
+    """Wait for a child that shares our terminal: its keys reach it anyway, other signals we pass on."""
+
+    def forward(number: int, _: object) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    if threading.current_thread() is not threading.main_thread():
+        return monitor.exit_code_of(os.waitpid(pid, 0)[1])
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
+    before |= {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        return monitor.exit_code_of(os.waitpid(pid, 0)[1])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,578 @@
+"""The process that stays with a container: it owns its files, its log, its exit code, and its end.
+
+Forked from the command (no new interpreter to start), in a session of its own, adopting the container's first
+process. Everything it mounts is in its private mount namespace, so that no way of dying leaves a mount behind.
+"""
+
+import gc
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from mlbox.errors import ContainerError, MlboxError
+from mlbox.linux import cgroup, process
+from mlbox.oci.runtime import Box
+from mlbox.runtime import frames, rootfs
+from mlbox.runtime.account import resolve_account
+from mlbox.runtime.host import host_facts
+from mlbox.runtime.log import LogWriter
+from mlbox.runtime.oci_runtime import OciRuntime, logged_failure
+from mlbox.runtime.options import BindMount, Restart
+from mlbox.runtime.record import Folder, Record, State, timestamp
+from mlbox.runtime.spec import Place, hostname, make_spec
+
+_CHUNK = 64 << 10
+# A client that reads slower than the program writes holds the program back, as a pipe would.
+_BACKLOG = 256 << 10
+_FIRST_DELAY, _LAST_DELAY, _HEALTHY = 0.1, 60.0, 10.0
+
+
+def restart_delay(policy: Restart, exit_code: int, restarts: int, failures: int) -> float | None:
+    """Return how long to wait before the next start, None for never.
+
+    `failures` counts the starts in a row that ended soon; each doubles the wait, up to a minute.
+    """
+    if policy.policy == "no" or (policy.policy == "on-failure" and exit_code == 0):
+        return None
+    if policy.policy == "on-failure" and policy.retries and restarts >= policy.retries:
+        return None
+    return float(min(_FIRST_DELAY * 2 ** min(failures, 20), _LAST_DELAY))
+
+
+def exit_code_of(status: int) -> int:
+    """Return the exit code for a wait status: the program's own, or 128 and the signal that ended it."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def spawn(
+    folder: Folder,
+    record: Record,
+    runtime: OciRuntime,
+    *,
+    lock: int,
+    listener: socket.socket,
+    first: tuple[socket.socket, frames.Hello] | None,
+    size: tuple[int, int] | None,
+) -> None:
+    """Fork the monitor of a container; it inherits the lock, the listening socket and the first client."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    try:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        _become_daemon(folder, keep=[lock, listener.fileno(), *([first[0].fileno()] if first else [])])
+        Monitor(folder, record, runtime, lock, listener, first, size).main()
+    except BaseException:  # noqa: BLE001 - nothing may run on in a copy of the caller
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
+def _become_daemon(folder: Folder, keep: list[int]) -> None:
+    gc.freeze()  # what the caller left for the collector may hold descriptors whose numbers are soon ours
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH):
+        signal.signal(number, signal.SIG_IGN)
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    errors = os.open(folder.path / "monitor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for standard, fd in ((0, null), (1, null), (2, errors)):
+        os.dup2(fd, standard)
+    _close_all_but({0, 1, 2, *keep})
+    process.set_name("mlbox-monitor")
+
+
+def _close_all_but(keep: set[int]) -> None:
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        if int(name) not in keep:
+            with suppress(OSError):
+                os.close(int(name))
+
+
+class _Client:
+    """One connection: what it wants, what it has not read yet."""
+
+    def __init__(self, sock: socket.socket, hello: frames.Hello) -> None:
+        self.sock = sock
+        self.hello = hello
+        self.decoder = frames.Decoder()
+        self.backlog = bytearray()
+
+    def send(self, data: bytes) -> bool:
+        """Send what can be sent now; False when the client is gone."""
+        self.backlog += data
+        try:
+            while self.backlog:
+                del self.backlog[: self.sock.send(self.backlog)]
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return True
+
+
+class _Program:
+    """One run of the container: its first process and the other ends of its standard files."""
+
+    def __init__(self, pid: int, outputs: dict[int, str], stdin: int) -> None:
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+        self.outputs = outputs  # descriptor -> stream
+        self.stdin = stdin  # -1: none
+        self.input = bytearray()
+        self.input_ends = False
+
+    def close(self) -> None:
+        for fd in {*self.outputs, self.stdin, self.pidfd} - {-1}:
+            os.close(fd)
+
+
+class Monitor:
+    """Runs one container from its start to its last end."""
+
+    def __init__(
+        self,
+        folder: Folder,
+        record: Record,
+        runtime: OciRuntime,
+        lock: int,
+        listener: socket.socket,
+        first: tuple[socket.socket, frames.Hello] | None,
+        size: tuple[int, int] | None,
+    ) -> None:
+        self.folder = folder
+        self.record = record
+        self.options = record.options
+        self.runtime = runtime
+        self.lock = lock
+        self.listener = listener
+        self.size = size
+        self.state = State(monitor=os.getpid())
+        self.log = LogWriter(folder.log, self.options.log_limit)
+        self.hierarchies = cgroup.hierarchies()
+        self.clients: dict[int, _Client] = {}
+        self.program: _Program | None = None
+        self.stopping = False
+        self.held_input = bytearray()
+        self.input_ended = False
+        listener.setblocking(False)
+        if first:
+            self._welcome(*first)
+
+    # The life of a container.
+
+    def main(self) -> None:
+        """Run to the end; whatever happens, the state is written, the clients are told, nothing is left."""
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        process.become_subreaper()
+        try:
+            self._prepare()
+            ended = self._run_all()
+        except MlboxError as problem:
+            ended = frames.Ended(exit_code=problem.exit_code, error=problem.message, hint=problem.hint)
+        except Exception as problem:
+            self._finish(frames.Ended(exit_code=125, error=f"the monitor failed: {problem}"))
+            raise
+        self._finish(ended)
+
+    def _prepare(self) -> None:
+        rootfs.enter_private_mounts()
+        lower = [Path(path) for path in self.record.lower]
+        rootfs.mount_overlay(
+            lower, self.folder.upper, self.folder.work, self.folder.rootfs, volatile=self.options.remove
+        )
+        self._write_spec()
+
+    def _write_spec(self) -> None:
+        account = resolve_account(
+            self.options.user or self.record.config.user, lambda path: rootfs.read_in(self.folder.rootfs, path)
+        )
+        host = host_facts()
+        mounts = tuple(
+            self._mapped(one, self.folder.binds / str(number), (account.uid, account.gid))
+            if isinstance(one, BindMount)
+            else one
+            for number, one in enumerate(self.options.mounts)
+        )
+        self._write_etc(hostname(self.options, host, self.record.id))
+        spec = make_spec(
+            self.record.config,
+            msgspec.structs.replace(self.options, mounts=mounts),
+            host,
+            Place(rootfs=str(self.folder.rootfs), folder=str(self.folder.path), cgroup=self.folder.cgroup),
+            id=self.record.id,
+            account=account,
+            profile=self.record.seccomp,
+            size=Box(height=self.size[0], width=self.size[1]) if self.size else None,
+        )
+        self.folder.write("bundle/config.json", msgspec.json.encode(spec))
+
+    def _mapped(self, one: BindMount, spot: Path, account: tuple[int, int]) -> BindMount:
+        try:
+            return rootfs.map_owner(one, spot, account, self.record.caller)
+        except FileNotFoundError as problem:
+            raise ContainerError(f"nothing to mount at {one.source}", hint="make it first") from problem
+        except OSError as problem:
+            note = f"{one.source}: new files belong to the container's user ({problem.strerror})"
+            self._warn(note)
+            return one
+
+    def _write_etc(self, name: str) -> None:
+        own = f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {name}\n".encode()
+        hosts, resolv = own, b""
+        if self.options.network == "host":
+            hosts, resolv = _read("/etc/hosts") or own, _read("/etc/resolv.conf")
+            if name.encode() not in hosts.split():
+                # torch.distributed and MPI look up their own name.
+                hosts = hosts.rstrip(b"\n") + f"\n127.0.1.1 {name}\n".encode()
+        for file, data in (("hosts", hosts), ("hostname", f"{name}\n".encode()), ("resolv.conf", resolv)):
+            self.folder.write(file, data)
+            os.chmod(self.folder.path / file, 0o644)  # noqa: PTH101
+
+    def _run_all(self) -> frames.Ended:
+        restarts = failures = 0
+        while True:
+            began = time.monotonic()
+            ended = self._run_once(restarts)
+            failures = 0 if time.monotonic() - began >= _HEALTHY else failures + 1
+            delay = restart_delay(self.options.restart, ended.exit_code, restarts, failures - 1)
+            if delay is None or self.stopping:
+                return ended
+            self._save(status="restarting", pid=0, exit_code=ended.exit_code, restarts=restarts)
+            self._serve_until(time.monotonic() + delay)
+            if self.stopping:
+                return ended
+            restarts += 1
+
+    def _run_once(self, restarts: int) -> frames.Ended:
+        self.program = self._start()
+        self._save(
+            status="running",
+            pid=self.program.pid,
+            pid_started=process.start_time(self.program.pid) or 0,
+            started=timestamp(),
+            restarts=restarts,
+        )
+        self._tell(frames.STARTED)
+        while not self._step(None):
+            pass
+        status = os.waitpid(self.program.pid, 0)[1]
+        self._drain()
+        self.program.close()
+        self.program = None
+        self.log.flush()
+        killed = exit_code_of(status) == 128 + signal.SIGKILL
+        oom = killed and cgroup.oom_kills(self.folder.cgroup, self.hierarchies) > 0
+        self._forget()
+        return frames.Ended(exit_code=exit_code_of(status), oom_killed=oom)
+
+    def _finish(self, ended: frames.Ended) -> None:
+        """Write the end, clean up, let the lock go, and only then tell the clients."""
+        if self.program:
+            self.program.close()
+            self._forget()
+        self.log.close()
+        notes = (*self.state.warnings, *([self.log.failed] if self.log.failed else []))
+        self._save(
+            status="exited",
+            pid=0,
+            finished=timestamp(),
+            exit_code=ended.exit_code,
+            oom_killed=ended.oom_killed,
+            error=ended.error,
+            warnings=notes,
+        )
+        self.folder.socket.unlink(missing_ok=True)
+        for spot in sorted(self.folder.binds.glob("*")) if self.folder.binds.exists() else ():
+            rootfs.unmount(spot)
+        rootfs.unmount(self.folder.rootfs)
+        if self.options.remove:
+            remove_container(self.folder, self.record.name)
+        os.close(self.lock)
+        self._tell(frames.ENDED, msgspec.json.encode(ended), everyone=True)
+        self._flush_clients()
+
+    def _forget(self) -> None:
+        """Remove the runtime's traces: its state is a folder of ours, its group is empty once the program ended."""
+        rootfs.remove_tree(self.folder.runtime)
+        try:
+            cgroup.remove(self.folder.cgroup, self.hierarchies)
+        except OSError as problem:
+            self._warn(f"control group {self.folder.cgroup} could not be removed: {problem.strerror}")
+
+    # Starting.
+
+    def _start(self) -> _Program:
+        self.folder.runtime.mkdir(exist_ok=True)
+        Path(f"{self.folder.runtime}.log").unlink(missing_ok=True)
+        return self._start_on_terminal() if self.options.tty else self._start_on_pipes()
+
+    def _start_on_pipes(self) -> _Program:
+        out_r, out_w = os.pipe()
+        err_r, err_w = os.pipe()
+        in_r, in_w = os.pipe() if self.options.interactive else (os.open(os.devnull, os.O_RDONLY), -1)
+        try:
+            pid = self._runtime_run(stdio=(in_r, out_w, err_w))
+        except ContainerError:
+            for fd in {out_r, err_r, in_w} - {-1}:
+                os.close(fd)
+            raise
+        finally:
+            for fd in (in_r, out_w, err_w):
+                os.close(fd)
+        for fd in {out_r, err_r, in_w} - {-1}:
+            os.set_blocking(fd, False)
+        return self._with_input(_Program(pid, {out_r: "stdout", err_r: "stderr"}, in_w))
+
+    def _start_on_terminal(self) -> _Program:
+        """Start with a terminal of the container's own devpts, which the runtime sends us over a socket."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+            bundle = os.open(self.folder.bundle, os.O_PATH | os.O_DIRECTORY)
+            try:
+                # Through /proc a path of any length fits into the 108 bytes of a socket's address.
+                self.folder.bundle.joinpath("console.sock").unlink(missing_ok=True)
+                address = f"/proc/{os.getpid()}/fd/{bundle}/console.sock"
+                server.bind(address)
+                server.listen(1)
+                pid = self._runtime_run(console=address)
+                with server.accept()[0] as sender:
+                    master = socket.recv_fds(sender, 4096, 1)[1][0]
+            finally:
+                os.close(bundle)
+        os.set_blocking(master, False)
+        return self._with_input(_Program(pid, {master: "stdout"}, master))
+
+    def _runtime_run(self, *, console: str = "", stdio: tuple[int, ...] = ()) -> int:
+        status, pid = self.runtime.run(
+            self.folder.runtime, self.folder.bundle, self.record.id, console=console, stdio=stdio
+        )
+        if status:
+            problem = logged_failure(self.folder.runtime)
+            self._forget()
+            raise problem or ContainerError("the OCI runtime failed and did not say why")
+        return pid
+
+    def _with_input(self, program: _Program) -> _Program:
+        program.input, program.input_ends = self.held_input, self.input_ended
+        self.held_input = bytearray()
+        return program
+
+    # The loop.
+
+    def _serve_until(self, deadline: float) -> None:
+        while not self.stopping and (left := deadline - time.monotonic()) > 0:
+            self._step(left)
+
+    def _step(self, timeout: float | None) -> bool:
+        """Wait for something to happen and deal with it; True when the program has ended."""
+        poll = select.poll()
+        poll.register(self.listener, select.POLLIN)
+        for fd, client in self.clients.items():
+            reading = select.POLLIN if self._takes_input() else 0
+            poll.register(fd, reading | (select.POLLOUT if client.backlog else 0))
+        if program := self.program:
+            poll.register(program.pidfd, select.POLLIN)
+            held_back = any(len(client.backlog) > _BACKLOG for client in self.clients.values())
+            events = dict.fromkeys(program.outputs, 0 if held_back else select.POLLIN)
+            if program.input and program.stdin >= 0:
+                events[program.stdin] = events.get(program.stdin, 0) | select.POLLOUT
+            for fd, mask in events.items():
+                if mask:
+                    poll.register(fd, mask)
+        ended = False
+        for fd, event in poll.poll(None if timeout is None else max(timeout, 0) * 1000):
+            ended |= self._on_event(fd, event)
+        return ended
+
+    def _takes_input(self) -> bool:
+        return len(self.program.input if self.program else self.held_input) < _BACKLOG
+
+    def _on_event(self, fd: int, event: int) -> bool:
+        program = self.program
+        if fd == self.listener.fileno():
+            with suppress(OSError):
+                self._welcome(self.listener.accept()[0], frames.Hello())
+        elif fd in self.clients:
+            self._on_client(self.clients[fd], event)
+        elif program and fd == program.pidfd:
+            return True
+        elif program:
+            if event & select.POLLOUT:
+                self._feed(program)
+            if event & ~select.POLLOUT and fd in program.outputs:
+                self._read_output(program, fd)
+        return False
+
+    def _read_output(self, program: _Program, fd: int) -> bool:
+        """Pass on one chunk; False at the end, or when there is none now."""
+        try:
+            data = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            return False
+        except OSError:  # EIO: nobody holds the other side of the terminal
+            data = b""
+        stream = program.outputs[fd]
+        if not data:
+            del program.outputs[fd]
+            if program.stdin == fd:
+                program.stdin = -1
+            os.close(fd)
+            return False
+        self.log.write(stream, data)
+        self._tell(frames.STDOUT if stream == "stdout" else frames.STDERR, data)
+        return True
+
+    def _drain(self) -> None:
+        """Read what the program left in its pipes: it has ended, so this ends."""
+        program = self.program
+        if program:
+            for fd in list(program.outputs):
+                while fd in program.outputs and self._read_output(program, fd):
+                    pass
+
+    def _feed(self, program: _Program) -> None:
+        try:
+            while program.input:
+                del program.input[: os.write(program.stdin, program.input)]
+        except BlockingIOError:
+            return
+        except OSError:  # the program closed its input
+            program.input.clear()
+            program.input_ends = True
+        self._end_input(program)
+
+    def _end_input(self, program: _Program) -> None:
+        if program.input_ends and not program.input and program.stdin >= 0 and not self.options.tty:
+            os.close(program.stdin)
+            program.stdin = -1
+
+    # Clients.
+
+    def _welcome(self, sock: socket.socket, hello: frames.Hello) -> None:
+        sock.setblocking(False)
+        self.clients[sock.fileno()] = _Client(sock, hello)
+
+    def _on_client(self, client: _Client, event: int) -> None:
+        alive = client.send(b"") if event & select.POLLOUT else True
+        if alive and event & ~select.POLLOUT:
+            alive = self._read_client(client)
+        if not alive:
+            self._lose(client)
+
+    def _read_client(self, client: _Client) -> bool:
+        try:
+            data = client.sock.recv(_CHUNK)
+            for kind, payload in client.decoder.feed(data):
+                self._obey(client, kind, payload)
+        except BlockingIOError:
+            return True
+        except (OSError, ValueError, struct.error, msgspec.DecodeError):
+            return False
+        return bool(data)
+
+    def _obey(self, client: _Client, kind: bytes, payload: bytes) -> None:
+        if kind == frames.HELLO:
+            client.hello = msgspec.json.decode(payload, type=frames.Hello)
+            if self.program:
+                client.send(frames.frame(frames.STARTED))
+        elif kind == frames.STDIN:
+            self._take_input(payload)
+        elif kind == frames.RESIZE:
+            self._resize(*struct.unpack(">HH", payload))
+        elif kind in (frames.SIGNAL, frames.STOP):
+            self.stopping |= kind == frames.STOP
+            self._signal(payload[0])
+
+    def _take_input(self, data: bytes) -> None:
+        """Queue input for the program; no data is its end."""
+        if not self.options.interactive:
+            return
+        if self.program is None:
+            self.held_input += data
+            self.input_ended |= not data
+            return
+        self.program.input += data
+        self.program.input_ends |= not data
+        if self.program.stdin >= 0:
+            self._feed(self.program)
+
+    def _resize(self, rows: int, columns: int) -> None:
+        self.size = (rows, columns)
+        if self.program and self.options.tty and self.program.stdin >= 0:
+            import fcntl
+            import termios
+
+            with suppress(OSError):
+                fcntl.ioctl(self.program.stdin, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def _signal(self, number: int) -> None:
+        if self.program:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.program.pidfd, number)
+
+    def _on_sigterm(self, *_: object) -> None:
+        """The machine shuts down: pass it on, and do not start again."""
+        self.stopping = True
+        self._signal(signal.SIGTERM)
+
+    def _lose(self, client: _Client) -> None:
+        del self.clients[client.sock.fileno()]
+        client.sock.close()
+        if client.hello.stdin and not self.options.tty:
+            self._take_input(b"")
+
+    def _tell(self, kind: bytes, payload: bytes = b"", *, everyone: bool = False) -> None:
+        data = frames.frame(kind, payload)
+        for client in list(self.clients.values()):
+            wanted = everyone or client.hello.output or kind == frames.STARTED
+            if wanted and not client.send(data):
+                self._lose(client)
+
+    def _flush_clients(self) -> None:
+        """Wait until every client has read everything, or has gone."""
+        while pending := [client for client in self.clients.values() if client.backlog]:
+            poll = select.poll()
+            for client in pending:
+                poll.register(client.sock, select.POLLOUT)
+            for fd, _ in poll.poll():
+                client = self.clients[fd]
+                if not client.send(b""):
+                    self._lose(client)
+
+    def _save(self, **changes: object) -> None:
+        self.state = msgspec.structs.replace(self.state, **changes)
+        self.folder.save_state(self.state)
+
+    def _warn(self, note: str) -> None:
+        self.state = msgspec.structs.replace(self.state, warnings=(*self.state.warnings, note))
+
+
+def remove_container(folder: Folder, name: str) -> None:
+    """Remove a container that does not run: first its name, then its files."""
+    link = folder.path.parent / "names" / name
+    with suppress(OSError):
+        if os.readlink(link) == folder.path.name:  # noqa: PTH115
+            link.unlink()
+    rootfs.remove_tree(folder.path)
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""

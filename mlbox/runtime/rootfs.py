@@ -1,0 +1,183 @@
+"""A container's file systems: the overlay over its image, and the host's files it may see, owned as they should be."""
+
+import os
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from mlbox.errors import ContainerError
+from mlbox.linux import mount
+from mlbox.linux.process import CLONE_NEWNS, IDMap, unshare, user_namespace
+from mlbox.runtime.options import BindMount
+from mlbox.runtime.record import Account
+
+_MAX_LAYERS = 500  # overlayfs' own limit
+_MAX_FILE = 1 << 20
+_LAST_ID = 0xFFFFFFFE
+
+
+def enter_private_mounts() -> None:
+    """Leave the host's mount namespace: what is mounted from now on ends with this process, however it ends.
+
+    The host's later mounts still come in (slave), ours never go out.
+    """
+    unshare(CLONE_NEWNS)
+    mount.mount("none", "/", flags=mount.MS_REC | mount.MS_SLAVE)
+
+
+def mount_overlay(lower: Sequence[Path], upper: Path, work: Path, target: Path, *, volatile: bool) -> None:
+    """Mount the union of `lower` (lowest first) at `target`, writing to `upper`.
+
+    `volatile` skips every sync: right when `upper` is thrown away. All folders are named by descriptor, so that
+    sixty long paths, or one with a colon, fit the one page of options that the kernel takes.
+    """
+    if not 1 <= len(lower) <= _MAX_LAYERS:
+        raise ContainerError(f"an image of {len(lower)} layers cannot be mounted (1 to {_MAX_LAYERS})")
+    fds: list[int] = []
+    try:
+        for path in (upper, work, *reversed(lower)):
+            fds.append(_folder(path))
+        names = [f"/proc/self/fd/{fd}" for fd in fds]
+        options = f"upperdir={names[0]},workdir={names[1]},lowerdir={':'.join(names[2:])}"
+        mount.mount("overlay", str(target), "overlay", data=options + (",volatile" if volatile else ""))
+    except OSError as problem:
+        raise ContainerError(
+            f"cannot mount the root file system: {problem.strerror}",
+            hint="the store must lie on a file system that overlayfs can write to (ext4, xfs, btrfs, tmpfs)",
+        ) from problem
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def unmount(target: Path) -> None:
+    """Unmount `target` and wait for its file system to be done with; nothing there is fine."""
+    with suppress(OSError):
+        mount.umount(str(target))
+
+
+def read_in(root: Path, path: str) -> bytes:
+    """Return a small file of a container's root, b"" when there is none; its links are followed inside only."""
+    try:
+        fd = mount.open_in_root(str(root), path)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, _MAX_FILE) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    finally:
+        os.close(fd)
+
+
+def owner_of(source: str, caller: Account | None) -> Account:
+    """Return who files written to `source` should belong to: who called through sudo, else the source's owner."""
+    if caller is not None:
+        return caller
+    found = os.stat(source)  # noqa: PTH116
+    return (found.st_uid, found.st_gid)
+
+
+def swap(inside: int, outside: int) -> IDMap:
+    """Return the map in which two ids change places and every other stays: no file becomes unreachable."""
+    low, high = sorted((inside, outside))
+    lines = [
+        (0, 0, low),
+        (low, high, 1),
+        (low + 1, low + 1, high - low - 1),
+        (high, low, 1),
+        (high + 1, high + 1, _LAST_ID - high),
+    ]
+    return [line for line in lines if line[2] > 0]
+
+
+def map_owner(one: BindMount, spot: Path, account: Account, caller: Account | None) -> BindMount:
+    """Return `one` with its source mounted at `spot` so that `account`'s files there belong to their owner.
+
+    Unchanged when the numbers are equal already, or when that owner is root: what another user of a container
+    writes must not become root's. Raises OSError where the kernel or the file system cannot map.
+    """
+    owner = owner_of(one.source, caller)
+    if one.owner == "keep" or owner[0] in (0, account[0]):
+        return one
+    uids = swap(account[0], owner[0])
+    gids = _swap_or_same(account[1], owner[1])
+    _placeholder(one.source, spot)
+    userns = user_namespace(uids, gids)
+    try:
+        tree = mount.open_tree(one.source)
+        try:
+            mount.idmap(tree, userns)
+            mount.move_mount(tree, str(spot))
+        finally:
+            os.close(tree)
+    finally:
+        os.close(userns)
+    return msgspec.structs.replace(one, source=str(spot))
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder that a container wrote in: follows no link, needs no stack however deep it is.
+
+    A folder that is not empty is moved up beside the others first, so three descriptors are enough.
+    """
+    try:
+        top = _folder(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    moved, token = 0, os.urandom(8).hex()  # a name that nothing in the tree can have guessed
+    try:
+        pending = [""]
+        while pending:
+            name = pending.pop()
+            for child in _empty(top, name):
+                moved += 1
+                fresh = f".{token}-{moved}"
+                _rename(top, f"{name}/{child}" if name else child, fresh)
+                pending.append(fresh)
+            if name:
+                os.rmdir(name, dir_fd=top)
+    finally:
+        os.close(top)
+    path.rmdir()
+
+
+def _empty(top: int, name: str) -> list[str]:
+    """Remove from the folder `name` what is no folder, or an empty one; return the folders that are left."""
+    left = []
+    here = os.open(name or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
+    try:
+        with os.scandir(here) as entries:
+            found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        for child, is_folder in found:
+            if not is_folder:
+                os.unlink(child, dir_fd=here)
+            else:
+                try:
+                    os.rmdir(child, dir_fd=here)
+                except OSError:
+                    left.append(child)
+    finally:
+        os.close(here)
+    return left
+
+
+def _rename(top: int, source: str, target: str) -> None:
+    os.rename(source, target, src_dir_fd=top, dst_dir_fd=top)
+
+
+def _swap_or_same(inside: int, outside: int) -> IDMap:
+    return [(0, 0, _LAST_ID + 1)] if inside == outside else swap(inside, outside)
+
+
+def _placeholder(source: str, spot: Path) -> None:
+    spot.parent.mkdir(exist_ok=True)
+    if Path(source).is_dir():
+        spot.mkdir(exist_ok=True)
+    else:
+        spot.touch()
+
+
+def _folder(path: Path, flags: int = os.O_PATH) -> int:
+    return os.open(path, flags | os.O_DIRECTORY | os.O_CLOEXEC)
