@@ -16,9 +16,14 @@ _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 
 def parse_digest(text: str) -> Digest:
     """Return `text` as a digest; anything but 'sha256:' and 64 lower-case hex digits raises MlboxError."""
-    if not _SHA256.fullmatch(text):
+    if not is_digest(text):
         raise MlboxError(f"not a digest: {text[:100]!r}", hint="a digest is 'sha256:' and 64 hex digits")
     return Digest(text)
+
+
+def is_digest(text: str) -> bool:
+    """Whether `text` is 'sha256:' and 64 lower-case hex digits."""
+    return _SHA256.fullmatch(text) is not None
 
 
 def parse_diff_id(text: str) -> DiffID:

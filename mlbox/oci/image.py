@@ -6,7 +6,7 @@ import msgspec
 
 from mlbox.codec import canonical_json, decode_json
 from mlbox.errors import MlboxError
-from mlbox.oci.digest import DiffID, Digest, digest_of, parse_diff_id, parse_digest
+from mlbox.oci.digest import DiffID, Digest, digest_of, is_digest
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -38,7 +38,8 @@ class Descriptor(Document, frozen=True, kw_only=True):
     platform: Platform | None = None
 
     def __post_init__(self) -> None:
-        parse_digest(self.digest)
+        if not is_digest(self.digest):
+            raise ValueError(f"not a digest: {self.digest[:100]!r}")
         if self.size < 0:
             raise ValueError("a size below zero")
 
@@ -95,7 +96,8 @@ class RootFS(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for diff_id in self.diff_ids:
-            parse_diff_id(diff_id)
+            if not is_digest(diff_id):
+                raise ValueError(f"not a digest: {diff_id[:100]!r}")
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

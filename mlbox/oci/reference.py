@@ -5,7 +5,7 @@ import re
 import msgspec
 
 from mlbox.errors import UsageError
-from mlbox.oci.digest import Digest, parse_digest
+from mlbox.oci.digest import Digest, is_digest
 
 DEFAULT_REGISTRY = "docker.io"
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
@@ -29,13 +29,19 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def familiar(self) -> str:
-        """The short name people type: without docker.io/ and library/."""
-        return str(self).removeprefix(DEFAULT_REGISTRY + "/").removeprefix("library/")
+        """The shortest name that means the same: without docker.io/ and library/ where they go without saying."""
+        short = str(self).removeprefix(DEFAULT_REGISTRY + "/")
+        for name in (short.removeprefix("library/"), short):
+            if _means(name, self):
+                return name
+        return str(self)
 
 
 def parse_reference(text: str) -> Reference:
     """Return the image name `text` means; raises UsageError when it is none."""
-    rest, _, digest = text.partition("@")
+    rest, at, digest = text.partition("@")
+    if at and not is_digest(digest):
+        raise _invalid(text)
     head, slash, tail = rest.partition("/")
     if slash and (("." in head) or (":" in head) or head == "localhost"):
         registry, path = head, tail
@@ -51,9 +57,16 @@ def parse_reference(text: str) -> Reference:
     return Reference(
         registry=registry,
         repository=repository,
-        tag=tag or ("" if digest else "latest"),
-        digest=parse_digest(digest) if digest else None,
+        tag=tag or ("" if at else "latest"),
+        digest=Digest(digest) if at else None,
     )
+
+
+def _means(text: str, reference: Reference) -> bool:
+    try:
+        return parse_reference(text) == reference
+    except UsageError:
+        return False
 
 
 def _invalid(text: str) -> UsageError:

@@ -1,0 +1,87 @@
+import json
+
+import pytest
+
+from mlbox.errors import StoreError
+from mlbox.oci.digest import DiffID, Digest, digest_of
+from mlbox.oci.image import (
+    CONFIG,
+    LAYER_TAR,
+    MANIFEST,
+    ContainerConfig,
+    Descriptor,
+    Image,
+    ImageConfig,
+    RootFS,
+    image_of,
+    parse_image,
+)
+
+LAYER = "sha256:" + "1" * 64
+
+
+@pytest.fixture
+def image() -> Image:
+    config = ImageConfig(
+        architecture="amd64",
+        os="linux",
+        config=ContainerConfig(env=("A=1",), working_dir="/workspace"),
+        rootfs=RootFS(diff_ids=(DiffID(LAYER),)),
+    )
+    layer = Descriptor(media_type=LAYER_TAR, digest=Digest(LAYER), size=10)
+    return image_of(config, (layer,), {"note": "ä"})
+
+
+def test_the_documents_are_what_the_image_spec_says(image: Image) -> None:
+    config = {
+        "architecture": "amd64",
+        "config": {"Env": ["A=1"], "WorkingDir": "/workspace"},
+        "os": "linux",
+        "rootfs": {"diff_ids": [LAYER], "type": "layers"},
+    }
+    assert json.loads(image.config_bytes) == config | {"rootfs": {"diff_ids": [LAYER]} | config["rootfs"]}
+    assert json.loads(image.manifest_bytes) == {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": {"mediaType": CONFIG, "digest": digest_of(image.config_bytes), "size": len(image.config_bytes)},
+        "layers": [{"mediaType": LAYER_TAR, "digest": LAYER, "size": 10}],
+        "annotations": {"note": "ä"},
+    }
+    assert image.digest == digest_of(image.manifest_bytes)
+
+
+def test_an_image_parses_back(image: Image) -> None:
+    assert parse_image(image.manifest_bytes, image.config_bytes) == image
+
+
+def test_bytes_of_others_keep_their_digest(image: Image) -> None:
+    spaced = json.dumps(json.loads(image.manifest_bytes), indent=3).encode()
+    assert parse_image(spaced, image.config_bytes).digest == digest_of(spaced) != image.digest
+
+
+def test_a_manifest_with_another_config_is_refused(image: Image) -> None:
+    with pytest.raises(StoreError, match="another digest"):
+        parse_image(image.manifest_bytes, image.config_bytes + b" ", StoreError)
+
+
+def test_as_many_layers_as_diff_ids() -> None:
+    config = ImageConfig(architecture="amd64", os="linux", rootfs=RootFS(diff_ids=()))
+    layer = Descriptor(media_type=LAYER_TAR, digest=Digest(LAYER), size=10)
+    image = image_of(config, (layer,), {})
+    with pytest.raises(StoreError, match="1 layers, 0 diffIDs"):
+        parse_image(image.manifest_bytes, image.config_bytes, StoreError)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"size":10', b'"size":-1'),
+        (LAYER.encode(), b"sha256:../../../etc/passwd"),
+        (b'"layers"', b'"levels"'),
+        (b"+json", b"\xff"),
+        (b"{", b"[" * 100_000),
+    ],
+)
+def test_damaged_manifests_are_refused(image: Image, old: bytes, new: bytes) -> None:
+    with pytest.raises(StoreError, match="manifest sha256:"):
+        parse_image(image.manifest_bytes.replace(old, new), image.config_bytes, StoreError)
