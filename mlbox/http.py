@@ -579,14 +579,14 @@ def _make_pool(proxy: str) -> "PoolManager":
     else:
         context.load_default_certs()
     if not proxy:
-        return urllib3.PoolManager(maxsize=32, ssl_context=context)
+        return urllib3.PoolManager(maxsize=16, ssl_context=context)
     parts = urlsplit(proxy)
     if parts.scheme not in ("http", "https"):
         raise FetchError(f"{redact(proxy)}: not an http proxy", hint="SOCKS proxies are not supported")
     login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
     headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
     plain = without_credentials(proxy)
-    return urllib3.ProxyManager(plain, maxsize=32, proxy_headers=headers, ssl_context=context)
+    return urllib3.ProxyManager(plain, maxsize=16, proxy_headers=headers, ssl_context=context)
 
 
 def _pip_bundle() -> str:

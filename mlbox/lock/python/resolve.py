@@ -29,6 +29,7 @@ Resolver = Callable[[Question], tuple[Pinned, ...]]
 # 'default' takes whatever the default index has; the other names are those of `uv --torch-backend`.
 _NO_BACKEND = ("", "default")
 _SDIST_LIMIT = 1 << 31
+_ASKED_AT_ONCE = 16  # mirrors have been seen that let more connections wait for seconds
 
 
 class LockedPython(NamedTuple):
@@ -235,7 +236,7 @@ def _sizes(files: Sequence[File], previous: Lock | None, http: Http) -> dict[str
     known.update((file.sha256, file.size) for file in files if file.size)
     missing = [file for file in files if file.sha256 not in known]
     if missing:
-        with ThreadPoolExecutor(max_workers=min(32, len(missing))) as pool:
+        with ThreadPoolExecutor(max_workers=min(_ASKED_AT_ONCE, len(missing))) as pool:
             found = pool.map(lambda file: http.size_of(file.url), missing)
             known.update((file.sha256, size) for file, size in zip(missing, found, strict=True))
     return known

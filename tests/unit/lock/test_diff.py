@@ -1,0 +1,68 @@
+from typing import Any
+
+import msgspec
+import pytest
+
+from mlbox.lock.diff import diff_locks, render_diff
+from mlbox.lock.model import Base, Deb, LayerGroup, Lock, Package, Target
+
+TARGET = Target(arch="amd64", python="3.11", python_full="3.11.2", glibc="2.36")
+BASE = Base(suite="bookworm")
+SIX = Package(name="six", version="1.16.0", filename="six-1.16.0-py3-none-any.whl", sha256="a" * 64)
+DEB = Deb(name="git", version="1:2", arch="amd64", path="p", sha256="b" * 64, size=1, suite="bookworm", role="system")
+OLD = Lock(inputs="0" * 64, target=TARGET, base=BASE, packages=(SIX,), debs=(DEB,))
+
+
+def lines(**changes: Any) -> list[str]:
+    return render_diff(diff_locks(OLD, msgspec.structs.replace(OLD, **changes)))
+
+
+def changed(value: Any, **changes: Any) -> Any:
+    return msgspec.structs.replace(value, **changes)
+
+
+def test_equal_locks_do_not_differ() -> None:
+    diff = diff_locks(OLD, OLD)
+    assert not diff
+    assert render_diff(diff) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"packages": ()}, "- six 1.16.0"),
+        ({"packages": (SIX, changed(SIX, name="new", version="2"))}, "+ new 2"),
+        ({"packages": (changed(SIX, version="1.17.0"),)}, "~ six 1.16.0 -> 1.17.0"),
+        ({"packages": (changed(SIX, sha256="c" * 64),)}, "other content of six-1.16.0-py3-none-any.whl"),
+        ({"packages": (changed(SIX, filename="six-1.16.0.tar.gz"),)}, "-> six-1.16.0.tar.gz"),
+        ({"packages": (changed(SIX, index="find-links"),)}, "index default -> find-links"),
+        ({"packages": (changed(SIX, index="git", commit="d" * 40),)}, "1.16.0 -> 1.16.0 (dddddddddddd)"),
+        ({"build_packages": (SIX,)}, "+ build-package six 1.16.0"),
+        ({"debs": ()}, "- deb git 1:2"),
+        ({"debs": (changed(DEB, version="1:3"),)}, "~ deb git 1:2 -> 1:3"),
+        ({"debs": (changed(DEB, sha256="e" * 64),)}, "other content"),
+        ({"target": changed(TARGET, python_full="3.11.3")}, "~ target python-full 3.11.2 -> 3.11.3"),
+        ({"base": Base(suite="trixie")}, "~ base suite bookworm -> trixie"),
+        ({"resolver": "pip-tools"}, "~ setting resolver uv -> pip-tools"),
+        ({"epoch": 5}, "setting epoch"),
+        ({"system_packages": ("git",)}, "+ setting system package git"),
+    ],
+)
+def test_one_change_is_one_line(changes: dict[str, Any], expected: str) -> None:
+    found = lines(**changes)
+    assert len(found) == 1
+    assert expected in found[0]
+
+
+def test_a_package_that_changes_its_layer_is_told() -> None:
+    one = changed(OLD, layers=(LayerGroup(name="a", packages=("six",)),))
+    two = changed(OLD, layers=(LayerGroup(name="b", packages=("six",)),))
+    assert render_diff(diff_locks(one, two)) == ["~ layer of six a -> b"]
+    assert not diff_locks(one, OLD)
+
+
+def test_the_first_lock_adds_everything() -> None:
+    diff = diff_locks(None, OLD)
+    assert {change.name for change in diff.added} == {"six", "git"}
+    assert diff.removed == ()
+    assert diff.changed == ()
