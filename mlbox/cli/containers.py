@@ -1,6 +1,8 @@
 """Commands on containers: ps, logs, exec, start, stop, kill, wait, rm."""
 
 import sys
+import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +12,7 @@ from mlbox.cli.render import Format, ago, print_json, print_table
 
 if TYPE_CHECKING:
     from mlbox.runtime.containers import Containers
+    from mlbox.runtime.record import Container
 
 app = typer.Typer()
 
@@ -39,13 +42,13 @@ def ps(
     rows = _containers().list(all=everything)
     if quiet:
         for row in rows:
-            print(row.id[:12])
+            print(row.short_id)
     elif form is Format.JSON:
         print_json(rows)
     else:
         table = [
-            (row.id[:12], row.name, row.image_name, " ".join(row.argv)[:40], row.status, ago(row.created))
-            for row in rows
+            (one.short_id, one.name, _image(one), " ".join(one.record.options.command)[:40], _status(one), _age(one))
+            for one in rows
         ]
         print_table(("CONTAINER", "NAME", "IMAGE", "COMMAND", "STATUS", "CREATED"), table)
 
@@ -59,10 +62,10 @@ def logs(
     timestamps: Annotated[bool, typer.Option("--timestamps", help="Say when each line was written.")] = False,
 ) -> None:
     """Print what a container wrote, each stream to its own."""
-    for line in _containers().logs(name, follow=follow, tail=tail, since=since, timestamps=timestamps):
+    for line in _containers().logs(name, follow=follow, tail=tail, since=_moment(since)):
         stream = sys.stderr if line.stream == "stderr" else sys.stdout
-        stream.buffer.write(line.data)
-        stream.buffer.flush()
+        stream.write(f"{line.time} {line.log}" if timestamps else line.log)
+        stream.flush()
 
 
 @app.command(name="exec", context_settings={"allow_interspersed_args": False})
@@ -83,7 +86,7 @@ def exec_(
         name,
         tuple(argv),
         tty=tty,
-        interactive=interactive,
+        stdin=interactive,
         env=environment(env or []),
         user=user,
         workdir=workdir,
@@ -96,7 +99,7 @@ def start(names: Names) -> None:
     """Start containers that have ended."""
     containers = _containers()
     for name in names:
-        containers.start(name)
+        containers.start(name).close()
         print(name)
 
 
@@ -142,3 +145,34 @@ def rm(
     for name in names:
         containers.remove(name, force=force)
         print(name)
+
+
+def _image(one: "Container") -> str:
+    return one.record.image.removeprefix("sha256:")[: 40 if ":" in one.record.image[7:] else 12]
+
+
+def _status(one: "Container") -> str:
+    state = one.state
+    if state.exit_code is None:
+        return state.status
+    return f"{state.status} ({'out of memory, ' if state.oom_killed else ''}{state.exit_code})"
+
+
+def _age(one: "Container") -> str:
+    return ago(datetime.fromisoformat(one.record.created).timestamp())
+
+
+def _moment(since: str) -> str:
+    """Return the time that '10m', '2h' or an ISO time means, as the log writes times."""
+    from mlbox.errors import UsageError
+    from mlbox.runtime.record import timestamp
+
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    if not since:
+        return ""
+    if since[-1] in units and since[:-1].isdigit():
+        return timestamp(time.time_ns() - int(since[:-1]) * units[since[-1]] * 10**9)
+    try:
+        return timestamp(int(datetime.fromisoformat(since).timestamp() * 10**9))
+    except ValueError as problem:
+        raise UsageError(f"not a time: {since!r}", hint="10m, 2h, or 2026-01-31T12:00:00") from problem

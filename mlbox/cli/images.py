@@ -65,10 +65,11 @@ def rmi(
     force: Annotated[bool, typer.Option("--force", "-f", help="Also when stopped containers use it.")] = False,
 ) -> None:
     """Remove names, and images that have none left. Their layers go with 'mlbox prune'."""
+    from mlbox.engine.running import used_images
     from mlbox.runtime.containers import Containers
 
     store = _store()
-    used = Containers(store.home).used_images()
+    used = used_images(Containers(store.home))
     for name in names:
         removed = store.images.untag(name, used_by=used, force=force)
         for untagged in removed.names:
@@ -114,7 +115,7 @@ def inspect(
     found: list[object] = []
     for name in names:
         try:
-            found.append(containers.inspect(name))
+            found.append(containers.get(name))
         except NotFoundError:
             image = store.images.load(store.images.resolve(name))
             found.append(

@@ -19,6 +19,7 @@ Extras = Annotated[list[str] | None, typer.Option("--extra", help="Optional depe
 Groups = Annotated[list[str] | None, typer.Option("--group", help="Dependency groups to include.")]
 FindLinks = Annotated[list[str] | None, typer.Option(help="Folder or page with wheels that may be used.")]
 Tags = Annotated[list[str] | None, typer.Option("-t", "--tag", help="Name of the image: team/name:tag.")]
+Env = Annotated[list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE, or NAME to pass ours.")]
 Relock = Annotated[bool, typer.Option("--relock", help="Bring mlbox.lock up to date first.")]
 
 
@@ -158,3 +159,62 @@ def build(
             names = [parse_reference(name) for name in tag or []] or [workshop.default_name]
             export_layout(workshop.store, image, output.absolute(), names)
     print(image.digest)
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def train(
+    args: Annotated[list[str] | None, typer.Argument(metavar="[ARGUMENT]...", help="Added to the command.")] = None,
+    folder: Folder = Path(),
+    tag: Tags = None,
+    extra: Extras = None,
+    group: Groups = None,
+    find_links: FindLinks = None,
+    relock: Relock = False,
+    env: Env = None,
+    name: Annotated[str, typer.Option(help="Name of the container.")] = "",
+    task: Annotated[str, typer.Option(help="Another task: [tool.mlbox.tasks.NAME].")] = "train",
+) -> int:
+    """Build, then run the project's training; its outputs land in your folder."""
+    from mlbox.cli.run import environment
+    from mlbox.engine.running import run_image, task_options
+    from mlbox.runtime.options import RunOptions
+
+    with listener() as talk:
+        workshop = _workshop(folder, talk, extra, group, find_links)
+        declared = workshop.task(task)
+        image = workshop.build(workshop.ready_lock(relock=relock), tag or [])
+    base = RunOptions(name=name, remove=True, env=environment(env or []))
+    options = task_options(workshop.project, declared, tuple(args or ()), base)
+    return run_image(workshop.home, image.digest, options, detach=False, cidfile=None, say=print)
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def serve(
+    args: Annotated[list[str] | None, typer.Argument(metavar="[ARGUMENT]...", help="Added to the command.")] = None,
+    folder: Folder = Path(),
+    tag: Tags = None,
+    extra: Extras = None,
+    group: Groups = None,
+    find_links: FindLinks = None,
+    relock: Relock = False,
+    env: Env = None,
+    name: Annotated[str, typer.Option(help="Name of the container.")] = "",
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is ready.")] = False,
+) -> int:
+    """Build, then run the project's service on 127.0.0.1 and say when it is ready."""
+    from mlbox.cli.run import environment
+    from mlbox.engine.running import serve as run_service
+    from mlbox.engine.running import task_options
+    from mlbox.runtime.options import RunOptions
+
+    with listener() as talk:
+        workshop = _workshop(folder, talk, extra, group, find_links)
+        declared = workshop.task("serve")
+        image = workshop.build(workshop.ready_lock(relock=relock), tag or [])
+    base = RunOptions(name=name, remove=True, env=environment(env or []))
+    options = task_options(workshop.project, declared, tuple(args or ()), base)
+    return run_service(workshop.store, image.digest, options, declared, detach=detach, say=_say)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -69,7 +69,7 @@ def run(
         name=name,
         command=tuple(argv or ()),
         entrypoint=None if entrypoint is None else tuple(filter(None, (entrypoint,))),
-        env=variables | environment(env or ()),
+        env=variables | environment(env or []),
         workdir=workdir,
         user=user,
         hostname=hostname,

@@ -44,6 +44,7 @@ def prune(
     yes: Annotated[bool, typer.Option("--force", "-f", help="Do not ask.")] = False,
 ) -> None:
     """Remove what no image or container uses."""
+    from mlbox.engine.running import used_images, used_layers
     from mlbox.errors import UsageError
     from mlbox.runtime.containers import Containers
     from mlbox.store import gc
@@ -60,7 +61,7 @@ def prune(
         typer.confirm(f"Remove {going}?", abort=True, err=True)
     store = _store()
     containers = Containers(store.home)
-    gone = gc.prune(store, what, used_digests=set(containers.used_images()), used_layers=containers.used_layers())
+    gone = gc.prune(store, what, used_digests=set(used_images(containers)), used_layers=used_layers(store, containers))
     print(
         f"removed {gone.images} images, {gone.layers} layers, {gone.pieces} pieces, {gone.artifacts} downloads: "
         f"{mega(gone.size)}"
@@ -73,11 +74,15 @@ def fsck(
     repair: Annotated[bool, typer.Option("--repair", help="Remove what is damaged.")] = False,
 ) -> int:
     """Check the store; exit code 1 when something is wrong and was not repaired."""
+    from mlbox.engine.running import used_layers
     from mlbox.runtime.containers import Containers
     from mlbox.store.fsck import fsck as check
 
     store = _store()
-    report = check(store, deep=deep, repair=repair, used_layers=Containers(store.home).used_layers())
+    containers = Containers(store.home)
+    for dead in containers.reconcile():
+        print(f"cleaned up after container {dead.name}, whose monitor was killed")
+    report = check(store, deep=deep, repair=repair, used_layers=used_layers(store, containers))
     for leftover in report.leftovers:
         print(f"removed unfinished {leftover}")
     for finding in report.findings:

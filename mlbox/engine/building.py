@@ -20,7 +20,7 @@ from mlbox.plan.model import AnyPiece, BuildPlan, BuiltWheelPiece, DebPiece, Lay
 from mlbox.plan.planner import make_plan
 from mlbox.plan.render import LayerState
 from mlbox.project.discover import load_project
-from mlbox.project.model import Project
+from mlbox.project.model import Project, Task
 from mlbox.store.store import Store
 
 
@@ -120,6 +120,19 @@ class Workshop:
     def default_name(self) -> Reference:
         """The image's name when none is given: the project's own."""
         return parse_reference(self.project.name)
+
+    def task(self, name: str) -> Task:
+        """Return the declared task `name`; raises UsageError naming those there are."""
+        settings = self.project.settings
+        tasks = {**settings.tasks, "train": settings.train, "serve": settings.serve}
+        found = tasks.get(name)
+        if found is None:
+            known = ", ".join(sorted(known for known, task in tasks.items() if task)) or "none"
+            raise UsageError(
+                f"the project declares no task {name!r} (declared: {known})",
+                hint=f"add [tool.mlbox.{name}] with a command to pyproject.toml, or 'mlbox init' to have one proposed",
+            )
+        return found
 
     def _build(self, plan: BuildPlan, lock: Lock) -> Image:
         # Imported only when there is something to build.

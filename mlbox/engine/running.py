@@ -1,0 +1,216 @@
+"""Containers of images of the store: any command, and a project's declared tasks."""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mlbox.errors import ContainerError, MlboxError, UsageError
+from mlbox.oci.digest import DiffID, Digest
+from mlbox.paths import Home
+from mlbox.runtime.containers import Containers
+from mlbox.runtime.options import BindMount, RunOptions
+from mlbox.runtime.record import Container
+from mlbox.store.store import Store
+
+if TYPE_CHECKING:
+    from mlbox.build.step import StepRunner
+    from mlbox.project.model import Health, Project, Task
+
+Say = Callable[[str], None]
+_LOOPBACK = "127.0.0.1"
+
+
+def create_container(store: Store, image: str, options: RunOptions) -> Container:
+    """Make a container of `image` (a name, a digest, or the beginning of one); it does not run yet."""
+    with store.using():
+        digest = store.images.resolve(image)
+        config = store.images.load(digest).config
+        missing = [diff_id for diff_id in config.rootfs.diff_ids if not store.layers.has(diff_id)]
+        if missing:
+            raise ContainerError(
+                f"image {image} lacks layer {missing[0]}", hint="build the image again; 'mlbox fsck' says what else"
+            )
+        lower = [store.layers.root(diff_id) for diff_id in config.rootfs.diff_ids]
+        return Containers(store.home).create(digest, image, config, lower, options)
+
+
+def run_image(home: Home, image: str, options: RunOptions, *, detach: bool, cidfile: Path | None, say: Say) -> int:
+    """Run a new container and return its exit code; with `detach` say its id and return 0 at once.
+
+    What keeps it from starting has Docker's exit codes: 125, 126 not executable, 127 not found.
+    """
+    containers = Containers(home)
+    try:
+        container = _create(home, image, options, cidfile)
+        return _run(containers, container, detach=detach, say=say)
+    except UsageError:
+        raise
+    except MlboxError as problem:
+        if problem.exit_code == MlboxError.exit_code:
+            problem.exit_code = ContainerError.exit_code
+        raise
+
+
+def _create(home: Home, image: str, options: RunOptions, cidfile: Path | None) -> Container:
+    if cidfile is None:
+        return create_container(Store(home), image, options)
+    try:
+        with cidfile.open("x") as file:
+            container = create_container(Store(home), image, options)
+            file.write(container.id)
+    except FileExistsError as problem:
+        raise ContainerError(f"--cidfile {cidfile} exists already", hint="remove it, or name another file") from problem
+    except MlboxError:
+        cidfile.unlink()
+        raise
+    return container
+
+
+def _run(containers: Containers, container: Container, *, detach: bool, say: Say) -> int:
+    options = container.record.options
+    try:
+        session = containers.start(container.id, attach=not detach, stdin=options.interactive, size=_terminal(options))
+    except ContainerError:
+        if options.remove:
+            _forget(containers, container)
+        raise
+    try:
+        if detach:
+            say(container.id)
+            return 0
+        code = session.stream(stdin=0 if options.interactive else None, tty=options.tty)
+        return 0 if code is None else code
+    finally:
+        session.close()
+
+
+def _forget(containers: Containers, container: Container) -> None:
+    # A monitor that lives removes a --rm container itself; before it lived, nobody else does.
+    try:
+        containers.remove(container.id, force=True)
+    except MlboxError:
+        return
+
+
+def _terminal(options: RunOptions) -> tuple[int, int] | None:
+    if not options.tty or not os.isatty(0):
+        return None
+    size = os.get_terminal_size(0)
+    return size.lines, size.columns
+
+
+def task_options(project: "Project", task: "Task", extra: tuple[str, ...], options: RunOptions) -> RunOptions:
+    """Return `options` with the task's command, environment and folders: outputs to write, inputs to read."""
+    root, workdir = project.root, project.settings.workdir
+    mounts = []
+    if task.outputs:
+        mounts.append(BindMount(source=str(_outputs(root, task.outputs)), target=f"{workdir}/{task.outputs}"))
+    for folder in task.inputs:
+        source = root / folder
+        if not source.exists():
+            raise UsageError(f"the task's input {folder} does not exist", hint=f"put it at {source}")
+        mounts.append(BindMount(source=str(source), target=f"{workdir}/{folder}", readonly=True))
+    address = {"HOST": _LOOPBACK, "PORT": str(task.port)} if task.port else {}
+    return msgspec.structs.replace(
+        options,
+        command=(*task.command, *extra),
+        env={**address, **task.env, **options.env},
+        mounts=(*options.mounts, *mounts),
+    )
+
+
+def serve(store: Store, image: str, options: RunOptions, task: "Task", *, detach: bool, say: Say) -> int:
+    """Run a service, say when and where it answers, and go on until it ends (or, with `detach`, until it answers)."""
+    containers = Containers(store.home)
+    container = create_container(store, image, options)
+    session = containers.start(container.id, attach=True)
+    ended = threading.Event()
+    ready = threading.Thread(target=_announce, args=(task, ended.wait, say), daemon=True)
+    try:
+        if detach:
+            _wait_ready(task, lambda seconds: session.wait(seconds) is not None)
+            say(f"ready: {url_of(task)} (container {container.name})")
+            return 0
+        ready.start()
+        code = session.stream()
+        return 0 if code is None else code
+    finally:
+        ended.set()
+        session.close()
+
+
+def url_of(task: "Task") -> str:
+    """Return the address a served task answers at."""
+    return f"http://{_LOOPBACK}:{task.port}/"
+
+
+def _announce(task: "Task", ended: Callable[[float], bool], say: Say) -> None:
+    try:
+        _wait_ready(task, ended)
+    except ContainerError as problem:
+        say(f"not ready: {problem.message}")
+    else:
+        say(f"ready: {url_of(task)}")
+
+
+def _wait_ready(task: "Task", ended: Callable[[float], bool]) -> None:
+    from mlbox.runtime.health import wait_healthy
+
+    health: Health | None = task.health
+    if health is not None:
+        wait_healthy(task.port, health.path, ended=ended, timeout=health.timeout)
+
+
+def _outputs(root: Path, folder: str) -> Path:
+    """Make the outputs' folder where it is missing; it belongs to whom the project belongs."""
+    path = root / folder
+    if not path.is_dir():
+        path.mkdir(parents=True)
+        owner = root.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+    return path
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """Return the variables of a file of NAME=VALUE lines; a bare NAME passes our own value, '#' begins a comment."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UsageError(f"--env-file {path}: {problem}") from problem
+    variables = {}
+    for number, line in enumerate(lines, 1):
+        name, equals, value = line.lstrip().partition("=")
+        if not name or name.startswith("#"):
+            continue
+        if not name.isidentifier() and any(character.isspace() for character in name):
+            raise UsageError(f"--env-file {path}:{number}: not a variable: {line[:80]!r}", hint="NAME=VALUE")
+        if equals:
+            variables[name] = value
+        elif name in os.environ:
+            variables[name] = os.environ[name]
+    return variables
+
+
+def used_images(containers: Containers) -> dict[Digest, list[str]]:
+    """Return the containers of each image, by name."""
+    used: dict[Digest, list[str]] = {}
+    for container in containers.list():
+        used.setdefault(Digest(container.record.image_digest), []).append(container.name)
+    return used
+
+
+def used_layers(store: Store, containers: Containers) -> set[DiffID]:
+    """Return the layers that containers stand on."""
+    folders = {path.parent.name for path in containers.used_layers()}
+    return {diff_id for diff_id in store.layers.diff_ids() if diff_id.removeprefix("sha256:") in folders}
+
+
+def step_runner(home: Home) -> "StepRunner":
+    """Return what runs build steps."""
+    from mlbox.runtime.step import ContainerSteps
+
+    return ContainerSteps(home)
