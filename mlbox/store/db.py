@@ -59,7 +59,8 @@ class Database:
             try:
                 yield connection.execute
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # a full disk has already rolled back
+                    connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
 

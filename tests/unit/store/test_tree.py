@@ -45,7 +45,7 @@ def test_the_tar_is_the_tree(tmp_path: Path, umask: None) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 513, CHUNK - 512, CHUNK - 511, CHUNK, CHUNK + 1, 3 * CHUNK])
 def test_sizes_around_the_buffer(tmp_path: Path, size: int) -> None:
-    files = {f"{i:04}": bytes([i % 251]) * (size if i % 100 == 7 else 300) for i in range(1500)}
+    files = {f"{i:04}": bytes([i % 251]) * (size if i % 10 == 7 else 30_000) for i in range(40)}
     tree = write(tmp_path, files)
     data = tar_of(tmp_path, tree.entries)
     assert len(data) == tar_size(tree.entries)

@@ -1,0 +1,90 @@
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from mlbox.store.publish import (
+    discard_leftovers,
+    publish_folder,
+    remove_tree,
+    temporary_file,
+    temporary_folder,
+    withdraw,
+    working_on,
+)
+
+
+def test_what_a_living_process_holds_is_no_leftover(tmp_path: Path) -> None:
+    (tmp_path / "dead-folder" / "x").mkdir(parents=True)
+    (tmp_path / "dead-file").write_text("")
+    (tmp_path / "dead-link").symlink_to("/nowhere")
+    os.mkfifo(tmp_path / "dead-fifo")
+    with temporary_folder(tmp_path, "alive") as folder, working_on(tmp_path, "key"):
+        removed = discard_leftovers(tmp_path)
+        assert [path.name for path in removed] == ["dead-fifo", "dead-file", "dead-folder", "dead-link"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([folder.name, "lock-key"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_leftover_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/file").write_text("")
+    (tmp_path / "tmp/old").mkdir(parents=True)
+    (tmp_path / "tmp/link").symlink_to(tmp_path / "precious")
+    (tmp_path / "tmp/old/link").symlink_to(tmp_path / "precious")
+    discard_leftovers(tmp_path / "tmp")
+    assert (tmp_path / "precious/file").exists()
+
+
+def test_the_first_to_publish_wins(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        with temporary_folder(tmp_path / "tmp", "x") as folder:
+            (folder / name).write_text("")
+            publish_folder(folder, tmp_path / "published/x")
+    assert [path.name for path in (tmp_path / "published/x").iterdir()] == ["first"]
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), temporary_folder(tmp_path, "x") as folder:
+        (folder / "a").mkdir()
+        raise RuntimeError
+    with pytest.raises(RuntimeError), temporary_file(tmp_path, "x") as (_, file):
+        file.write(b"x")
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_without_any_mode_can_be_removed(tmp_path: Path) -> None:
+    (tmp_path / "a/b/c").mkdir(parents=True)
+    (tmp_path / "a/b/c/file").write_text("")
+    for path in ("a/b/c", "a/b", "a"):
+        (tmp_path / path).chmod(0)
+    remove_tree(tmp_path / "a")
+    remove_tree(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_withdrawing_what_is_not_there(tmp_path: Path) -> None:
+    withdraw(tmp_path / "tmp", tmp_path / "nothing")
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    done: list[str] = []
+    inside = threading.Event()
+
+    def second() -> None:
+        inside.wait()
+        with working_on(tmp_path, "key"):
+            done.append("second")
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with working_on(tmp_path, "key"):
+        inside.set()
+        thread.join(0.05)
+        done.append("first")
+    thread.join()
+    assert done == ["first", "second"]
