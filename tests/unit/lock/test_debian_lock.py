@@ -171,11 +171,7 @@ def test_only_the_signed_part_counts(archive: DebianArchive) -> None:
     signed = path.read_bytes()
     head = b"Origin: Debian\nCodename: bookworm\nSHA256:\n " + b"0" * 64 + b" 1 main/binary-amd64/Packages\n\n"
     path.write_bytes(head + signed)
-    try:
-        found = lock(archive)
-    except MlboxError:
-        return
-    assert found.python_full == "3.11.2"
+    assert lock(archive).python_full == "3.11.2"
 
 
 def test_a_stranger_who_says_he_is_debian_stops_everything(archive: DebianArchive) -> None:
