@@ -103,7 +103,7 @@ def _check_versions(table: dict[str, Any], what: str) -> None:
 
 def problems_of(lock: Lock) -> Iterator[str]:
     """Yield everything that is wrong with the values of `lock`, naming package and file."""
-    if not _HEX.fullmatch(lock.inputs):
+    if not _HEX.fullmatch(lock.inputs.removeprefix("sha256:")):
         yield "inputs is not a sha256"
     if lock.epoch < 0:
         yield "epoch is negative"
