@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 from typer._click import Command, Context
@@ -93,6 +94,19 @@ def run(argv: Sequence[str]) -> int:
         # The reader of our output went away, as `head` does; nothing is left to say, and nothing must fail at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception as problem:
+        if os.environ.get("MLBOX_DEBUG"):
+            raise
+        place = problem.__traceback__
+        while place and place.tb_next:
+            place = place.tb_next
+        where = f" ({Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno})" if place else ""
+        bug = MlboxError(
+            f"a bug in mlbox: {type(problem).__name__}: {problem}{where}",
+            hint="MLBOX_DEBUG=1 shows where; please report it with that output",
+        )
+        _report(bug)
+        return bug.exit_code
 
 
 def _report(problem: MlboxError) -> None:

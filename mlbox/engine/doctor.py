@@ -60,7 +60,7 @@ def _runtime(home: Home) -> Iterator[Finding]:
     except MlboxError as problem:
         yield Finding(subject="OCI runtime", verdict="bad", text=problem.message, hint=problem.hint or "")
     else:
-        yield Finding(subject="OCI runtime", verdict="ok", text=f"{runtime.path} {runtime.version}")
+        yield Finding(subject="OCI runtime", verdict="ok", text=f"{runtime.path}")
 
 
 def _kernel(home: Home) -> Iterator[Finding]:

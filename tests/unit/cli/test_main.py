@@ -1,0 +1,79 @@
+"""Errors, exit codes and refusals of the command line."""
+
+from pathlib import Path
+
+import pytest
+
+from mlbox.cli import main
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLBOX_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        (["nonsense"], 2, "nonsense"),
+        (["run"], 2, "IMAGE"),
+        (["run", "--no-such", "x"], 2, "--no-such"),
+        (["run", "-p", "80:80", "x"], 2, "bridge"),
+        (["run", "--gpus", "all", "x"], 2, "GPU"),
+        (["run", "--network", "bridge", "x"], 2, "bridge"),
+        (["run", "--rm", "x"], 125, "no image x"),
+        (["run", "UPPER"], 2, "UPPER"),
+        (["rmi", "x"], 1, "no image x"),
+        (["logs", "x"], 1, "no such container"),
+        (["kill", "-s", "NOPE", "x"], 2, "NOPE"),
+        (["build"], 1, "hint:"),
+        (["build", "-t", "a@sha256:" + "0" * 64], 1, "hint:"),
+        (["prune", "--built", "--artifacts"], 2, "two different"),
+        (["lock", "numpy"], 2, "--upgrade"),
+    ],
+)
+def test_mistakes_are_said_clearly(argv: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2 for a wrong command line, 125 for a container that cannot be, 1 for the rest; never a traceback."""
+    assert main.run(argv) == code
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+
+
+def test_a_bug_is_reported_as_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """An unexpected exception names its place and asks for a report."""
+
+    def broken() -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(main.typer.main, "get_command", lambda app: broken())
+
+    assert main.run(["images"]) == 1
+    assert "a bug in mlbox: ZeroDivisionError: by zero (test_main.py:" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a shell counts it."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main.typer.main, "get_command", lambda app: interrupted())
+
+    assert main.run(["images"]) == 130
+
+
+@pytest.mark.parametrize("name", list(main.COMMANDS))
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command of the table exists and explains itself."""
+    assert main.run([name, "--help"]) == 0
+    assert "Usage: mlbox " + name in capsys.readouterr().out
+
+
+def test_empty_store(capsys: pytest.CaptureFixture[str]) -> None:
+    """Listing commands work where nothing is, and make nothing."""
+    for argv in (["images"], ["ps", "-a"], ["df"]):
+        assert main.run(argv) == 0
+    assert capsys.readouterr().out.startswith("IMAGE")

@@ -1,0 +1,49 @@
+"""What a project's task means for its container."""
+
+from pathlib import Path
+
+import pytest
+
+from mlbox.engine.running import read_env_file, task_options
+from mlbox.errors import UsageError
+from mlbox.project.model import Project, Settings, Task
+from mlbox.runtime.options import BindMount, RunOptions
+
+
+def project(root: Path) -> Project:
+    """A project at `root`."""
+    return Project(root=root, name="p", settings=Settings(), sources=())
+
+
+def test_a_task_gets_its_folders_command_and_address(tmp_path: Path) -> None:
+    """Outputs are made and writable, inputs are read-only, HOST and PORT say where to listen, -e wins."""
+    (tmp_path / "models").mkdir()
+    task = Task(command=("python", "x.py"), outputs="out", inputs=("models",), port=8000, env={"A": "1", "B": "1"})
+    options = task_options(project(tmp_path), task, ("--fast",), RunOptions(env={"B": "2"}))
+
+    assert options.command == ("python", "x.py", "--fast")
+    assert options.env == {"HOST": "127.0.0.1", "PORT": "8000", "A": "1", "B": "2"}
+    assert options.mounts == (
+        BindMount(source=str(tmp_path / "out"), target="/workspace/out"),
+        BindMount(source=str(tmp_path / "models"), target="/workspace/models", readonly=True),
+    )
+    assert (tmp_path / "out").is_dir()
+
+
+def test_a_missing_input_is_an_error(tmp_path: Path) -> None:
+    """A container must not start with an empty folder in place of its inputs."""
+    with pytest.raises(UsageError, match="models"):
+        task_options(project(tmp_path), Task(command=("x",), inputs=("models",)), (), RunOptions())
+
+
+def test_env_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NAME=VALUE as it stands, comments skipped, a bare NAME passes ours; spaces in a name are refused."""
+    monkeypatch.setenv("OURS", "o")
+    monkeypatch.delenv("UNSET", raising=False)
+    file = tmp_path / "env"
+    file.write_text("# c\n\nA=1 # not a comment\nB='q'\nOURS\nUNSET\n")
+
+    assert read_env_file(file) == {"A": "1 # not a comment", "B": "'q'", "OURS": "o"}
+    file.write_text("not a name=1\n")
+    with pytest.raises(UsageError, match=":1"):
+        read_env_file(file)
