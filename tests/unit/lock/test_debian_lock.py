@@ -9,7 +9,7 @@ import pysequoia
 import pytest
 from fakes.debian import BASE, DebianArchive, FileHttp, stanza
 
-from mlbox.errors import FetchError, LockError, MlboxError, ResolveError, SignatureError
+from mlbox.errors import FetchError, LockError, ResolveError, SignatureError
 from mlbox.lock.debian import DebianLock, lock_debian
 from mlbox.lock.debian.packages import Relation, flat, groups, parse_candidate
 from mlbox.lock.debian.release import parse_date
