@@ -150,7 +150,7 @@ def _explain(answer: _Answer, question: Question) -> ResolveError | FetchError:
         where = redact(question.indexes.default.url) if question.indexes.default else "find-links"
         hint = f"is this machine online, and is the index right? it is {where} (from {question.indexes.origin})"
         return FetchError(f"the index cannot be read\n{text}", hint=hint)
-    if "No matching distribution" in text:
+    if "No matching distribution" in text or "(from versions: none)" in text:
         hint = "check name and version; a package of another index needs [tool.mlbox] extra-index-urls or --find-links"
         return ResolveError(f"no set of versions fits\n{text}", hint=hint)
     return ResolveError(f"no set of versions fits\n{text}", hint="loosen one of the requirements named above")

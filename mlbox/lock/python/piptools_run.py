@@ -92,7 +92,8 @@ def _answer(asked: dict[str, Any], folder: Path, words: _Words) -> dict[str, Any
         found = _resolve(asked, folder, repository)
         return {"packages": [_package(ireq, repository) for ireq in found]}
     except (PipError, PipToolsError, RuntimeError) as problem:
-        lines = words.conflict or [str(problem)]
+        # What pip calls a diagnostic error keeps the package apart from the message.
+        lines = words.conflict or [" ".join(str(part) for part in (problem, getattr(problem, "context", "")) if part)]
         if words.network and "No matching distribution" in str(problem):
             return {"error": words.network[-1], "network": True}
         return {"error": "\n".join(dict.fromkeys(lines)), "network": _is_network(problem)}

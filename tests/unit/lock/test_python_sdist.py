@@ -1,0 +1,68 @@
+import gzip
+from pathlib import Path
+
+import pytest
+from fakes.index import make_sdist
+
+from mlbox.errors import ArchiveError
+from mlbox.lock.python.sdist import build_requires, build_requires_of_tree, requires_of
+
+
+def sdist(tmp_path: Path, pyproject: str | None, files: dict[str, bytes] | None = None) -> Path:
+    name, data = make_sdist("thing", "1.0", pyproject=pyproject, files=files)
+    (tmp_path / name).write_bytes(data)
+    return tmp_path / name
+
+
+@pytest.mark.parametrize(
+    ("pyproject", "expected"),
+    [
+        (None, ("setuptools>=40.8.0",)),
+        ("", ("setuptools>=40.8.0",)),
+        ("[project]\nname='x'", ("setuptools>=40.8.0",)),
+        ("[build-system]\nrequires=['flit_core >=3']\nbuild-backend='flit_core.buildapi'", ("flit_core >=3",)),
+        ("[build-system]\nrequires=['wheel']", ("wheel", "setuptools>=40.8.0")),
+        (
+            "[build-system]\nrequires=['meson-python']\nbuild-backend='mesonpy'",
+            ("meson-python", "ninja>=1.8.2"),
+        ),
+    ],
+)
+def test_build_requires(tmp_path: Path, pyproject: str | None, expected: tuple[str, ...]) -> None:
+    assert build_requires(sdist(tmp_path, pyproject)) == expected
+
+
+def test_only_the_top_folder_counts(tmp_path: Path) -> None:
+    nested = {"tests/pyproject.toml": b"[build-system]\nrequires=['wrong']\nbuild-backend='x'"}
+    assert build_requires(sdist(tmp_path, None, nested)) == ("setuptools>=40.8.0",)
+    assert build_requires(sdist(tmp_path, None, nested), subdirectory="tests") == ("wrong",)
+
+
+@pytest.mark.parametrize("text", ["[build-system]", "[build-system]\nrequires=1", "build-system=3", "[", "\x00"])
+def test_broken_pyproject_names_the_archive(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ArchiveError, match=r"thing-1\.0\.tar\.gz"):
+        build_requires(sdist(tmp_path, text))
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense", gzip.compress(b"nonsense" * 100), gzip.compress(b"x" * 9999)[:50]])
+def test_what_is_no_archive_is_said(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "thing-1.0.tar.gz"
+    path.write_bytes(data)
+    with pytest.raises(ArchiveError, match="not a readable source archive"):
+        build_requires(path)
+
+
+def test_huge_pyproject_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match="larger than"):
+        build_requires(sdist(tmp_path, "#" * (2 << 20)))
+
+
+def test_tree(tmp_path: Path) -> None:
+    assert build_requires_of_tree(tmp_path, what="x") == requires_of(None, what="x")
+    (tmp_path / "pyproject.toml").write_text("[build-system]\nrequires=['a']\nbuild-backend='a'")
+    assert build_requires_of_tree(tmp_path, what="x") == ("a",)
+
+
+def test_tree_does_not_follow_links(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").symlink_to("/dev/zero")
+    assert build_requires_of_tree(tmp_path, what="x") == requires_of(None, what="x")
