@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from mlbox.build.configure import configure
 from mlbox.build.deb import unpack_deb
 from mlbox.build.env import fill_env
 from mlbox.build.project import fill_project
-from mlbox.build.rootfs import fill_rootfs
+from mlbox.build.rootfs import fill_rootfs, needs_configure
 from mlbox.build.sdist import build_wheel
 from mlbox.build.sources import Sources
 from mlbox.build.step import StepRunner
@@ -27,6 +28,7 @@ from mlbox.plan.model import (
     AnyPiece,
     BuildPlan,
     BuiltWheelPiece,
+    ConfiguredPiece,
     DebPiece,
     EnvPiece,
     LayerPlan,
@@ -41,6 +43,7 @@ from mlbox.store.store import Store
 from mlbox.store.tree import Tree
 
 _DOWNLOADS = 8
+_MADE_FROM_OTHERS = RootfsPiece | ConfiguredPiece | BuiltWheelPiece
 
 
 class Builder:
@@ -55,6 +58,7 @@ class Builder:
         self._listener = listener
         self._project_root = project_root
         self._lower: tuple[Path, ...] = ()
+        self._configured_names: set[str] = set()
 
     def build(self, plan: BuildPlan) -> Image:
         """Return the image of `plan`; equal plans give equal digests, whatever was in the store before."""
@@ -62,10 +66,17 @@ class Builder:
             known = self._store.images.built(plan.key)
             if known is not None:
                 return self._store.images.load(known)
+            self._configured_names = {
+                name
+                for layer in plan.layers
+                for piece in layer.pieces
+                if isinstance(piece, ConfiguredPiece)
+                for name in piece.packages
+            }
             ground = [layer for layer in plan.layers if layer.kind in ("base", "system")]
             self._make_pieces(plan.layers)
             self._lower = tuple(self._store.layers.root(self._layer(layer).diff_id) for layer in ground)
-            self._make_built_wheels(plan.layers)
+            self._make_in_containers(plan.layers)
             with ThreadPoolExecutor(_workers()) as pool:
                 layers = list(pool.map(self._layer, plan.layers))
             image = assemble_image(plan, layers)
@@ -90,14 +101,18 @@ class Builder:
         missing = self._missing(layers)
         rootfs = [piece for piece in missing if isinstance(piece, RootfsPiece)]
         below = {deb.key: deb for piece in rootfs for deb in piece.debs}
-        leaves = {piece.key: piece for piece in missing if not isinstance(piece, RootfsPiece | BuiltWheelPiece)}
+        leaves = {piece.key: piece for piece in missing if not isinstance(piece, _MADE_FROM_OTHERS)}
         self._in_parallel([piece for key, piece in (leaves | below).items() if not self._store.pieces.has(key)])
         for piece in rootfs:
             self._piece(piece)
 
-    def _make_built_wheels(self, layers: Iterable[LayerPlan]) -> None:
-        """Build what is no wheel, one after the other: a compiler takes all processors itself."""
-        built = [piece for piece in self._missing(layers) if isinstance(piece, BuiltWheelPiece)]
+    def _make_in_containers(self, layers: Iterable[LayerPlan]) -> None:
+        """Make what must run code, one after the other: a compiler takes all processors itself."""
+        missing = self._missing(layers)
+        for piece in missing:
+            if isinstance(piece, ConfiguredPiece):
+                self._piece(piece)
+        built = [piece for piece in missing if isinstance(piece, BuiltWheelPiece)]
         needed = {piece.key: piece for one in built for piece in build_pieces(one)}
         self._in_parallel([piece for key, piece in needed.items() if not self._store.pieces.has(key)])
         for piece in built:
@@ -139,12 +154,24 @@ class Builder:
                 return lambda root: fill_project(root, piece, self._project_root)
             case RootfsPiece():
                 return lambda root: self._rootfs(root, piece)
+            case ConfiguredPiece():
+                return lambda root: self._configured(root, piece)
             case BuiltWheelPiece():
                 return lambda root: self._built_wheel(root, piece)
 
     def _rootfs(self, root: Path, piece: RootfsPiece) -> Tree:
         trees = [(stored.root, stored.tree) for stored in map(self._piece, piece.debs)]
+        if scripted := [name for name in needs_configure(trees) if name not in self._configured_names]:
+            self._listener.note(
+                f"the maintainer scripts of {', '.join(scripted)} make files that this image lacks; "
+                "if something misses them, name the package in [tool.mlbox] configure"
+            )
         return fill_rootfs(root, trees, suite=piece.suite, arch=piece.arch, epoch=piece.epoch)
+
+    def _configured(self, root: Path, piece: ConfiguredPiece) -> Tree:
+        self._listener.step(f"configure {', '.join(piece.packages)} in a container")
+        with self._store.scratch("configure") as scratch:
+            return configure(root, piece, self._lower, self._runner, scratch)
 
     def _built_wheel(self, root: Path, piece: BuiltWheelPiece) -> Tree:
         self._listener.step(f"build a wheel of {piece.source.name} {piece.source.version} in a container")
@@ -221,6 +248,8 @@ def label(piece: AnyPiece) -> str:
             return f"{piece.source.name} {piece.source.version}"
         case RootfsPiece():
             return f"root file system of Debian {piece.suite}"
+        case ConfiguredPiece():
+            return f"configured {', '.join(piece.packages)}"
         case EnvPiece():
             return f"environment for Python {piece.python}"
         case ProjectPiece():

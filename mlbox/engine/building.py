@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -30,7 +31,7 @@ class ProjectOptions(msgspec.Struct, frozen=True, kw_only=True):
     root: Path
     extras: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
-    resolver: str = ""
+    resolver: Literal["", "uv", "pip-tools"] = ""
     find_links: tuple[str, ...] = ()
 
 

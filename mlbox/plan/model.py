@@ -44,6 +44,15 @@ class RootfsPiece(Piece, frozen=True, kw_only=True, tag="rootfs"):
     debs: tuple[DebPiece, ...]
 
 
+class ConfiguredPiece(Piece, frozen=True, kw_only=True, tag="configured"):
+    """What the maintainer scripts of `packages` make in that root file system: pinned by its output."""
+
+    suite: str
+    arch: Arch
+    debs: tuple[DebPiece, ...]
+    packages: tuple[str, ...]
+
+
 class EnvPiece(Piece, frozen=True, kw_only=True, tag="env"):
     """The empty virtual environment at PREFIX."""
 
@@ -98,9 +107,9 @@ class ProjectPiece(Piece, frozen=True, kw_only=True, tag="project"):
     package: ProjectPackage | None = None
 
 
-AnyPiece = DebPiece | RootfsPiece | EnvPiece | WheelPiece | BuiltWheelPiece | ProjectPiece
+AnyPiece = DebPiece | RootfsPiece | ConfiguredPiece | EnvPiece | WheelPiece | BuiltWheelPiece | ProjectPiece
 
-LayerKind = Literal["base", "system", "environment", "project"]
+LayerKind = Literal["base", "system", "configured", "environment", "project"]
 
 
 class LayerPlan(msgspec.Struct, frozen=True, kw_only=True, dict=True):

@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 import msgspec
 
 from mlbox.codec import canonical_json
+from mlbox.errors import LockError
 from mlbox.lock.model import Deb, Lock, Package
 from mlbox.oci.image import ContainerConfig
 from mlbox.plan.model import (
     PREFIX,
     BuildPlan,
     BuiltWheelPiece,
+    ConfiguredPiece,
     DebPiece,
     EnvPiece,
     LayerPlan,
@@ -30,7 +32,12 @@ def make_plan(
     lock: Lock, settings: Settings, files: Sequence[ProjectFile], package: ProjectPackage | None
 ) -> BuildPlan:
     """Return the plan of the image: base, system, environment and project layers, in that order."""
-    layers = (*_debian_layers(lock), *_environment_layers(lock), *_project_layers(lock, settings, files, package))
+    layers = (
+        *_debian_layers(lock),
+        *_configured_layers(lock, settings),
+        *_environment_layers(lock),
+        *_project_layers(lock, settings, files, package),
+    )
     return BuildPlan(
         arch=lock.target.arch,
         layers=layers,
@@ -103,6 +110,26 @@ def _debian_layers(lock: Lock) -> list[LayerPlan]:
             )
         )
     return layers
+
+
+def _configured_layers(lock: Lock, settings: Settings) -> list[LayerPlan]:
+    unknown = sorted(set(settings.configure) - {deb.name for deb in lock.debs})
+    if unknown:
+        raise LockError(
+            f"[tool.mlbox] configure names {', '.join(unknown)}, which is not in the image",
+            hint="name it in system-packages too",
+        )
+    if not settings.configure:
+        return []
+    piece = ConfiguredPiece(
+        suite=lock.base.suite,
+        arch=lock.target.arch,
+        debs=deb_pieces(lock.debs, lock.epoch),
+        packages=tuple(sorted(settings.configure)),
+        epoch=lock.epoch,
+    )
+    reason = f"what the scripts of {', '.join(piece.packages)} make; run in a container, pinned by its output"
+    return [LayerPlan(name="configured packages", kind="configured", pieces=(piece,), reason=reason)]
 
 
 def _environment_layers(lock: Lock) -> list[LayerPlan]:

@@ -21,8 +21,8 @@ class Requirement(Value, frozen=True, kw_only=True):
     """'requirements.txt:3' or 'pyproject.toml [project.dependencies]', relative to the project."""
     kind: Literal["named", "url", "vcs", "path", "editable"] = "named"
     """'path' and 'editable' are written './libs/thing', relative to the project's root."""
-    config_settings: dict[str, str] = {}
-    """pip's --config-settings of this line, for the build backend."""
+    config_settings: tuple[str, ...] = ()
+    """pip's --config-settings of this line ('KEY=VALUE'), for the build backend."""
 
 
 class IndexOptions(Value, frozen=True, kw_only=True):
@@ -74,6 +74,8 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
     extras: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     system_packages: tuple[str, ...] = ()
+    configure: tuple[str, ...] = ()
+    """Debian packages whose maintainer scripts are run in a container, because mlbox does not replicate them."""
     index_url: str = ""
     extra_index_urls: tuple[str, ...] = ()
     find_links: tuple[str, ...] = ()

@@ -6,8 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -45,6 +49,20 @@ def fresh(mlbox: Program, home: Path, cwd: Path, **env: str) -> Program:
     """The program with another, empty store that already has the downloads."""
     shutil.copytree(mlbox.home / "artifacts", home / "artifacts")
     return Program(home, cwd, **env)
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """Serve a folder on loopback and yield its address."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_build_and_run_without_configuration(mlbox: Program, repository: Path) -> None:
@@ -175,8 +193,10 @@ def test_git_and_source_distributions_are_built_once(mlbox: Program, repository:
     for args in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
         subprocess.run([*git, *args], check=True)
     commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    (repository / "requirements.txt").write_text(f"fromgit @ git+file://{origin}\n")
-    digest = mlbox.build("-t", "test/git")
+    subprocess.run([*git, "update-server-info"], check=True)
+    with serving(origin) as url:
+        (repository / "requirements.txt").write_text(f"fromgit @ git+{url}/.git\n")
+        digest = mlbox.build("-t", "test/git")
 
     assert commit in (repository / "mlbox.lock").read_text()
     code = "import fromgit, importlib.metadata as m; print(fromgit.VALUE, m.distribution('fromgit').origin.vcs_info)"
@@ -311,3 +331,18 @@ def test_prune_keeps_what_is_used(mlbox: Program, repository: Path) -> None:
     assert kinds["layers"] == "0"
     assert int(kinds["artifacts"]) > 50
     assert mlbox.out("fsck") == "clean"
+
+
+def test_scripts_that_matter_are_run_when_asked(mlbox: Program, repository: Path) -> None:
+    """The build names the packages whose scripts it did not replace; `configure` runs them, twice the same way."""
+    (repository / "mlbox.toml").write_text('python = "3.11"\nsystem-packages = ["shared-mime-info"]\n')
+    told = mlbox.run("build", "--relock")
+    assert "shared-mime-info" in told.stderr
+    with (repository / "mlbox.toml").open("a") as file:
+        file.write('configure = ["shared-mime-info"]\n')
+    first = mlbox.build("-t", "test/configured")
+
+    assert "text/x-python" in mlbox.out("run", "--rm", "test/configured", "cat", "/usr/share/mime/types")
+    mlbox.run("rmi", "test/configured")
+    mlbox.run("prune", "-f")
+    assert mlbox.build("-t", "test/configured") == first

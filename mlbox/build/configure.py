@@ -1,0 +1,68 @@
+"""Packages whose maintainer scripts make files that mlbox does not: the scripts run once, in a container.
+
+What they changed is taken out, normalised like any piece, and laid over the system packages. It is pinned by the
+packages and by the root file system it ran in, not reproducible by mlbox's rules alone.
+"""
+
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlbox.build.step import Bind, Step, StepRunner
+from mlbox.errors import BuildError
+from mlbox.plan.model import ConfiguredPiece
+from mlbox.store.tree import CHUNK, Tree, TreeWriter
+
+_OUT = "/run/mlbox-out"
+# Logs, caches and the stamp itself say when and how the scripts ran: nothing of that belongs in an image.
+_SCRIPT = r"""
+set -eu
+stamp=/run/mlbox-stamp
+touch -d '1 second ago' "$stamp"
+for package; do
+    script=$(ls "/var/lib/dpkg/info/$package.postinst" "/var/lib/dpkg/info/$package":*.postinst 2>/dev/null | head -n 1)
+    [ -n "$script" ] || continue
+    export DPKG_MAINTSCRIPT_PACKAGE="$package" DPKG_MAINTSCRIPT_NAME=postinst
+    "$script" configure ""
+done
+find / -xdev -newer "$stamp" \( -type f -o -type l \) \
+    ! -path '/proc/*' ! -path '/sys/*' ! -path '/dev/*' ! -path '/run/*' ! -path '/tmp/*' \
+    ! -path '/var/log/*' ! -path '/var/cache/*' ! -path '/etc/hosts' ! -path '/etc/hostname' \
+    ! -path '/etc/resolv.conf' ! -path '/var/lib/dpkg/*-old' -print0 |
+    tar --null --no-recursion --format=gnu -C / -T - -cf /run/mlbox-out/changed.tar
+"""
+
+
+def configure(root: Path, piece: ConfiguredPiece, lower: Sequence[Path], runner: StepRunner, scratch: Path) -> Tree:
+    """Run the scripts of `piece.packages` over the layers `lower` and write what they changed below `root`.
+
+    Raises BuildError with the end of a script's output when it fails.
+    """
+    out = scratch / "out"
+    out.mkdir()
+    runner.run(
+        Step(
+            argv=("/bin/sh", "-c", _SCRIPT, "configure", *piece.packages),
+            lower=tuple(lower),
+            binds=(Bind(source=out, target=_OUT, readonly=False),),
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"},
+        )
+    )
+    return _unpack(out / "changed.tar", root, piece)
+
+
+def _unpack(archive: Path, root: Path, piece: ConfiguredPiece) -> Tree:
+    writer = TreeWriter(root, "configured packages", mtime=piece.epoch)
+    with tarfile.open(archive, "r:") as tar:
+        for member in tar:
+            path = member.name.removeprefix("./").lstrip("/")
+            if member.issym():
+                writer.symlink(path, member.linkname)
+            elif member.isreg():
+                content = tar.extractfile(member)
+                assert content is not None  # noqa: S101 - regular files have content
+                chunks = iter(lambda source=content: source.read(CHUNK), b"")  # type: ignore[misc]
+                writer.file(path, chunks, 0o755 if member.mode & 0o111 else 0o644)
+            elif not member.isdir():
+                raise BuildError(f"a package's script made {path!r}, which is neither a file nor a link")
+    return writer.finish()
