@@ -64,6 +64,12 @@ def parse_requirement(text: str, place: Place, *, editable: bool = False) -> Req
     return _from_pep508(text, place, editable)
 
 
+def local_path(requirement: Requirement) -> str:
+    """Return the file or folder (relative to the root) of a 'path' or 'editable' requirement."""
+    location, _ = _split_marker(requirement.text)
+    return found[1] if (found := _EXTRAS.fullmatch(location)) else location
+
+
 def _plain(text: str) -> str:
     # Most lines are 'name==1.2': packaging's 17 ms of import are saved when all are.
     found = _PLAIN.fullmatch(text)

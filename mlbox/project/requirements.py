@@ -1,5 +1,6 @@
 """Requirement files with all that pip allows in them: nested files, options, hashes, continuation lines, encodings."""
 
+import hashlib
 import os
 import re
 import shlex
@@ -13,7 +14,7 @@ from mlbox.errors import ProjectError
 from mlbox.project.model import IndexOptions, Requirement
 from mlbox.project.problems import Problems
 from mlbox.project.reading import read_text, repository, shown
-from mlbox.project.requirement import Itself, Place, normalize, parse_requirement
+from mlbox.project.requirement import Itself, Place, local_path, normalize, parse_requirement
 
 if TYPE_CHECKING:
     from optparse import OptionParser, Values
@@ -56,6 +57,7 @@ class RequirementFiles:
         self.index = IndexOptions()
         self.itself: Itself | None = None
         """Set when a line asks for the project itself ('-e .')."""
+        self.itself_at = ""
         self.notes: list[str] = []
         self.read: list[tuple[str, str]] = []
         """(file, who named it), in the order they were read; who is empty for the first ones."""
@@ -143,10 +145,15 @@ class RequirementFiles:
             self._constraint(parsed)
         if isinstance(parsed, Itself):
             known = self.itself.extras if self.itself else ()
+            self.itself_at = self.itself_at or place.origin
             self.itself = Itself(extras=tuple(dict.fromkeys((*known, *parsed.extras))))
             return
-        suffix = "".join(f" --hash={algorithm}:{value.lower()}" for algorithm, value in sorted(set(hashes)))
-        settings = dict(_key_and_value(setting) for setting in config_settings)
+        wanted = sorted({(algorithm, value.lower()) for algorithm, value in hashes})
+        if wanted and parsed.kind in ("path", "editable"):
+            _check_file(self._root / local_path(parsed), wanted)
+            wanted = []
+        suffix = "".join(f" --hash={algorithm}:{value}" for algorithm, value in wanted)
+        settings = tuple(map(_key_and_value, config_settings))
         whole = msgspec.structs.replace(parsed, text=parsed.text + suffix, config_settings=settings)
         (self.constraints if constraint else self.requirements).append(whole)
 
@@ -243,11 +250,21 @@ def _checked_hashes(hashes: Iterable[str]) -> list[tuple[str, str]]:
     return checked
 
 
-def _key_and_value(setting: str) -> tuple[str, str]:
-    key, separator, value = setting.partition("=")
-    if not separator or not key:
+def _check_file(path: Path, hashes: Iterable[tuple[str, str]]) -> None:
+    if not path.is_file():
+        raise ProjectError("a folder has no hash", hint="leave out --hash")
+    with path.open("rb") as file:
+        found = {
+            algorithm: hashlib.file_digest(file, algorithm).hexdigest() for algorithm, _ in hashes if not file.seek(0)
+        }
+    if not any(found[algorithm] == value for algorithm, value in hashes):
+        raise ProjectError(f"{path.name} has another hash: {found}", hint="this is not the file that was meant")
+
+
+def _key_and_value(setting: str) -> str:
+    if setting.find("=") < 1:
         raise ProjectError(f"--config-settings {setting!r}: no value", hint="write it as KEY=VALUE")
-    return key, value
+    return setting
 
 
 def _unique(old: Iterable[str], new: Iterable[str]) -> tuple[str, ...]:

@@ -1,0 +1,58 @@
+"""The digest of everything a lock is made from, which tells a stale lock from a fresh one."""
+
+import hashlib
+from collections.abc import Iterable
+
+from mlbox.codec import key_of
+from mlbox.project.model import Project, Requirement
+from mlbox.project.requirement import local_path, normalize, without_credentials
+
+
+def inputs_digest(project: Project) -> str:
+    """Return 'sha256:...' of what decides a lock.
+
+    Comments, line numbers, the order and layout of files, credentials, and settings that only the image or a run
+    needs (commands, env, workdir) do not change it. The content of local wheels does.
+    """
+    settings, index = project.settings, project.index
+    return "sha256:" + key_of(
+        {
+            "requirements": _requirements(project, project.requirements),
+            "constraints": _requirements(project, project.constraints),
+            "requires-python": project.requires_python,
+            "python": ".".join((settings.python or project.python_file).split(".")[:2]),
+            "base": settings.base,
+            "accelerator": settings.accelerator,
+            "resolver": settings.resolver,
+            "pip": settings.pip,
+            "system-packages": sorted(set(settings.system_packages)),
+            "extras": sorted(set(map(normalize, settings.extras))),
+            "groups": sorted(set(map(normalize, settings.groups))),
+            "index": _clean([settings.index_url, index.index_url]),
+            "extra-indexes": _clean([*settings.extra_index_urls, *index.extra_index_urls]),
+            "find-links": _clean([*settings.find_links, *index.find_links]),
+            "formats": [sorted(set(index.only_binary)), sorted(set(index.no_binary))],
+            "switches": [index.no_index, index.pre, index.prefer_binary, index.require_hashes],
+        }
+    )
+
+
+def _clean(addresses: Iterable[str]) -> list[str]:
+    return [without_credentials(address) for address in addresses]
+
+
+def _requirements(project: Project, requirements: Iterable[Requirement]) -> list[tuple[str, tuple[str, ...], str]]:
+    return sorted(
+        {(without_credentials(one.text), one.config_settings, _content(project, one)) for one in requirements}
+    )
+
+
+def _content(project: Project, requirement: Requirement) -> str:
+    """Return the hash of a local wheel or sdist; folders and everything remote count by their text."""
+    if requirement.kind != "path":
+        return ""
+    file = project.root / local_path(requirement)
+    if not file.is_file():
+        return ""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,0 +1,214 @@
+"""[tool.mlbox] of pyproject.toml, or mlbox.toml: read, checked, and every problem told at once."""
+
+import math
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import msgspec
+
+from mlbox.errors import ProjectError
+from mlbox.project.model import Health, Settings, Task
+from mlbox.project.problems import Problems, did_you_mean
+from mlbox.project.requirement import without_credentials
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+FILE = "mlbox.toml"
+
+_PYTHON = re.compile(r"3\.[0-9]{1,2}")
+_ACCELERATOR = re.compile(r"cpu|cu[0-9]{3}|rocm[0-9]+(\.[0-9]+){1,2}")
+_DEB = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
+_URL = re.compile(r"(https?|file)://\S+")
+_RESERVED = ("/proc", "/sys", "/dev", "/etc", "/usr", "/bin", "/lib", "/opt/mlbox")
+_COMMANDS = ("command", "entrypoint")
+
+
+class Where:
+    """Names a setting in messages: 'pyproject.toml [tool.mlbox.train.port]', 'mlbox.toml [train.port]'."""
+
+    def __init__(self, file: str, overrides: Iterable[str] = ()) -> None:
+        self.file = file
+        self._above = "" if file == FILE else "tool.mlbox"
+        self._overrides = frozenset(overrides)
+
+    def __call__(self, dotted: str) -> str:
+        key = dotted.split(".")[0]
+        if key in self._overrides:
+            return f"--{key.removesuffix('s') if key in ('extras', 'groups') else key}"
+        return f"{self.file} [{self.table(dotted)}]"
+
+    def table(self, dotted: str) -> str:
+        """Return the whole key, as it is written in the file."""
+        return ".".join(filter(None, (self._above, dotted)))
+
+
+def read_settings(table: Mapping[str, Any], where: Where, problems: Problems) -> Settings:
+    """Return the settings in `table`; what is unknown or of a wrong type is a problem and left at its default."""
+    return _read(Settings, table, where, "", problems) or Settings()
+
+
+def _read(kind: type[T], table: Mapping[str, Any], where: Where, above: str, problems: Problems) -> T | None:
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        dotted = f"{above}.{key}" if above else key
+        if key not in fields:
+            problems.add(where(dotted), "unknown key", did_you_mean(key, fields))
+            continue
+        with problems.at(where(dotted)):
+            values[fields[key].name] = _value(fields[key].type, value, where, dotted, problems)
+    missing = [field for field in fields.values() if field.required and field.name not in values]
+    for field in missing:
+        if field.encode_name not in table:
+            problems.add(where(above), f"{field.encode_name} is missing", f'write {field.encode_name} = "..."')
+    return None if missing else kind(**values)
+
+
+def _value(kind: Any, value: object, where: Where, dotted: str, problems: Problems) -> object:  # noqa: ANN401 (a type form)
+    if kind == dict[str, Task] and isinstance(value, dict):
+        read = {name: _value(Task, task, where, f"{dotted}.{name}", problems) for name, task in value.items()}
+        return {name: task for name, task in read.items() if task is not None}
+    struct = next((option for option in (Task, Health) if kind in (option, option | None)), None)
+    if struct is not None:
+        if not isinstance(value, dict):
+            raise ProjectError("must be a table")
+        return _read(struct, value, where, dotted, problems)
+    if isinstance(value, str) and dotted.split(".")[-1] in _COMMANDS:
+        value = _words(value)
+    return _converted(kind, value)
+
+
+def _words(command: str) -> list[str]:
+    """Split a command written as one string as a shell would; nothing is expanded."""
+    try:
+        return shlex.split(command)
+    except ValueError as problem:
+        raise ProjectError(f"{command!r}: {problem}") from problem
+
+
+def _converted(kind: Any, value: object) -> object:  # noqa: ANN401 (a type form)
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as problem:
+        message = str(problem).replace(" - at `$`", "").replace("`", "").replace("$", "")
+        quoted = "write it in quotes" if re.search(r"Expected str, got (int|float|bool)", message) else None
+        listed = 'write it as a list: ["..."]' if "Expected array, got str" in message else None
+        raise ProjectError(message[:1].lower() + message[1:], hint=quoted or listed) from problem
+
+
+def check_settings(settings: Settings, where: Where, root: Path, problems: Problems) -> None:
+    """Collect what is of the right type and still impossible."""
+    _check_target(settings, where, problems)
+    _check_sources(settings, where, root, problems)
+    _check_image(settings, where, problems)
+    tasks = {"train": settings.train, "serve": settings.serve}
+    for name in settings.tasks:
+        if name in tasks or not _TASK.fullmatch(name):
+            hint = f"declare it as [{where.table(name)}]" if name in tasks else "letters, digits, '-' and '_'"
+            problems.add(where(f"tasks.{name}"), f"{name!r} cannot name a task here", hint)
+    tasks |= {f"tasks.{name}": task for name, task in settings.tasks.items()}
+    for key, task in tasks.items():
+        if task is not None:
+            _check_task(key, task, where, problems)
+
+
+def _check_target(settings: Settings, where: Where, problems: Problems) -> None:
+    if settings.python and not _PYTHON.fullmatch(settings.python):
+        hint = 'write python = "3.11"; which 3.11.x it is, the base decides'
+        problems.add(where("python"), f"{settings.python!r} is no Python version", hint)
+    if not _ACCELERATOR.fullmatch(settings.accelerator):
+        hint = "cpu, or a CUDA or ROCm version like cu126 or rocm6.4"
+        problems.add(where("accelerator"), f"unknown accelerator {settings.accelerator!r}", hint)
+    for name in settings.system_packages:
+        if not _DEB.fullmatch(name):
+            hint = "only the name; the lock pins the version" if re.search("[=:/]", name) else "like libgl1 or ffmpeg"
+            problems.add(where("system-packages"), f"{name!r} is no Debian package name", hint)
+
+
+def _check_sources(settings: Settings, where: Where, root: Path, problems: Problems) -> None:
+    for file in settings.requirements:
+        problem = _outside(file) or ("" if (root / file).is_file() else "does not exist")
+        if problem:
+            problems.add(where("requirements"), f"{file!r} {problem}", "paths are relative to the project's folder")
+    for key, addresses in (("index-url", (settings.index_url,)), ("extra-index-urls", settings.extra_index_urls)):
+        for address in filter(None, addresses):
+            if not _URL.fullmatch(address):
+                shown = without_credentials(address)
+                problems.add(where(key), f"{shown!r} is no address of an index", "write https://HOST/PATH")
+
+
+def _check_image(settings: Settings, where: Where, problems: Problems) -> None:
+    workdir = PurePosixPath(settings.workdir)
+    if not workdir.is_absolute() or ".." in workdir.parts or "\0" in settings.workdir:
+        problems.add(where("workdir"), f"{settings.workdir!r} is no absolute path", 'like "/workspace"')
+    elif str(workdir) == "/" or any(workdir.is_relative_to(taken) for taken in _RESERVED):
+        problems.add(where("workdir"), f"{settings.workdir!r} belongs to the system", 'like "/workspace"')
+    if settings.user and not _USER.fullmatch(settings.user):
+        problems.add(where("user"), f"{settings.user!r} is no user", 'write "1000", "1000:1000" or a name')
+    _check_env("env", settings.env, where, problems)
+    for key, words in (("command", settings.command), ("entrypoint", settings.entrypoint), ("ignore", settings.ignore)):
+        if any("\0" in word for word in words):
+            problems.add(where(key), "has a NUL byte")
+    for key, value in settings.labels.items():
+        if not key or "\0" in key + value:
+            problems.add(where("labels"), f"{key!r} cannot be a label")
+
+
+def _check_env(key: str, env: Mapping[str, str], where: Where, problems: Problems) -> None:
+    for name, value in env.items():
+        if not _VARIABLE.fullmatch(name):
+            problems.add(where(key), f"{name!r} is no name for an environment variable", "letters, digits and '_'")
+        if "\0" in value:
+            problems.add(where(f"{key}.{name}"), "has a NUL byte")
+
+
+def _check_task(key: str, task: Task, where: Where, problems: Problems) -> None:
+    def wrong(setting: str, message: str, hint: str = "") -> None:
+        problems.add(where(f"{key}.{setting}"), message, hint)
+
+    if not task.command or not task.command[0] or any("\0" in word for word in task.command):
+        wrong("command", "is no command", 'write command = "python train.py"')
+    for setting, folders in (("outputs", (task.outputs,) if task.outputs else ()), ("inputs", task.inputs)):
+        for folder in folders:
+            if problem := _outside(folder):
+                wrong(setting, f"{folder!r} {problem}", "name a folder below the project")
+    for folder in task.inputs:
+        if task.outputs and _overlap(folder, task.outputs):
+            wrong("outputs", f"{task.outputs!r} overlaps the input {folder!r}", "inputs are read-only")
+    if key == "serve" and not task.port:
+        wrong("port", "is missing", "say where the service listens: port = 8000")
+    if not 0 <= task.port <= 65535:
+        wrong("port", f"{task.port} is no port", "1 to 65535")
+    _check_env(f"{key}.env", task.env, where, problems)
+    if task.health:
+        _check_health(task, task.health, wrong)
+
+
+def _check_health(task: Task, health: Health, wrong: Callable[[str, str, str], None]) -> None:
+    if not task.port:
+        wrong("health", "needs a port to ask", "add port = 8000, or take health out")
+    if not re.fullmatch(r"/[!-~]*", health.path):
+        wrong("health.path", f"{health.path!r} is no path of a URL", 'like "/health"')
+    if not (math.isfinite(health.timeout) and health.timeout > 0):
+        wrong("health.timeout", f"{health.timeout} is no number of seconds", "like 60")
+
+
+def _outside(path: str) -> str:
+    """Say why `path` is no place below the project; empty when it is one."""
+    pure = PurePosixPath(path)
+    if not path or "\0" in path or pure == PurePosixPath():
+        return "is no path below the project"
+    if pure.is_absolute() or ".." in pure.parts:
+        return "leaves the project's folder"
+    return ""
+
+
+def _overlap(one: str, other: str) -> bool:
+    first, second = PurePosixPath(one), PurePosixPath(other)
+    return first.is_relative_to(second) or second.is_relative_to(first)
