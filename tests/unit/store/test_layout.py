@@ -1,0 +1,121 @@
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from fakes.trees import make_image, make_layer
+
+from mlbox.errors import StoreError
+from mlbox.oci.image import Image
+from mlbox.oci.reference import parse_reference
+from mlbox.store.layout import export_layout, write_archive
+from mlbox.store.store import Store
+
+NAMES = (parse_reference("me/bert:1"), parse_reference("bert"))
+
+
+@pytest.fixture
+def image(store: Store) -> Image:
+    one = make_layer(store, "one", {"bin/x": b"1", "link": "bin/x"})
+    return make_image(store, one, make_layer(store, "two", {"big": b"2" * 3_000_000}), one)
+
+
+def check(files: dict[str, bytes], image: Image) -> None:
+    assert json.loads(files.pop("oci-layout")) == {"imageLayoutVersion": "1.0.0"}
+    index = json.loads(files.pop("index.json"))
+    assert index["schemaVersion"] == 2
+    assert {m["digest"] for m in index["manifests"]} == {image.digest}
+    for path, data in files.items():
+        assert path == f"blobs/sha256/{hashlib.sha256(data).hexdigest()}"
+    wanted = {image.digest, image.manifest.config.digest, *(layer.digest for layer in image.manifest.layers)}
+    assert {f"sha256:{path.rpartition('/')[2]}" for path in files} == wanted
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def index_names(folder: Path) -> dict[str, str]:
+    manifests = json.loads((folder / "index.json").read_bytes())["manifests"]
+    return {m.get("annotations", {}).get("org.opencontainers.image.ref.name", ""): m["digest"] for m in manifests}
+
+
+def test_a_folder(store: Store, image: Image, tmp_path: Path) -> None:
+    export_layout(store, image, tmp_path / "new/out", NAMES)
+    check(files_of(tmp_path / "new/out"), image)
+    assert index_names(tmp_path / "new/out") == {"me/bert:1": image.digest, "bert:latest": image.digest}
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["out"]
+
+
+def test_an_archive_is_the_same_bytes_again(store: Store, image: Image, tmp_path: Path) -> None:
+    export_layout(store, image, tmp_path / "out.tar", NAMES)
+    export_layout(store, image, tmp_path / "out.tar", NAMES)
+    stream = io.BytesIO()
+    write_archive(store, image, stream, NAMES)
+    assert stream.getvalue() == (tmp_path / "out.tar").read_bytes()
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        check({m.name: tar.extractfile(m).read() for m in tar if m.isreg()}, image)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "out.tar"]
+
+
+def test_a_second_image_joins_the_layout_and_a_name_moves(store: Store, image: Image, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export_layout(store, image, out, NAMES)
+    index = json.loads((out / "index.json").read_bytes())
+    foreign = {"mediaType": "x/y", "digest": "sha256:" + "0" * 64, "size": 1, "artifactType": "kept as it is"}
+    (out / "index.json").write_text(json.dumps(index | {"manifests": [foreign, *index["manifests"]]}))
+    other = make_image(store, make_layer(store, "three", {"x": b""}))
+    export_layout(store, other, out, NAMES[:1])
+    export_layout(store, other, out, NAMES[:1])
+    assert foreign in json.loads((out / "index.json").read_bytes())["manifests"]
+    assert index_names(out) == {"me/bert:1": other.digest, "bert:latest": image.digest, "": foreign["digest"]}
+    assert len(json.loads((out / "index.json").read_bytes())["manifests"]) == 3
+
+
+def test_without_a_name_there_is_one_entry(store: Store, image: Image, tmp_path: Path) -> None:
+    for _ in range(2):
+        export_layout(store, image, tmp_path / "out")
+    assert index_names(tmp_path / "out") == {"": image.digest}
+    assert len(json.loads((tmp_path / "out/index.json").read_bytes())["manifests"]) == 1
+
+
+def test_a_damaged_blob_in_the_layout_is_mended(store: Store, image: Image, tmp_path: Path) -> None:
+    export_layout(store, image, tmp_path / "out")
+    for path in (tmp_path / "out/blobs/sha256").iterdir():
+        path.write_bytes(b"?" * path.stat().st_size)
+    export_layout(store, image, tmp_path / "out")
+    check(files_of(tmp_path / "out"), image)
+
+
+@pytest.mark.parametrize("name", ["out", "out.tar"])
+def test_a_damaged_layer_is_not_exported(store: Store, image: Image, tmp_path: Path, name: str) -> None:
+    (store.layers.root(image.config.rootfs.diff_ids[1]) / "big").write_bytes(b"3" * 3_000_000)
+    with pytest.raises(StoreError, match="changed on the disk"):
+        export_layout(store, image, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_other_folders_are_left_alone(store: Store, image: Image, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/thesis.tex").write_text("")
+    (tmp_path / "folder.tar").mkdir()
+    (tmp_path / "file").write_text("")
+    for name in ("work", "folder.tar", "file"):
+        with pytest.raises(StoreError, match=name):
+            export_layout(store, image, tmp_path / name)
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["thesis.tex"]
+
+
+def test_an_empty_folder_is_filled(store: Store, image: Image, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    export_layout(store, image, tmp_path / "out")
+    check(files_of(tmp_path / "out"), image)
+
+
+def test_a_damaged_index_is_named(store: Store, image: Image, tmp_path: Path) -> None:
+    export_layout(store, image, tmp_path / "out")
+    (tmp_path / "out/index.json").write_text("[]")
+    with pytest.raises(StoreError, match=r"index\.json"):
+        export_layout(store, image, tmp_path / "out")
