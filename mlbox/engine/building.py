@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from mlbox.engine.locking import LOCK_FILE, LockOptions, check_fresh, lock_path, make_lock
+from mlbox.engine.locking import LOCK_FILE, Locker, LockOptions, check_fresh, lock_path
 from mlbox.errors import LockError, UsageError
 from mlbox.events import Listener
 from mlbox.http import Http
@@ -70,7 +70,8 @@ class Workshop:
                 pass
             else:
                 return previous
-        return make_lock(self.project, self.home, self.http, self.listener, previous, options, self.options.find_links)
+        locker = Locker(self.project, self.home, self.http, self.listener, self.options.find_links)
+        return locker.lock(previous, options)
 
     def lock(self, options: LockOptions) -> Lock:
         """Bring mlbox.lock up to date and return it; the file is written only when its content changes."""

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -11,10 +12,10 @@ from packaging.version import Version
 from mlbox.errors import LockError
 from mlbox.events import Listener
 from mlbox.http import Http
-from mlbox.lock.debian import RELEASES, lock_debian, suite_for_python
+from mlbox.lock.debian import GLIBC, PYTHON_FULL, RELEASES, DebianLock, lock_debian, suite_for_python
 from mlbox.lock.grouping import group_layers
 from mlbox.lock.model import Arch, Base, Lock, Target
-from mlbox.lock.python.resolve import lock_python
+from mlbox.lock.python.resolve import LockedPython, lock_python
 from mlbox.oci.layer import EPOCH
 from mlbox.paths import Home
 from mlbox.project.discover import inputs_digest
@@ -66,61 +67,83 @@ def host_arch() -> Arch:
     return "arm64" if platform.machine() in ("aarch64", "arm64") else "amd64"
 
 
-def make_lock(
-    project: Project,
-    home: Home,
-    http: Http,
-    listener: Listener,
-    previous: Lock | None,
-    options: LockOptions,
-    find_links: Sequence[str] = (),
-) -> Lock:
-    """Resolve `project`; with a `previous` lock only what must move moves."""
-    python = choose_python(project)
-    arch = options.arch or (previous.target.arch if previous else host_arch())
-    kept = previous if previous and previous.target.arch == arch and previous.target.python == python else None
-    listener.step(f"resolve Debian packages for Python {python} on {arch}")
-    debian = lock_debian(
-        suite=suite_for_python(python),
-        arch=arch,
-        system_packages=project.settings.system_packages,
-        cache=home.metadata,
-        http=http,
-        locked=kept.debs if kept else (),
-        upgrade=options.upgrade,
-    )
-    target = Target(
-        arch=arch,
-        python=python,
-        python_full=debian.python_full,
-        glibc=debian.glibc,
-        accelerator=project.settings.accelerator,
-    )
-    for note in debian.notes:
-        listener.note(note)
-    python_packages = lock_python(
-        project,
-        target,
-        previous=kept,
-        upgrade=options.upgrade or options.upgrade_packages,
-        http=http,
-        listener=listener,
-        find_links=find_links,
-        home=home,
-    )
-    default_epoch = kept.epoch if kept else EPOCH
-    return Lock(
-        inputs=inputs_digest(project),
-        epoch=options.epoch if options.epoch is not None else default_epoch,
-        resolver=project.settings.resolver,
-        target=target,
-        base=Base(suite=debian.suite),
-        system_packages=project.settings.system_packages,
-        packages=python_packages.packages,
-        build_packages=python_packages.build_packages,
-        layers=group_layers(python_packages.packages, kept.layers if kept else ()),
-        debs=debian.debs,
-    )
+class Locker:
+    """Resolves one project, with what resolving needs from outside."""
+
+    def __init__(
+        self, project: Project, home: Home, http: Http, listener: Listener, find_links: Sequence[str] = ()
+    ) -> None:
+        self._project = project
+        self._home = home
+        self._http = http
+        self._listener = listener
+        self._find_links = find_links
+
+    def lock(self, previous: Lock | None, options: LockOptions) -> Lock:
+        """Return the lock of the project; with a `previous` one for the same target only what must move moves."""
+        settings = self._project.settings
+        python = choose_python(self._project)
+        suite = suite_for_python(python)
+        arch = options.arch or (previous.target.arch if previous else host_arch())
+        kept = previous if previous and (previous.target.arch, previous.target.python) == (arch, python) else None
+        self._listener.step(f"resolve Debian {suite} and Python {python} packages for {arch}")
+        target = Target(
+            arch=arch,
+            python=python,
+            python_full=PYTHON_FULL[suite],
+            glibc=GLIBC[suite],
+            accelerator=settings.accelerator,
+        )
+        debian, target, packages = self._resolve(target, suite, kept, options)
+        for note in debian.notes:
+            self._listener.note(note)
+        default_epoch = kept.epoch if kept else EPOCH
+        return Lock(
+            inputs=inputs_digest(self._project),
+            epoch=options.epoch if options.epoch is not None else default_epoch,
+            resolver=settings.resolver,
+            target=target,
+            base=Base(suite=suite),
+            system_packages=settings.system_packages,
+            packages=packages.packages,
+            build_packages=packages.build_packages,
+            layers=group_layers(packages.packages, kept.layers if kept else ()),
+            debs=debian.debs,
+        )
+
+    def _resolve(
+        self, guess: Target, suite: str, kept: Lock | None, options: LockOptions
+    ) -> tuple[DebianLock, Target, LockedPython]:
+        """Resolve debs and wheels side by side; the wheels again when the debs' Python is not the guessed one."""
+        with ThreadPoolExecutor(1) as pool:
+            debs = pool.submit(self._debian, guess, suite, kept, options)
+            packages = self._python(guess, kept, options)
+            debian = debs.result()
+        target = msgspec.structs.replace(guess, python_full=debian.python_full, glibc=debian.glibc)
+        return debian, target, packages if target == guess else self._python(target, kept, options)
+
+    def _debian(self, target: Target, suite: str, kept: Lock | None, options: LockOptions) -> DebianLock:
+        return lock_debian(
+            suite=suite,
+            arch=target.arch,
+            system_packages=self._project.settings.system_packages,
+            cache=self._home.metadata,
+            http=self._http,
+            locked=[deb for deb in kept.debs if deb.name not in options.upgrade_packages] if kept else (),
+            upgrade=options.upgrade,
+        )
+
+    def _python(self, target: Target, kept: Lock | None, options: LockOptions) -> LockedPython:
+        return lock_python(
+            self._project,
+            target,
+            previous=kept,
+            upgrade=options.upgrade or options.upgrade_packages,
+            http=self._http,
+            listener=self._listener,
+            find_links=self._find_links,
+            home=self._home,
+        )
 
 
 def lock_path(root: Path) -> Path:

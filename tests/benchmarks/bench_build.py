@@ -2,6 +2,8 @@
 
     python tests/benchmarks/bench_build.py [DOCKER_HOST]
 
+DOCKER names the client (one that has BuildKit), should the first on PATH be another.
+
 Uses a store of its own; downloads once. With DOCKER_HOST (a dockerd that may use the host's network) the same
 steps are timed there too, on a base image that mlbox made.
 """
@@ -18,6 +20,7 @@ from measure import peak_memory, ratio, row, seconds
 
 from mlbox.lock.file import read_lock
 
+DOCKER = os.environ.get("DOCKER", "docker")
 MLBOX = str(Path(sys.executable).with_name("mlbox"))
 UV = str(Path(sys.executable).with_name("uv"))
 REQUIREMENTS = ["scikit-learn", "pandas", "matplotlib", "transformers", "datasets", "fastapi", "uvicorn"]
@@ -168,7 +171,7 @@ def bench_docker(bench: Bench, host: str, ours: dict[str, float]) -> None:
         (context / "train.py").write_text(f"print({time.time_ns()})\n")
 
     def docker(**options: object) -> float:
-        build = ["docker", "build", "-q", "--network", "host", "-t", "mlbox-bench-built", "."]
+        build = [DOCKER, "build", "-q", "--network", "host", "-t", "mlbox-bench-built", "."]
         return seconds(build, runs=1, cwd=context, **options)
 
     lock_into_context(REQUIREMENTS)
@@ -189,7 +192,7 @@ def load_base(bench: Bench) -> None:
     subprocess.run([MLBOX, "save", "base", "-o", str(layout)], check=True, capture_output=True)
     copy = ["skopeo", "copy", "-q", f"oci:{layout}:base:latest", f"docker-archive:{archive}:mlbox-bench-base:latest"]
     subprocess.run(copy, check=True)
-    subprocess.run(["docker", "load", "-q", "-i", str(archive)], check=True, capture_output=True)
+    subprocess.run([DOCKER, "load", "-q", "-i", str(archive)], check=True, capture_output=True)
 
 
 def main() -> None:

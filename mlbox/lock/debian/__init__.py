@@ -13,11 +13,22 @@ from mlbox.errors import LockError
 from mlbox.lock.debian.closure import Archive, Closure, MovedError
 from mlbox.lock.debian.packages import Candidate, Packages
 from mlbox.lock.debian.release import Http, Keys, fetch_index, fetch_release
-from mlbox.lock.debian.sources import APT, RELEASES, Mirrors, read_mirrors, suite_for_python
+from mlbox.lock.debian.sources import APT, GLIBC, PYTHON_FULL, RELEASES, Mirrors, read_mirrors, suite_for_python
 from mlbox.lock.debian.version import upstream_version
 from mlbox.lock.model import Deb
 
-__all__ = ["RELEASES", "DebianLock", "Keys", "Mirrors", "lock_debian", "mirrors", "read_mirrors", "suite_for_python"]
+__all__ = [
+    "GLIBC",
+    "PYTHON_FULL",
+    "RELEASES",
+    "DebianLock",
+    "Keys",
+    "Mirrors",
+    "lock_debian",
+    "mirrors",
+    "read_mirrors",
+    "suite_for_python",
+]
 
 BASE = ("apt", "ca-certificates", "libgomp1", "netbase", "passwd", "python3", "tzdata")
 """What the base holds besides Debian's essential packages."""

@@ -15,6 +15,9 @@ SECURITY_MIRROR = "MLBOX_DEBIAN_SECURITY_MIRROR"
 
 RELEASES = {"bullseye": "3.9", "bookworm": "3.11", "trixie": "3.13"}
 """The Python of each Debian release that can be a base."""
+PYTHON_FULL = {"bullseye": "3.9.2", "bookworm": "3.11.2", "trixie": "3.13.5"}
+GLIBC = {"bullseye": "2.31", "bookworm": "2.36", "trixie": "2.41"}
+"""What a release has kept since it was made; only a guess that lets wheels be resolved beside the debs."""
 
 _CODENAMES = {*RELEASES, "stretch", "buster", "forky", "duke", "sid"}
 _ALIASES = {"stable", "oldstable", "oldoldstable", "testing", "unstable", "experimental"}
