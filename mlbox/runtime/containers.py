@@ -1,7 +1,6 @@
 """The containers of a store: made, started, looked at, talked to, stopped, removed. One folder each, no daemon."""
 
 import os
-import secrets
 import signal
 import socket
 import threading
@@ -71,7 +70,7 @@ class Containers:
         _check(config, options)
         options = msgspec.structs.replace(options, mounts=tuple(_absolute(one) for one in options.mounts))
         record = Record(
-            id=secrets.token_hex(32),
+            id=os.urandom(32).hex(),
             name=check_name(options.name) if options.name else "",
             image_digest=str(image_digest),
             image=image_name,
@@ -240,7 +239,7 @@ class Containers:
             raise ContainerError("no command to execute", hint="mlbox exec CONTAINER COMMAND")
         folder = self._folder(container)
         process = self._exec_process(container, folder, tuple(argv), env or {}, user, workdir, tty=tty)
-        file = folder.path / f"exec-{secrets.token_hex(8)}"
+        file = folder.path / f"exec-{os.urandom(8).hex()}"
         folder.write(file.name, msgspec.json.encode(process))
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         stdio = (null, null, null) if detach else (0 if stdin or tty else null, 1, 2)

@@ -1,7 +1,6 @@
 """Reads from the host what a spec depends on."""
 
 import os
-import shutil
 import socket
 from pathlib import Path
 
@@ -45,6 +44,12 @@ def _has_swap_limit() -> bool:
 
 
 def find_program(name: str) -> str | None:
-    """Return the path of a program on PATH or in the system's own folders, which sudo and cron may leave out."""
-    path = os.environ.get("PATH", os.defpath)
-    return shutil.which(name, path=f"{path}:/usr/local/sbin:/usr/sbin:/sbin")
+    """Return the path of a program: `name` itself when it is one, else from PATH and the system's own folders.
+
+    sudo and cron may leave those out of PATH.
+    """
+    if "/" in name:
+        return name if os.access(name, os.X_OK) else None
+    folders = [*os.environ.get("PATH", os.defpath).split(":"), "/usr/local/sbin", "/usr/sbin", "/sbin"]
+    candidates = (f"{folder}/{name}" for folder in folders if folder.startswith("/"))
+    return next((path for path in candidates if os.access(path, os.X_OK)), None)

@@ -1,8 +1,6 @@
 """A container's output on disk: one JSON object per line, as Docker's json-file has it, bounded in size."""
 
-import codecs
 import os
-import re
 import select
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,8 +12,6 @@ import msgspec
 from mlbox.linux import inotify
 from mlbox.runtime.record import timestamp
 
-# A progress bar ends its lines with a carriage return: it is shown while it moves, not when it is full.
-_LINES = re.compile(r"[^\r\n]*(?:\r?\n|\r)")
 _LONGEST = 16 << 10
 _CHUNK = 64 << 10
 
@@ -35,37 +31,36 @@ class LogWriter:
         self._path = str(path)
         self._half = max(limit // 2, _LONGEST)
         self.failed = ""
-        self._decoders: dict[str, codecs.IncrementalDecoder] = {}
-        self._pending: dict[str, str] = {}
+        self._pending: dict[str, bytes] = {}
         self._open()
 
     def write(self, stream: str, data: bytes) -> None:
         """Log `data`; the last line waits until it is whole."""
-        decoder = self._decoders.setdefault(stream, codecs.getincrementaldecoder("utf-8")("replace"))
-        text = self._pending.get(stream, "") + decoder.decode(data)
-        lines = _LINES.findall(text)
-        rest = text[sum(map(len, lines)) :]
+        # A carriage return ends a line too: a progress bar is shown while it moves, not when it is full.
+        lines = (self._pending.get(stream, b"") + data).splitlines(keepends=True)
+        rest = lines.pop() if lines and lines[-1][-1:] not in (b"\n", b"\r") else b""
         while len(rest) >= _LONGEST:
-            lines.append(rest[:_LONGEST])
-            rest = rest[_LONGEST:]
+            cut = _character_end(rest, _LONGEST)
+            lines.append(rest[:cut])
+            rest = rest[cut:]
         self._pending[stream] = rest
         self._append(stream, lines)
 
     def flush(self) -> None:
         """Log the lines that never got their end."""
-        for stream, decoder in self._decoders.items():
-            rest = self._pending.pop(stream, "") + decoder.decode(b"", final=True)
-            decoder.reset()
+        for stream, rest in self._pending.items():
             self._append(stream, [rest] if rest else [])
+        self._pending.clear()
 
     def close(self) -> None:
         """Flush and close."""
         self.flush()
         os.close(self._fd)
 
-    def _append(self, stream: str, lines: list[str]) -> None:
+    def _append(self, stream: str, lines: list[bytes]) -> None:
         now = timestamp()
-        data = b"".join(msgspec.json.encode(Line(line, stream, now)) + b"\n" for line in lines)
+        encode = msgspec.json.encode
+        data = b"".join(encode(Line(line.decode("utf-8", "replace"), stream, now)) + b"\n" for line in lines)
         try:
             self._store(data)
         except OSError as problem:  # a full disk must not take the program with it
@@ -153,6 +148,14 @@ class _Follower:
         # What was written between our last read and the renaming is still to be read from the old file.
         old = os.fstat(self._fd)
         return (now.st_dev, now.st_ino) != (old.st_dev, old.st_ino) and os.lseek(self._fd, 0, 1) >= old.st_size
+
+
+def _character_end(data: bytes, cut: int) -> int:
+    """Return `cut`, or the little less that leaves a UTF-8 character whole."""
+    back = cut
+    while cut - back < 3 and back < len(data) and data[back] & 0xC0 == 0x80:
+        back -= 1
+    return back
 
 
 def _raw_lines(path: str) -> Iterator[bytes]:

@@ -1,7 +1,7 @@
 """Names for containers whose user gave none, and the rule for those that were given."""
 
+import os
 import re
-import secrets
 
 from mlbox.errors import UsageError
 
@@ -22,7 +22,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 def random_name() -> str:
     """Return a name that is easy to say: 'quiet-heron'."""
-    return f"{secrets.choice(_ADJECTIVES.split())}-{secrets.choice(_NOUNS.split())}"
+    adjectives, nouns = _ADJECTIVES.split(), _NOUNS.split()
+    number = int.from_bytes(os.urandom(8), "big")
+    return f"{adjectives[number % len(adjectives)]}-{nouns[number // len(adjectives) % len(nouns)]}"
 
 
 def check_name(name: str) -> str:
