@@ -1,7 +1,6 @@
-"""Fetching locked files into the artifact store: in parallel, verified, each from the first place that has it."""
+"""Fetching a locked file into the artifact store: resumed, verified, from the first place that has it."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from pathlib import Path
@@ -46,30 +45,6 @@ class Wanted(NamedTuple):
     urls: Callable[[], Iterable[str]]
 
 
-def fetch_all(
-    wanted: Sequence[Wanted],
-    artifacts: Artifacts,
-    http: Http,
-    listener: Listener = SILENT,
-    *,
-    workers: int = 8,
-) -> None:
-    """Have every wanted file in `artifacts`, the largest fetched first; the first failure stops what has not begun."""
-    unique = {item.sha256: item for item in wanted if not artifacts.has(item.sha256)}
-    missing = sorted(unique.values(), key=lambda item: (-item.size, item.filename))
-    if not missing:
-        return
-    listener.expect("fetch", sum(item.size for item in missing))
-    with ThreadPoolExecutor(max_workers=min(workers, len(missing))) as pool:
-        jobs = [pool.submit(fetch_one, item, artifacts, http, listener) for item in missing]
-        try:
-            for job in jobs:
-                job.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
 def fetch_one(wanted: Wanted, artifacts: Artifacts, http: Http, listener: Listener = SILENT) -> Path:
     """Return the path of the wanted file in `artifacts`, fetched and verified when it is not there yet."""
     if artifacts.has(wanted.sha256):
@@ -105,7 +80,7 @@ class Places:
         self._mutex = Mutex()
 
     def wanted(self, package: Package) -> Wanted:
-        """Return what `fetch_all` needs to know of a wheel or sdist (not of a git checkout)."""
+        """Return what `fetch_one` needs to know of a wheel or sdist (not of a git checkout)."""
         return Wanted(package.filename, package.sha256, package.size, partial(self.urls, package))
 
     def urls(self, package: Package) -> Iterator[str]:
