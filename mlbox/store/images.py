@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from mlbox.errors import NotFoundError, StoreError, UsageError
-from mlbox.oci.digest import Digest, hex_of
+from mlbox.oci.digest import Digest
 from mlbox.oci.image import Image, parse_image
 from mlbox.oci.reference import Reference, parse_reference
 from mlbox.store.content import ContentStore
@@ -190,8 +190,3 @@ def forget(execute: Execute, digest: Digest) -> None:
     """Delete the rows of an image that has no name, inside a transaction."""
     execute("DELETE FROM builds WHERE digest = ?", (digest,))
     execute("DELETE FROM images WHERE digest = ?", (digest,))
-
-
-def short(digest: Digest) -> str:
-    """Return the first digits of a digest, for people."""
-    return hex_of(digest)[:12]

@@ -17,7 +17,6 @@ from mlbox.oci.layer import (
     encoded,
     header,
     padding,
-    parents,
     safe_path,
     sort_entries,
 )
@@ -191,11 +190,6 @@ def _umask() -> int:
     # os.umask can only be read by setting it, which other threads would see.
     status = Path("/proc/self/status").read_bytes()
     return int(status.partition(b"\nUmask:")[2].split(maxsplit=1)[0], 8)
-
-
-def missing_parents(paths: Iterable[str], mtime: int = EPOCH) -> list[Entry]:
-    """Return directory entries for every parent of `paths`."""
-    return [Entry(path, "dir", 0o755, mtime) for path in parents(paths)]
 
 
 def tar_chunks(entries: Iterable[Entry], locate: Callable[[Entry], str]) -> Iterator[bytes | memoryview]:
