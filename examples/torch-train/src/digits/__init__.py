@@ -1,0 +1,1 @@
+"""A small convolutional network that learns handwritten digits."""
