@@ -12,9 +12,9 @@ from mlbox.project.requirement import Itself, Place, normalize, parse_requiremen
 
 FILE = "pyproject.toml"
 
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 _SCRIPT = re.compile(r"\w[\w.-]*")
-_ENTRY_NAME = re.compile(r"[^\s=\[][^=\n\r]*")
+_ENTRYNAME = re.compile(r"[^\s=\[][^=\n\r]*")
 _ENTRY_POINT = re.compile(r"[^\W\d][\w.]*\s*(:\s*[^\W\d][\w.]*)?\s*(\[[\w\s,.-]*\])?")
 
 
@@ -33,7 +33,7 @@ class Pyproject:
         self.name = self._get(self.project, "name", str, "project")
         self.requires_python = self._requires_python()
         self.optional = self._optional()
-        if self.has_project and not _NAME.fullmatch(self.name):
+        if self.has_project and not NAME.fullmatch(self.name):
             problems.add(
                 self._key("project.name"), f"{self.name!r} is no valid name", "letters, digits, '.', '-' and '_'"
             )

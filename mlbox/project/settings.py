@@ -125,10 +125,13 @@ def _check_target(settings: Settings, where: Where, problems: Problems) -> None:
     if not _ACCELERATOR.fullmatch(settings.accelerator):
         hint = "cpu, or a CUDA or ROCm version like cu126 or rocm6.4"
         problems.add(where("accelerator"), f"unknown accelerator {settings.accelerator!r}", hint)
-    for name in settings.system_packages:
-        if not _DEB.fullmatch(name):
-            hint = "only the name; the lock pins the version" if re.search("[=:/]", name) else "like libgl1 or ffmpeg"
-            problems.add(where("system-packages"), f"{name!r} is no Debian package name", hint)
+    for key, names in (("system-packages", settings.system_packages), ("configure", settings.configure)):
+        for name in names:
+            if not _DEB.fullmatch(name):
+                hint = (
+                    "only the name; the lock pins the version" if re.search("[=:/]", name) else "like libgl1 or ffmpeg"
+                )
+                problems.add(where(key), f"{name!r} is no Debian package name", hint)
 
 
 def _check_sources(settings: Settings, where: Where, root: Path, problems: Problems) -> None:
