@@ -14,7 +14,7 @@ FILE = "pyproject.toml"
 
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 _SCRIPT = re.compile(r"\w[\w.-]*")
-_ENTRYNAME = re.compile(r"[^\s=\[][^=\n\r]*")
+_ENTRY_NAME = re.compile(r"[^\s=\[][^=\n\r]*")
 _ENTRY_POINT = re.compile(r"[^\W\d][\w.]*\s*(:\s*[^\W\d][\w.]*)?\s*(\[[\w\s,.-]*\])?")
 
 
