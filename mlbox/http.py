@@ -143,15 +143,6 @@ class Http:
             with self._lock:
                 self._logins[_host_of(parts)] = (unquote(parts.username), unquote(parts.password or ""))
 
-    def range_get(self, url: str, start: int, end: int) -> bytes:
-        """Return bytes `start` up to but not including `end`; FetchError when the server cannot give parts."""
-        if (path := file_path(url)) is not None:
-            with _reading_local(path) as file:
-                file.seek(start)
-                return file.read(end - start)
-        headers = {"Range": f"bytes={start}-{end - 1}"}
-        return self._retrying(url, lambda: self._range_once(url, headers, end - start))
-
     def download(
         self,
         urls: Iterable[str],
@@ -263,14 +254,6 @@ class Http:
             self._check(response, url)
             length = response.headers.get("content-length", "")
             return int(length) if length.isdecimal() else 0
-
-    def _range_once(self, url: str, headers: Mapping[str, str], count: int) -> bytes:
-        with self._open(url, headers) as response:
-            self._check(response, url)
-            if response.status != 206:
-                raise HttpError(f"{redact(url)}: the server does not give parts of a file", status=response.status)
-            body = b"".join(_chunks(response, most=count))
-        return body[:count]
 
     def _retrying(self, url: str, action: Callable[[], T], *, progress: Callable[[], int] = lambda: 0) -> T:
         """Call `action` until it succeeds, fails for good, or the limits say that it never will."""
@@ -477,13 +460,8 @@ def _bounded(body: B, limit: int, url: str) -> B:
     return body
 
 
-def _chunks(response: "BaseHTTPResponse", *, decoded: bool = False, most: int = 0) -> Iterator[bytes]:
-    got = 0
-    while not most or got < most:
-        chunk = response.read(_CHUNK, decode_content=decoded)
-        if not chunk:
-            return
-        got += len(chunk)
+def _chunks(response: "BaseHTTPResponse", *, decoded: bool = False) -> Iterator[bytes]:
+    while chunk := response.read(_CHUNK, decode_content=decoded):
         yield chunk
 
 

@@ -146,19 +146,11 @@ def test_file_addresses(tmp_path: Path, http: Http, monkeypatch: pytest.MonkeyPa
     path = tmp_path / "a b"
     path.write_bytes(DATA)
     assert http.get(path.as_uri(), limit=1 << 22) == DATA
-    assert http.range_get(path.as_uri(), 10, 20) == DATA[10:20]
     assert http.size_of(path.as_uri()) == len(DATA)
     http.download([path.as_uri()], tmp_path / "copy", sha256=SHA, size=len(DATA))
     assert (tmp_path / "copy").read_bytes() == DATA
     with pytest.raises(FetchError, match="No such file"):
         http.get((tmp_path / "none").as_uri(), limit=1)
-
-
-def test_range_get(server: Server, http: Http) -> None:
-    assert http.range_get(f"{server.url}/file", 100, 200) == DATA[100:200]
-    server.ranges = False
-    with pytest.raises(FetchError, match="does not give parts"):
-        http.range_get(f"{server.url}/file", 100, 200)
 
 
 def test_size_of_asks_for_no_content(server: Server, http: Http) -> None:

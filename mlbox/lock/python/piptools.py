@@ -14,11 +14,11 @@ import msgspec
 
 from mlbox import process
 from mlbox.errors import FetchError, ProcessError, ResolveError
-from mlbox.http import ca_bundle, redact, without_credentials
+from mlbox.http import ca_bundle, redact
 from mlbox.lock.python.model import File, Pinned, Question
 from mlbox.lock.python.target import marker_environment, platforms
 from mlbox.lock.python.uv import index_name, transport_environment
-from mlbox.lock.python.vcs import pin_commit
+from mlbox.lock.python.vcs import pin_commit, plain_url
 
 _TIMEOUT = 1800.0
 _PROGRAM = Path(__file__).with_name("piptools_run.py")
@@ -81,7 +81,7 @@ def _with_commit(line: str, commits: dict[str, str]) -> str:
     if match is None:
         return line
     commit = pin_commit(match["url"], match["ref"] or "HEAD")
-    commits[without_credentials(match["url"])] = commit
+    commits[plain_url(match["url"])] = commit
     return f"{match['head']}git+{match['url']}@{commit}{match['tail'] or ''}{match['rest'] or ''}"
 
 
@@ -98,7 +98,7 @@ def _pinned(
 ) -> Pinned:
     name, version, url = str(package["name"]), str(package["version"]), str(package["url"])
     if url.startswith("git+"):
-        plain = without_credentials(url.removeprefix("git+"))
+        plain = plain_url(url.removeprefix("git+"))
         found = next((place for place in commits if plain.startswith(f"{place}@")), plain.rpartition("@")[0])
         return Pinned(
             name=name,

@@ -66,6 +66,8 @@ def lock_python(
     if indexes.default is not None:
         Thread(target=http.warm_up, args=(indexes.default.url,), daemon=True).start()
     chosen = _choose(_resolver(project)(question), question, asked)
+    if project.index.require_hashes:
+        _need_hashes(chosen, asked)
     packages = _packages(chosen, asked, project.root, previous, http)
     _remember(chosen, packages, home)
     build = _build_packages(packages, chosen, question, project, previous, http, listener, home)
@@ -179,6 +181,16 @@ def torch_places(package: Package, target: Target, indexes: Indexes) -> tuple[st
     )
     pins = resolve_with_uv(question)
     return tuple(file.url for pin in pins for file in pin.files if file.filename == package.filename)
+
+
+def _need_hashes(chosen: Sequence[_Choice], asked: Asked) -> None:
+    """Refuse packages for which the requirements name no hash, as pip does under --require-hashes."""
+    missing = [c.pinned.name for c in chosen if c.pinned.kind == "index" and c.pinned.name not in asked.hashes]
+    if missing and missing != ["pip"]:
+        raise ResolveError(
+            f"the requirements say --require-hashes, but name no hash for {', '.join(missing)}",
+            hint="name every package with its hashes, or drop --require-hashes: mlbox.lock holds all hashes anyway",
+        )
 
 
 def _no_file(pinned: Pinned, hashed: bool, target: Target) -> str:

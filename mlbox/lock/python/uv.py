@@ -15,6 +15,7 @@ from mlbox.errors import FetchError, ProcessError, ResolveError
 from mlbox.http import ca_bundle, redact, without_credentials
 from mlbox.lock.python.model import File, Pinned, Question
 from mlbox.lock.python.target import MACHINES
+from mlbox.lock.python.vcs import plain_url
 
 _TIMEOUT = 900.0
 # The manylinux platforms that `uv pip compile --python-platform` knows.
@@ -192,7 +193,7 @@ def _pinned(package: Mapping[str, Any], pin: _Pin, requires: tuple[str, ...], qu
             **common,
             kind="vcs",
             index="git",
-            url=without_credentials(str(vcs.get("url") or vcs.get("path"))),
+            url=plain_url(str(vcs.get("url") or vcs.get("path"))),
             commit=str(vcs["commit-id"]),
             subdirectory=str(vcs.get("subdirectory", "")),
         )

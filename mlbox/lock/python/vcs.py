@@ -4,10 +4,11 @@ import os
 import re
 import shutil
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from mlbox import process
 from mlbox.errors import FetchError, ProcessError
-from mlbox.http import redact
+from mlbox.http import redact, without_credentials
 
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _TIMEOUT = 900.0
@@ -61,6 +62,14 @@ def pin_commit(url: str, ref: str) -> str:
     raise FetchError(
         f"{redact(url)}: no branch or tag {ref!r}", hint="correct the name after '@', or give a full commit"
     )
+
+
+def plain_url(url: str) -> str:
+    """Return `url` as a lock may keep it: no password, and no user except for ssh, where it is part of the address."""
+    parts = urlsplit(url)
+    if parts.scheme == "ssh" and parts.username:
+        return urlunsplit(parts._replace(netloc=f"{parts.username}@{parts.netloc.rpartition('@')[2]}"))
+    return without_credentials(url)
 
 
 def _checked(url: str) -> None:

@@ -368,3 +368,13 @@ def test_annotated_output_is_read() -> None:
     assert "b" in pins["a"].via
     assert pins["a"].source == "https://h/s"
     assert pins["c"].via == ["b"]
+
+
+def test_required_hashes_are_required_of_all(desk: Desk) -> None:
+    wheel = desk.wheel("a", "1.0", requires=["b"])
+    other = desk.wheel("b", "1.0")
+    index = IndexOptions(require_hashes=True)
+    lines = [f"a==1.0 --hash=sha256:{sha256(wheel)}", f"b==1.0 --hash=sha256:{sha256(other)}"]
+    assert versions(desk.lock(desk.project(*lines, index=index))) == {"a": "1.0", "b": "1.0"}
+    with pytest.raises(ResolveError, match="no hash for b"):
+        desk.lock(desk.project(lines[0], index=index))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlbox.errors import FetchError
-from mlbox.lock.python.vcs import checkout, pin_commit
+from mlbox.lock.python.vcs import checkout, pin_commit, plain_url
 
 
 def git(folder: Path, *args: str) -> str:
@@ -99,3 +99,9 @@ def test_passwords_are_not_shown(tmp_path: Path, need: Callable[[str], str]) -> 
     with pytest.raises(FetchError) as caught:
         pin_commit("http://user:secret@127.0.0.1:1/r", "main")
     assert "secret" not in caught.value.message
+
+
+def test_what_a_lock_keeps_of_an_address() -> None:
+    assert plain_url("https://u:p@h.invalid/r.git") == "https://h.invalid/r.git"
+    assert plain_url("ssh://git:p@h.invalid/r.git") == "ssh://git@h.invalid/r.git"
+    assert plain_url("ssh://git@h.invalid:22/r") == "ssh://git@h.invalid:22/r"
