@@ -1,1 +1,0 @@
-"""A small convolutional network that learns handwritten digits."""
