@@ -65,7 +65,7 @@ def lock_python(
     listener.step(f"resolve {len(question.requirements)} requirements with {project.settings.resolver}")
     if indexes.default is not None:
         Thread(target=http.warm_up, args=(indexes.default.url,), daemon=True).start()
-    chosen = _choose(_resolver(project)(question), question, asked)
+    chosen = _choose(_resolver(project, listener)(question), question, asked)
     if project.index.require_hashes:
         _need_hashes(chosen, asked)
     packages = _packages(chosen, asked, project.root, previous, http)
@@ -74,8 +74,13 @@ def lock_python(
     return LockedPython(packages, build)
 
 
-def _resolver(project: Project) -> Resolver:
+def _resolver(project: Project, listener: Listener = SILENT) -> Resolver:
     if project.settings.resolver == "pip-tools":
+        if project.settings.extra_index_urls or project.index.extra_index_urls:
+            listener.note(
+                "pip-tools takes the best version of any index, where uv asks the extra ones first and stops: "
+                "beware of dependency confusion"
+            )
         from mlbox.lock.python.piptools import resolve_with_piptools
 
         return resolve_with_piptools

@@ -1,5 +1,6 @@
 import os
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class Desk:
 
     def project(self, *lines: str, constraints: tuple[str, ...] = (), index: Any = None, **settings: Any) -> Project:
         def requirement(line: str, number: int) -> Requirement:
-            kind = "url" if "://" in line else "path" if line.startswith(".") else "named"
+            kind = "vcs" if "git+" in line else "url" if "://" in line else "path" if line.startswith(".") else "named"
             return Requirement(text=line, origin=f"requirements.txt:{number}", kind=kind)  # type: ignore[arg-type]
 
         return Project(
@@ -335,6 +336,41 @@ def test_direct_addresses(desk: Desk) -> None:
             )
 
 
+@pytest.mark.parametrize(("resolver", "named"), [("uv", True), ("uv", False), ("pip-tools", False)])
+def test_repositories_are_pinned_to_a_commit(
+    desk: Desk, tmp_path: Path, need: Callable[[str], str], resolver: str, named: bool
+) -> None:
+    need("git")
+    repository = tmp_path / "tool.git"
+    (repository / "sub").mkdir(parents=True)
+    project = "[project]\nname = 'tool'\nversion = '1.0'\ndependencies = ['dep']\n"
+    (repository / "sub/pyproject.toml").write_text(PYPROJECT + project)
+    (repository / "sub/PKG-INFO").write_text("Metadata-Version: 2.2\nName: tool\nVersion: 1.0\nRequires-Dist: dep\n")
+    identity = ["-c", "user.name=x", "-c", "user.email=x@y"]
+    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "1"], ["tag", "v1"]):
+        subprocess.run(["git", *command], cwd=repository, check=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=repository, check=True, capture_output=True, text=True)
+    commit = head.stdout.strip()
+    desk.wheel("dep", "1.0")
+    desk.wheel("backend", "1.0", files={"backend.py": BACKEND})
+    address = f"git+{repository.as_uri()}@v1#subdirectory=sub"
+    locked = desk.lock(desk.project(f"tool @ {address}" if named else address, resolver=resolver))
+    assert [package.name for package in locked.build_packages] == ["backend"]
+    assert [package.name for package in locked.packages] == ["dep", "tool"]
+    assert locked.packages[1] == Package(
+        name="tool",
+        version="1.0",
+        filename=f"tool-{commit}.git",
+        sha256="",
+        index="git",
+        url=repository.as_uri(),
+        commit=commit,
+        subdirectory="sub",
+        requires=("dep",),
+        wanted_by=("requirements.txt:1",),
+    )
+
+
 def test_a_wheel_of_the_project_is_locked_by_its_place_in_it(desk: Desk, tmp_path: Path) -> None:
     name, data = make_wheel("local", "1.0")
     (desk.root / name).write_bytes(data)
@@ -350,6 +386,13 @@ def test_pip_itself_is_locked_unless_unwanted(desk: Desk) -> None:
     assert desk.lock(desk.project()).packages == ()
     (pip,) = desk.lock(desk.project(pip=True)).packages
     assert pip.wanted_by == ("mlbox (settings.pip)",)
+
+
+def test_pip_tools_with_extra_indexes_is_warned_about(desk: Desk) -> None:
+    extra = FakeIndex(desk.server, prefix="/internal")
+    desk.wheel("a", "1.0")
+    desk.lock(desk.project("a", resolver="pip-tools", extra_index_urls=(extra.url,)))
+    assert any("dependency confusion" in note for note in desk.notes)
 
 
 def test_sizes_come_from_the_page_when_it_has_them(desk: Desk) -> None:
