@@ -1,4 +1,4 @@
-"""Shared by all tests: a clean environment, a home per test, and skips that are failures where CI must have the thing."""
+"""Shared by all tests: a home per test, and skips that are failures where CI must have the thing."""
 
 import os
 import shutil

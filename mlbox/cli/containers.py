@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mlbox.runtime.containers import Containers
     from mlbox.runtime.record import Container
 
-app = typer.Typer()
+app = typer.Typer(rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(metavar="CONTAINER", help="Name, id, or the beginning of an id.")]
 Names = Annotated[list[str], typer.Argument(metavar="CONTAINER...")]

@@ -11,7 +11,7 @@ from mlbox.cli.render import Format, ago, mega, print_json, print_table
 if TYPE_CHECKING:
     from mlbox.store.store import Store
 
-app = typer.Typer()
+app = typer.Typer(rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(metavar="IMAGE", help="Name, digest, or the beginning of one.")]
 Form = Annotated[Format, typer.Option("--format")]

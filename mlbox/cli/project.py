@@ -12,7 +12,7 @@ from mlbox.cli.progress import Bars, Lines, listener
 if TYPE_CHECKING:
     from mlbox.engine.building import Workshop
 
-app = typer.Typer()
+app = typer.Typer(rich_markup_mode=None)
 
 Folder = Annotated[Path, typer.Option("-C", "--project", help="Folder of the repository.")]
 Extras = Annotated[list[str] | None, typer.Option("--extra", help="Optional dependencies of [project] to include.")]
@@ -69,6 +69,32 @@ def _workshop(
         resolver=resolver.value if resolver else "",
     )
     return Workshop(Home.default(), options, talk)
+
+
+@app.command()
+def init(
+    folder: Folder = Path("."),
+    template: Annotated[str, typer.Option(help="Start a new project: minimal, train or serve.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what was found.")] = False,
+) -> None:
+    """Show what mlbox finds in the repository, and write its settings; or start a new project."""
+    from mlbox.project.discover import load_project
+    from mlbox.project.init import describe, new_from_template, write_settings
+
+    root = folder.absolute()
+    if template:
+        for file in new_from_template(template, root):
+            print(f"new  {file.relative_to(root)}")
+        return
+    project = load_project(root)
+    for fact in describe(project):
+        print(f"{fact.label:<12} {fact.value}{f'  ({fact.why})' if fact.why else ''}")
+    if dry_run:
+        return
+    before = {file: file.read_bytes() for file in root.glob("*.toml")}
+    file = write_settings(project)
+    verb = "unchanged" if before.get(file) == file.read_bytes() else "wrote"
+    print(f"{verb:<12} {file.relative_to(root)}")
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 from typer._click import Command
 
-app = typer.Typer()
+app = typer.Typer(rich_markup_mode=None)
 
 
 def command(name: str) -> Command:

@@ -10,7 +10,7 @@ from mlbox.cli.render import Format, mega, print_json, print_table
 if TYPE_CHECKING:
     from mlbox.store.store import Store
 
-app = typer.Typer()
+app = typer.Typer(rich_markup_mode=None)
 
 
 def command(name: str) -> Command:

@@ -63,7 +63,8 @@ class Workshop:
     def new_lock(self, options: LockOptions) -> Lock:
         """Return the lock as it should be now: the previous one, untouched, when nothing asks for a change."""
         previous = self.previous_lock()
-        if previous is not None and not _asks_for_change(options, previous):
+        other_resolver = previous is not None and self.options.resolver not in ("", previous.resolver)
+        if previous is not None and not other_resolver and not _asks_for_change(options, previous):
             try:
                 check_fresh(previous, self.project)
             except LockError:
@@ -96,6 +97,8 @@ class Workshop:
         from mlbox.build.project import scan_project
 
         settings = self.project.settings
+        for note in self.project.notes:
+            self.listener.note(note)
         files = scan_project(self.project.root, settings, cache=self.home.metadata, note=self.listener.note)
         return make_plan(lock, settings, files, self.project.package)
 

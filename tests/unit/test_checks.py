@@ -60,5 +60,3 @@ def test_no_word_of_this_machine() -> None:
     for name in files:
         text = (ROOT / name).read_bytes()
         assert not [host for host in hosts if host.encode() in text], name
-
-
