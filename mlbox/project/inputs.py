@@ -11,8 +11,8 @@ from mlbox.project.requirement import local_path, normalize, without_credentials
 def inputs_digest(project: Project) -> str:
     """Return 'sha256:...' of what decides a lock.
 
-    Comments, line numbers, the order and layout of files, credentials, and settings that only the image or a run
-    needs (commands, env, workdir) do not change it. The content of local wheels does.
+    Comments, line numbers, the order and layout of files, credentials, the resolver (any answer that fits will do)
+    and settings that only the image or a run needs do not change it. The content of local wheels does.
     """
     settings, index = project.settings, project.index
     return "sha256:" + key_of(
@@ -23,7 +23,6 @@ def inputs_digest(project: Project) -> str:
             "python": ".".join((settings.python or project.python_file).split(".")[:2]),
             "base": settings.base,
             "accelerator": settings.accelerator,
-            "resolver": settings.resolver,
             "pip": settings.pip,
             "system-packages": sorted(set(settings.system_packages)),
             "extras": sorted(set(map(normalize, settings.extras))),
