@@ -16,6 +16,9 @@ _COMPILING = ("maturin", "scikit_build_core", "mesonpy")
 _ASSIGNED = r"^[ \t]*{name}[ \t]*(?::[ \t]*[\w.\[\]]+)?[ \t]*=[ \t]*['\"]v?([^'\"\n]+)['\"]"
 
 
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+
+
 def read_package(root: Path, pyproject: Pyproject, *, asked_for: bool) -> tuple[Package | None, list[str]]:
     """Return the distribution and notes about what could not be read; None when the project is none.
 
@@ -38,9 +41,25 @@ def read_package(root: Path, pyproject: Pyproject, *, asked_for: bool) -> tuple[
         scripts=pyproject.scripts("scripts"),
         gui_scripts=pyproject.scripts("gui-scripts"),
         entry_points=pyproject.entry_points(),
+        requires=_requires(pyproject),
+        extras=tuple(sorted(pyproject.optional)),
         source=source,
     )
     return package, notes
+
+
+def _requires(pyproject: Pyproject) -> tuple[str, ...]:
+    """Return the project's Requires-Dist lines, without credentials: they end up in an image."""
+    lines = list(pyproject.dependencies)
+    for extra, texts in sorted(pyproject.optional.items()):
+        lines += [_with_extra(text, extra) for text in texts]
+    return tuple(_CREDENTIALS.sub("", line) for line in lines)
+
+
+def _with_extra(text: str, extra: str) -> str:
+    requirement, _, marker = text.partition(" ;" if "://" in text else ";")
+    condition = f'extra == "{extra}"'
+    return f"{requirement.strip()} ; ({marker.strip()}) and {condition}" if marker else f"{text} ; {condition}"
 
 
 def _source(root: Path, pyproject: Pyproject) -> str:

@@ -103,6 +103,9 @@ class Package(Value, frozen=True, kw_only=True):
     scripts: dict[str, str] = {}
     gui_scripts: dict[str, str] = {}
     entry_points: dict[str, dict[str, str]] = {}
+    requires: tuple[str, ...] = ()
+    """Requires-Dist lines: the dependencies, and those of extras with their marker."""
+    extras: tuple[str, ...] = ()
     source: str = ""
     """Folder that goes on sys.path, relative to the project: 'src', or '' for the project itself."""
 

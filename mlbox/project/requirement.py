@@ -52,7 +52,7 @@ def parse_requirement(text: str, place: Place, *, editable: bool = False) -> Req
     """Return what `text` asks for, normalised; ProjectError (without the place) when pip would refuse it."""
     if len(text) > MAX_LENGTH:
         raise ProjectError(f"requirement of {len(text)} characters; {MAX_LENGTH} are allowed")
-    if not editable and (plain := _plain(text)):
+    if not editable and not _is_archive(place, text) and (plain := _plain(text)):
         return Requirement(text=plain, origin=place.origin)
     if _NAMED.match(text):
         return _from_pep508(text, place, editable)
@@ -144,6 +144,12 @@ def _name_in(address: str) -> str:
 def _url_kind(url: str, scheme: str, editable: bool) -> Literal["url", "vcs"]:
     """Return the kind of `url`; ProjectError when nothing can be fetched from such a one."""
     clean = without_credentials(url)
+    try:
+        host = urlsplit(url).hostname
+    except ValueError as problem:
+        raise ProjectError(f"invalid URL {clean!r}: {problem}") from problem
+    if not host:
+        raise ProjectError(f"invalid URL {clean!r}: no host")
     if scheme in ("git+https", "git+http", "git+ssh"):
         return "vcs"
     if scheme not in ("http", "https"):
@@ -167,7 +173,7 @@ def _from_path(location: str, marker: str, place: Place, editable: bool) -> Requ
     if real == place.root.resolve():
         if marker:
             raise ProjectError("the project itself cannot depend on a marker", hint="leave out the part after ';'")
-        return Itself(extras=tuple(map(normalize, filter(None, extras.split(",")))))
+        return Itself(extras=tuple(sorted(map(normalize, filter(None, extras.split(","))))))
     if not real.is_dir() and not real.name.endswith(_ARCHIVES):
         raise ProjectError(f"{path!r} is neither a folder nor an archive", hint="a requirements file is named by -r")
     if real.is_dir() and not any((real / name).is_file() for name in ("pyproject.toml", "setup.py")):
