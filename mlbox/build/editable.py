@@ -51,6 +51,8 @@ def _metadata(package: Package) -> bytes:
     lines = ["Metadata-Version: 2.1", f"Name: {package.name}", f"Version: {package.version}"]
     if package.requires_python:
         lines.append(f"Requires-Python: {package.requires_python}")
+    lines += [f"Requires-Dist: {line}" for line in package.requires]
+    lines += [f"Provides-Extra: {extra}" for extra in package.extras]
     return "\n".join([*lines, ""]).encode()
 
 
