@@ -35,7 +35,8 @@ class Answer(BaseModel):
 def load_model(path: Path) -> Pipeline:
     """Return the model. Loading runs code that the file contains: serve only models of your own."""
     if not path.is_file():
-        sys.exit(f"no model at {path}: train one in ../sklearn-train, then cp ../sklearn-train/outputs/model.joblib models/")
+        how = "cp ../sklearn-train/outputs/model.joblib models/"
+        sys.exit(f"no model at {path}: train one in ../sklearn-train, then {how}")
     return joblib.load(path)
 
 
