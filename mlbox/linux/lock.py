@@ -7,10 +7,14 @@ import struct
 _FLOCK = "hhqqi4x"
 
 
-def take(fd: int) -> bool:
-    """Lock the open file `fd` alone; False when another open file has the lock. It ends with the last copy of `fd`."""
+def take(fd: int, *, wait: bool = False) -> bool:
+    """Lock the open file `fd` alone, until its last copy is closed; False when another open file has the lock.
+
+    With `wait`, return when that one lets go.
+    """
+    how = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
     try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 0, 0))
+        fcntl.fcntl(fd, how, struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 0, 0))
     except (BlockingIOError, PermissionError):
         return False
     return True

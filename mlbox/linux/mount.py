@@ -48,10 +48,11 @@ def move_mount(tree: int, target: str) -> None:
     call("syscall", _SYS_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)
 
 
-def idmap(tree: int, userns: int) -> None:
+def idmap(tree: int, userns: int, *, recursive: bool) -> None:
     """Map the owners of the detached mount `tree` by the user namespace `userns` (mount_setattr(2), Linux 5.12)."""
     attr = struct.pack("=QQQQ", _MOUNT_ATTR_IDMAP, 0, 0, userns)
-    call("syscall", _SYS_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH | _AT_RECURSIVE, attr, len(attr))
+    flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+    call("syscall", _SYS_MOUNT_SETATTR, tree, b"", flags, attr, len(attr))
 
 
 def open_in_root(root: str, path: str) -> int:

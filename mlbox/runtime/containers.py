@@ -20,7 +20,8 @@ from mlbox.oci.image import ImageConfig
 from mlbox.oci.runtime import Process, Seccomp, Spec, User
 from mlbox.paths import Home
 from mlbox.runtime import frames, monitor, rootfs
-from mlbox.runtime.account import resolve_account
+from mlbox.runtime.account import Account, resolve_account
+from mlbox.runtime.host import host_facts
 from mlbox.runtime.log import Line, follow_log, read_log
 from mlbox.runtime.names import check_name, random_name
 from mlbox.runtime.oci_runtime import OciRuntime, find_runtime, logged_failure
@@ -29,9 +30,10 @@ from mlbox.runtime.record import Container, Folder, Record, State, timestamp
 from mlbox.runtime.seccomp import load_profile
 from mlbox.runtime.session import Session, at_socket, connect
 from mlbox.runtime.spec import (
-    command,
+    Place,
     environment_of,
     held_capabilities,
+    make_spec,
     process_capabilities,
     security,
     stop_signal,
@@ -241,18 +243,31 @@ class Containers:
         process = self._exec_process(container, folder, tuple(argv), env or {}, user, workdir, tty=tty)
         file = folder.path / f"exec-{os.urandom(8).hex()}"
         folder.write(file.name, msgspec.json.encode(process))
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        stdio = (null, null, null) if detach else (0 if stdin or tty else null, 1, 2)
         try:
-            runtime = self._runtime or find_runtime(self._home)
-            code = _wait_forwarding(runtime.exec(folder.runtime, container.id, file, stdio=stdio, detach=detach))
+            code = self._exec_detached(folder, file) if detach else self._exec_here(folder, file, stdin or tty)
             if code and (problem := logged_failure(file)):
                 raise problem
             return code
         finally:
-            os.close(null)
             file.unlink(missing_ok=True)
             Path(f"{file}.log").unlink(missing_ok=True)
+
+    def _exec_here(self, folder: Folder, file: Path, stdin: bool) -> int:
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            runtime = self._runtime or find_runtime(self._home)
+            stdio = (0 if stdin else null, 1, 2)
+            return _wait_forwarding(runtime.exec(folder.runtime, folder.path.name, file, stdio=stdio))
+        finally:
+            os.close(null)
+
+    def _exec_detached(self, folder: Folder, file: Path) -> int:
+        """Have the monitor do it, who stays: a container's end waits until each of its processes was waited for."""
+        session = connect(folder, frames.Hello())
+        if session is None:
+            raise ContainerError("the container has ended")
+        with _closing(session):
+            return session.execute(file.name)
 
     def reconcile(self) -> _List:
         """Clean up after monitors that were killed: their programs, groups and, for --rm, files; return those found."""
@@ -354,13 +369,16 @@ class Containers:
 
     def _lock(self, container: Container, folder: Folder) -> int:
         held = self._try_lock(folder)
+        # An ended container's monitor is about to let go.
+        if held is None and folder.load_state().status == "exited":
+            held = self._try_lock(folder, wait=True)
         if held is None:
             raise ContainerError(f"{container.name} runs already", hint=f"mlbox stop {container.name}")
         return held
 
-    def _try_lock(self, folder: Folder) -> int | None:
+    def _try_lock(self, folder: Folder, *, wait: bool = False) -> int | None:
         fd = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if lock.take(fd):
+        if lock.take(fd, wait=wait):
             return fd
         os.close(fd)
         return None
@@ -440,11 +458,10 @@ class _closing:
 
 
 def _check(config: ImageConfig, options: RunOptions) -> None:
-    """Find at once what would stop the container later."""
-    command(config.config, options)
-    working_dir(options.workdir or config.config.working_dir)
+    """Find at once what would stop the container later: make its spec, and forget it."""
     stop_signal(config.config, options)
-    held_capabilities(options)
+    place = Place(rootfs="", folder="", cgroup="")
+    make_spec(config.config, options, host_facts(), place, id="", account=Account())
 
 
 def _profile(options: RunOptions) -> Seccomp | None:

@@ -14,10 +14,12 @@ STDIN = b"i"  # bytes for the program; none: end of input
 RESIZE = b"w"  # two big-endian 16-bit numbers: rows, columns
 SIGNAL = b"s"  # one byte: a signal for the program
 STOP = b"q"  # one byte: the same, and it is not started again
+EXEC = b"c"  # the name of the file in the container's folder that describes one more process
 # From the monitor.
 STDOUT = b"o"
 STDERR = b"e"
 STARTED = b"u"
+EXECUTED = b"d"  # one byte: the runtime's exit code for the EXEC of this client
 ENDED = b"x"  # JSON of Ended: the last frame
 
 

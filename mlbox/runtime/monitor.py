@@ -21,11 +21,11 @@ from mlbox.errors import ContainerError, MlboxError
 from mlbox.linux import cgroup, process
 from mlbox.oci.runtime import Box
 from mlbox.runtime import frames, rootfs
-from mlbox.runtime.account import resolve_account
+from mlbox.runtime.account import Account, resolve_account
 from mlbox.runtime.host import host_facts
 from mlbox.runtime.log import LogWriter
 from mlbox.runtime.oci_runtime import OciRuntime, logged_failure
-from mlbox.runtime.options import BindMount, Restart
+from mlbox.runtime.options import BindMount, Restart, TmpfsMount
 from mlbox.runtime.record import Folder, Record, State, timestamp
 from mlbox.runtime.spec import Place, hostname, make_spec
 
@@ -131,14 +131,14 @@ class _Program:
 
     def __init__(self, pid: int, outputs: dict[int, str], stdin: int) -> None:
         self.pid = pid
-        self.pidfd = os.pidfd_open(pid)
+        self.status: int | None = None  # how it ended
         self.outputs = outputs  # descriptor -> stream
         self.stdin = stdin  # -1: none
         self.input = bytearray()
         self.input_ends = False
 
     def close(self) -> None:
-        for fd in {*self.outputs, self.stdin, self.pidfd} - {-1}:
+        for fd in {*self.outputs, self.stdin} - {-1}:
             os.close(fd)
 
 
@@ -166,6 +166,9 @@ class Monitor:
         self.log = LogWriter(folder.log, self.options.log_limit)
         self.hierarchies = cgroup.hierarchies()
         self.clients: dict[int, _Client] = {}
+        self.execs: dict[int, _Client] = {}  # runtimes that start one more process, and who asked
+        self.children, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         self.program: _Program | None = None
         self.stopping = False
         self.held_input = bytearray()
@@ -179,6 +182,7 @@ class Monitor:
     def main(self) -> None:
         """Run to the end; whatever happens, the state is written, the clients are told, nothing is left."""
         signal.signal(signal.SIGTERM, self._on_sigterm)
+        signal.signal(signal.SIGCHLD, _wake)
         process.become_subreaper()
         try:
             self._prepare()
@@ -192,23 +196,37 @@ class Monitor:
 
     def _prepare(self) -> None:
         rootfs.enter_private_mounts()
+        binds = self._take_binds()
         lower = [Path(path) for path in self.record.lower]
         rootfs.mount_overlay(
             lower, self.folder.upper, self.folder.work, self.folder.rootfs, volatile=self.options.remove
         )
-        self._write_spec()
-
-    def _write_spec(self) -> None:
-        account = resolve_account(
-            self.options.user or self.record.config.user, lambda path: rootfs.read_in(self.folder.rootfs, path)
-        )
-        host = host_facts()
+        user = self.options.user or self.record.config.user
+        account = resolve_account(user, lambda path: rootfs.read_in(self.folder.rootfs, path))
         mounts = tuple(
-            self._mapped(one, self.folder.binds / str(number), (account.uid, account.gid))
-            if isinstance(one, BindMount)
-            else one
-            for number, one in enumerate(self.options.mounts)
+            self._settle(binds[one.target], account) if isinstance(one, BindMount) else one
+            for one in self.options.mounts
         )
+        self._write_bundle(account, mounts)
+
+    def _take_binds(self) -> dict[str, rootfs.Bind]:
+        found = {}
+        for number, one in enumerate(self.options.mounts):
+            if isinstance(one, BindMount):
+                try:
+                    found[one.target] = rootfs.Bind(one, self.folder.binds / str(number))
+                except OSError as problem:
+                    raise ContainerError(f"cannot mount {one.source}: {problem.strerror}") from problem
+        return found
+
+    def _settle(self, bind: rootfs.Bind, account: Account) -> BindMount:
+        one = bind.settle((account.uid, account.gid), self.record.caller)
+        if bind.warning:
+            self._warn(bind.warning)
+        return one
+
+    def _write_bundle(self, account: Account, mounts: tuple[BindMount | TmpfsMount, ...]) -> None:
+        host = host_facts()
         self._write_etc(hostname(self.options, host, self.record.id))
         spec = make_spec(
             self.record.config,
@@ -221,16 +239,6 @@ class Monitor:
             size=Box(height=self.size[0], width=self.size[1]) if self.size else None,
         )
         self.folder.write("bundle/config.json", msgspec.json.encode(spec))
-
-    def _mapped(self, one: BindMount, spot: Path, account: tuple[int, int]) -> BindMount:
-        try:
-            return rootfs.map_owner(one, spot, account, self.record.caller)
-        except FileNotFoundError as problem:
-            raise ContainerError(f"nothing to mount at {one.source}", hint="make it first") from problem
-        except OSError as problem:
-            note = f"{one.source}: new files belong to the container's user ({problem.strerror})"
-            self._warn(note)
-            return one
 
     def _write_etc(self, name: str) -> None:
         own = f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {name}\n".encode()
@@ -269,9 +277,10 @@ class Monitor:
             restarts=restarts,
         )
         self._tell(frames.STARTED)
-        while not self._step(None):
-            pass
-        status = os.waitpid(self.program.pid, 0)[1]
+        self._reap()
+        while self.program.status is None:
+            self._step(None)
+        status = self.program.status
         self._drain()
         self.program.close()
         self.program = None
@@ -287,7 +296,11 @@ class Monitor:
             self.program.close()
             self._forget()
         self.log.close()
-        notes = (*self.state.warnings, *([self.log.failed] if self.log.failed else []))
+        if self.log.failed:
+            self._warn(self.log.failed)
+        for spot in sorted(self.folder.binds.glob("*")) if self.folder.binds.exists() else ():
+            rootfs.unmount(spot)
+        rootfs.unmount(self.folder.rootfs)
         self._save(
             status="exited",
             pid=0,
@@ -295,12 +308,8 @@ class Monitor:
             exit_code=ended.exit_code,
             oom_killed=ended.oom_killed,
             error=ended.error,
-            warnings=notes,
         )
         self.folder.socket.unlink(missing_ok=True)
-        for spot in sorted(self.folder.binds.glob("*")) if self.folder.binds.exists() else ():
-            rootfs.unmount(spot)
-        rootfs.unmount(self.folder.rootfs)
         if self.options.remove:
             remove_container(self.folder, self.record.name)
         os.close(self.lock)
@@ -378,15 +387,15 @@ class Monitor:
         while not self.stopping and (left := deadline - time.monotonic()) > 0:
             self._step(left)
 
-    def _step(self, timeout: float | None) -> bool:
-        """Wait for something to happen and deal with it; True when the program has ended."""
+    def _step(self, timeout: float | None) -> None:
+        """Wait for something to happen and deal with it."""
         poll = select.poll()
         poll.register(self.listener, select.POLLIN)
+        poll.register(self.children, select.POLLIN)
         for fd, client in self.clients.items():
             reading = select.POLLIN if self._takes_input() else 0
             poll.register(fd, reading | (select.POLLOUT if client.backlog else 0))
         if program := self.program:
-            poll.register(program.pidfd, select.POLLIN)
             held_back = any(len(client.backlog) > _BACKLOG for client in self.clients.values())
             events = dict.fromkeys(program.outputs, 0 if held_back else select.POLLIN)
             if program.input and program.stdin >= 0:
@@ -394,29 +403,40 @@ class Monitor:
             for fd, mask in events.items():
                 if mask:
                     poll.register(fd, mask)
-        ended = False
         for fd, event in poll.poll(None if timeout is None else max(timeout, 0) * 1000):
-            ended |= self._on_event(fd, event)
-        return ended
+            self._on_event(fd, event)
 
     def _takes_input(self) -> bool:
         return len(self.program.input if self.program else self.held_input) < _BACKLOG
 
-    def _on_event(self, fd: int, event: int) -> bool:
+    def _on_event(self, fd: int, event: int) -> None:
         program = self.program
         if fd == self.listener.fileno():
             with suppress(OSError):
                 self._welcome(self.listener.accept()[0], frames.Hello())
         elif fd in self.clients:
             self._on_client(self.clients[fd], event)
-        elif program and fd == program.pidfd:
-            return True
+        elif fd == self.children:
+            os.read(fd, _CHUNK)
+            self._reap()
         elif program:
             if event & select.POLLOUT:
                 self._feed(program)
             if event & ~select.POLLOUT and fd in program.outputs:
                 self._read_output(program, fd)
-        return False
+
+    def _reap(self) -> None:
+        """Wait for every child that has ended: the program, runtimes, and processes that runtimes left us.
+
+        The kernel ends a container's first process only when all others were waited for.
+        """
+        with suppress(ChildProcessError):
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                pid, status = found
+                if self.program and pid == self.program.pid:
+                    self.program.status = status
+                elif client := self.execs.pop(pid, None):
+                    client.send(frames.frame(frames.EXECUTED, bytes([exit_code_of(status)])))
 
     def _read_output(self, program: _Program, fd: int) -> bool:
         """Pass on one chunk; False at the end, or when there is none now."""
@@ -497,6 +517,16 @@ class Monitor:
         elif kind in (frames.SIGNAL, frames.STOP):
             self.stopping |= kind == frames.STOP
             self._signal(payload[0])
+        elif kind == frames.EXEC:
+            self._execute(client, payload.decode())
+
+    def _execute(self, client: _Client, name: str) -> None:
+        file = self.folder.path / name
+        if self.program is None or "/" in name or not file.exists():
+            client.send(frames.frame(frames.EXECUTED, bytes([125])))
+            return
+        pid = self.runtime.exec(self.folder.runtime, self.record.id, file, stdio=(0, 1, 1), detach=True)
+        self.execs[pid] = client
 
     def _take_input(self, data: bytes) -> None:
         """Queue input for the program; no data is its end."""
@@ -521,9 +551,9 @@ class Monitor:
                 fcntl.ioctl(self.program.stdin, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def _signal(self, number: int) -> None:
-        if self.program:
+        if self.program and self.program.status is None:  # until it was waited for, its pid is its own
             with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.program.pidfd, number)
+                os.kill(self.program.pid, number)
 
     def _on_sigterm(self, *_: object) -> None:
         """The machine shuts down: pass it on, and do not start again."""
@@ -560,6 +590,10 @@ class Monitor:
 
     def _warn(self, note: str) -> None:
         self.state = msgspec.structs.replace(self.state, warnings=(*self.state.warnings, note))
+
+
+def _wake(*_: object) -> None:
+    """Stand in for a handler: the wake-up descriptor tells of the signal."""
 
 
 def remove_container(folder: Folder, name: str) -> None:

@@ -82,6 +82,8 @@ def owner_of(source: str, caller: Account | None) -> Account:
 def swap(inside: int, outside: int) -> IDMap:
     """Return the map in which two ids change places and every other stays: no file becomes unreachable."""
     low, high = sorted((inside, outside))
+    if low == high:
+        return [(0, 0, _LAST_ID + 1)]
     lines = [
         (0, 0, low),
         (low, high, 1),
@@ -92,29 +94,50 @@ def swap(inside: int, outside: int) -> IDMap:
     return [line for line in lines if line[2] > 0]
 
 
-def map_owner(one: BindMount, spot: Path, account: Account, caller: Account | None) -> BindMount:
-    """Return `one` with its source mounted at `spot` so that `account`'s files there belong to their owner.
+class Bind:
+    """A folder or file of the host, taken as it is before the container mounts anything itself."""
 
-    Unchanged when the numbers are equal already, or when that owner is root: what another user of a container
-    writes must not become root's. Raises OSError where the kernel or the file system cannot map.
-    """
-    owner = owner_of(one.source, caller)
-    if one.owner == "keep" or owner[0] in (0, account[0]):
-        return one
-    uids = swap(account[0], owner[0])
-    gids = _swap_or_same(account[1], owner[1])
-    _placeholder(one.source, spot)
-    userns = user_namespace(uids, gids)
-    try:
-        tree = mount.open_tree(one.source)
+    def __init__(self, mount_: BindMount, spot: Path) -> None:
+        """Take hold of the source; raises FileNotFoundError when it is gone."""
+        self.mount = mount_
+        self.warning = ""
+        self._spot = spot
+        self._tree = mount.open_tree(mount_.source)
+
+    def settle(self, account: Account, caller: Account | None) -> BindMount:
+        """Return the mount for a program that runs as `account`: its files are its owner's on the host.
+
+        The source is mounted at `spot` with mapped owners when that is needed. It is not when the numbers are equal
+        already, nor when that owner is root: what another user of a container writes must not become root's. Where
+        the kernel or the file system cannot map, `warning` says so.
+        """
+        owner = owner_of(self.mount.source, caller)
         try:
-            mount.idmap(tree, userns)
-            mount.move_mount(tree, str(spot))
+            if self.mount.owner == "keep" or owner[0] in (0, account[0]):
+                return self.mount
+            return self._map(swap(account[0], owner[0]), swap(account[1], owner[1]))
+        except OSError as problem:
+            self.warning = f"{self.mount.source}: new files belong to the container's user ({problem.strerror})"
+            return self.mount
         finally:
-            os.close(tree)
-    finally:
-        os.close(userns)
-    return msgspec.structs.replace(one, source=str(spot))
+            os.close(self._tree)
+
+    def _map(self, uids: IDMap, gids: IDMap) -> BindMount:
+        userns = user_namespace(uids, gids)
+        try:
+            self._idmap(userns)
+        finally:
+            os.close(userns)
+        _placeholder(self.mount.source, self._spot)
+        mount.move_mount(self._tree, str(self._spot))
+        return msgspec.structs.replace(self.mount, source=str(self._spot))
+
+    def _idmap(self, userns: int) -> None:
+        try:
+            mount.idmap(self._tree, userns, recursive=True)
+        except OSError:
+            mount.idmap(self._tree, userns, recursive=False)
+            self.warning = f"{self.mount.source}: new files in what is mounted below it belong to the container's user"
 
 
 def remove_tree(path: Path) -> None:
@@ -165,10 +188,6 @@ def _empty(top: int, name: str) -> list[str]:
 
 def _rename(top: int, source: str, target: str) -> None:
     os.rename(source, target, src_dir_fd=top, dst_dir_fd=top)
-
-
-def _swap_or_same(inside: int, outside: int) -> IDMap:
-    return [(0, 0, _LAST_ID + 1)] if inside == outside else swap(inside, outside)
 
 
 def _placeholder(source: str, spot: Path) -> None:

@@ -71,9 +71,28 @@ class Session:
         """Send a signal to the program and have it not started again."""
         self._queue(frames.STOP, bytes([number]))
 
+    def send(self, data: bytes) -> None:
+        """Send input to the program; no data is its end."""
+        for start in range(0, len(data), _CHUNK):
+            self._queue(frames.STDIN, data[start : start + _CHUNK])
+        if not data:
+            self._queue(frames.STDIN, b"")
+
     def resize(self, rows: int, columns: int) -> None:
         """Tell the program's terminal its size."""
         self._queue(frames.RESIZE, struct.pack(">HH", min(rows, 0xFFFF), min(columns, 0xFFFF)))
+
+    def execute(self, file: str) -> int:
+        """Have one more process started that nobody waits for; return the runtime's exit code."""
+        self._queue(frames.EXEC, file.encode())
+        while True:
+            while self._frames:
+                kind, payload = self._frames.popleft()
+                if kind == frames.EXECUTED:
+                    return payload[0]
+                if kind == frames.ENDED:
+                    raise ContainerError("the container has ended")
+            self._receive(None)
 
     def output(self) -> Iterator[tuple[str, bytes]]:
         """Yield ('stdout' or 'stderr', data) until the program ends; then call `wait` for its exit code."""
@@ -242,7 +261,7 @@ def _raw(stdin: int | None, tty: bool) -> Iterator[bool]:
     import tty as terminal
 
     before = termios.tcgetattr(stdin)
-    terminal.setraw(stdin)
+    terminal.setraw(stdin, termios.TCSADRAIN)  # not TCSAFLUSH: what was typed ahead is for the program
     try:
         yield True
     finally:

@@ -271,6 +271,8 @@ def _mounts(options: RunOptions, host: HostFacts, place: Place) -> tuple[Mount, 
     wanted = sorted(options.mounts, key=lambda one: one.target.count("/"))
     asked = [_user_mount(one) for one in wanted]
     taken = {one.destination for one in asked}
+    if len(taken) < len(asked):
+        raise ContainerError("two mounts have the same target", hint="leave one of them out")
     standard = (*_kernel_mounts(options, host), *_file_mounts(options, host, place))
     return (*(one for one in standard if one.destination not in taken), *asked)
 
