@@ -8,15 +8,13 @@ from mlbox.errors import ProjectError
 from mlbox.project.model import Package
 from mlbox.project.pyproject import FILE, Pyproject, at
 from mlbox.project.reading import read_text
+from mlbox.project.requirement import without_credentials
 
 UNKNOWN = "0"
 """The version of a project whose own one cannot be read without running its build."""
 
 _COMPILING = ("maturin", "scikit_build_core", "mesonpy")
 _ASSIGNED = r"^[ \t]*{name}[ \t]*(?::[ \t]*[\w.\[\]]+)?[ \t]*=[ \t]*['\"]v?([^'\"\n]+)['\"]"
-
-
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 def read_package(root: Path, pyproject: Pyproject, *, asked_for: bool) -> tuple[Package | None, list[str]]:
@@ -38,9 +36,9 @@ def read_package(root: Path, pyproject: Pyproject, *, asked_for: bool) -> tuple[
         name=pyproject.name,
         version=version,
         requires_python=pyproject.requires_python,
-        scripts=pyproject.scripts("scripts"),
-        gui_scripts=pyproject.scripts("gui-scripts"),
-        entry_points=pyproject.entry_points(),
+        scripts=pyproject.scripts,
+        gui_scripts=pyproject.gui_scripts,
+        entry_points=pyproject.entry_points,
         requires=_requires(pyproject),
         extras=tuple(sorted(pyproject.optional)),
         source=source,
@@ -53,7 +51,8 @@ def _requires(pyproject: Pyproject) -> tuple[str, ...]:
     lines = list(pyproject.dependencies)
     for extra, texts in sorted(pyproject.optional.items()):
         lines += [_with_extra(text, extra) for text in texts]
-    return tuple(_CREDENTIALS.sub("", line) for line in lines)
+    # On one line each, whatever the file says: METADATA is made of lines.
+    return tuple(" ".join(without_credentials(line).split()) for line in lines)
 
 
 def _with_extra(text: str, extra: str) -> str:

@@ -81,6 +81,8 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
     find_links: tuple[str, ...] = ()
     pip: bool = True
     """Whether pip itself is part of the environment."""
+    bytecode: bool = False
+    """Whether modules are compiled while building, once per wheel, instead of at each start of a container."""
     workdir: str = "/workspace"
     env: dict[str, str] = {}
     entrypoint: tuple[str, ...] = ()

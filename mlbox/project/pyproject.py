@@ -15,7 +15,7 @@ FILE = "pyproject.toml"
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 _SCRIPT = re.compile(r"\w[\w.-]*")
 _ENTRY_NAME = re.compile(r"[^\s=\[][^=\n\r]*")
-_ENTRY_POINT = re.compile(r"[^\W\d][\w.]*\s*(:\s*[^\W\d][\w.]*)?\s*(\[[\w\s,.-]*\])?")
+_ENTRY_POINT = re.compile(r"[^\W\d][\w.]*[ \t]*(:[ \t]*[^\W\d][\w.]*)?[ \t]*(\[[\w ,.-]*\])?")
 
 
 class Pyproject:
@@ -32,7 +32,12 @@ class Pyproject:
         self.dynamic = self._strings(self.project, "dynamic", "project")
         self.name = self._get(self.project, "name", str, "project")
         self.requires_python = self._requires_python()
+        self.dependencies = self._strings(self.project, "dependencies", "project")
+        """What [project] asks for, without extras."""
         self.optional = self._optional()
+        self.scripts = self._scripts("scripts")
+        self.gui_scripts = self._scripts("gui-scripts")
+        self.entry_points = self._entry_points()
         if self.has_project and not NAME.fullmatch(self.name):
             problems.add(
                 self._key("project.name"), f"{self.name!r} is no valid name", "letters, digits, '.', '-' and '_'"
@@ -79,7 +84,7 @@ class Pyproject:
                 self._problems.add(self._key("project.requires-python"), str(problem), 'write it as ">=3.10"')
         return ""
 
-    def scripts(self, key: str) -> dict[str, str]:
+    def _scripts(self, key: str) -> dict[str, str]:
         """Return [project.scripts] or [project.gui-scripts]: command -> 'module:function'."""
         scripts = self._mapping(self.project, key, "project")
         for name, target in scripts.items():
@@ -89,7 +94,7 @@ class Pyproject:
                 self._problems.add(self._key(f"project.{key}.{name}"), f"{target!r} is not 'module:function'")
         return scripts
 
-    def entry_points(self) -> dict[str, dict[str, str]]:
+    def _entry_points(self) -> dict[str, dict[str, str]]:
         """Return [project.entry-points]: group -> name -> object."""
         table = self._get(self.project, "entry-points", dict, "project")
         groups = {group: self._mapping(table, group, "project.entry-points") for group in table}
@@ -123,11 +128,6 @@ class Pyproject:
         if "optional-dependencies" not in self.dynamic or not isinstance(table, dict):
             return {}
         return {normalize(extra): _files(table, extra, "file") for extra in table}
-
-    @property
-    def dependencies(self) -> tuple[str, ...]:
-        """What [project] asks for, without extras."""
-        return self._strings(self.project, "dependencies", "project")
 
     def requirements(self, extras: Iterable[str], groups: Iterable[str], *, project: bool) -> list[Requirement]:
         """Return what the extras and groups ask for, and [project] when `project`; references to itself followed.

@@ -1,47 +1,53 @@
-"""The starter projects: each one loads, declares what its name promises, and holds Python that compiles."""
+"""templates/ and examples/: each folder is a project that mlbox reads without a word of complaint."""
 
+import ast
 from pathlib import Path
 
 import pytest
 
+from mlbox import resources
 from mlbox.project.discover import load_project
 from mlbox.project.init import new_from_template, templates
-from mlbox.resources import folder
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def test_every_folder_is_listed_with_a_line_about_it() -> None:
-    """index.toml and the folders beside it say the same."""
-    listed = templates()
-
-    assert set(listed) == {path.name for path in folder("templates").iterdir() if path.is_dir()}
-    assert all(line and "\n" not in line for line in listed.values())
+def test_index_names_every_folder() -> None:
+    """A template that is not in index.toml would never be offered."""
+    folders = {path.name for path in resources.folder("templates").iterdir() if path.is_dir()}
+    assert folders == set(templates())
 
 
-@pytest.mark.parametrize("name", sorted(templates()))
-def test_a_new_project_loads(name: str, tmp_path: Path) -> None:
-    """Rendered for a folder with an awkward name, it is a project without problems or unfilled places."""
-    target = tmp_path / "My Project"
-    target.mkdir()
-    files = new_from_template(name, target)
-    project = load_project(target)
+@pytest.mark.parametrize("name", ["minimal", "serve", "train"])
+def test_template_is_a_project(tmp_path: Path, name: str) -> None:
+    """It loads, says what to run, its Python parses, and no variable is left."""
+    files = new_from_template(name, tmp_path / "new")
+    project = load_project(tmp_path / "new")
 
-    assert project.name == "my-project"
-    assert not project.notes
+    assert project.name == "new"
+    assert project.notes == ()
+    assert {"minimal": project.settings.command, "serve": project.settings.serve, "train": project.settings.train}[name]
     for file in files:
-        text = file.read_text()
-        assert "{{" not in text, file
+        assert "{{" not in file.read_text()
         if file.suffix == ".py":
-            compile(text, str(file), "exec")
+            ast.parse(file.read_text())
 
 
-@pytest.mark.parametrize("name", ["train", "serve"])
-def test_a_task_is_declared_and_its_program_is_there(name: str, tmp_path: Path) -> None:
-    """`mlbox train` and `mlbox serve` work in a new project: the file that the command starts exists."""
-    new_from_template(name, tmp_path)
-    settings = load_project(tmp_path).settings
-    task = {"train": settings.train, "serve": settings.serve}[name]
+@pytest.mark.parametrize("name", ["sklearn-train", "serve-fastapi", "torch-train"])
+def test_example_is_a_project(name: str) -> None:
+    """It loads and declares its task."""
+    project = load_project(EXAMPLES / name)
+    assert project.requirements
+    assert project.notes == ()
+    assert project.settings.train or project.settings.serve
+    assert (project.package is not None) == (name == "torch-train")
 
-    assert task is not None
-    words = [word.partition(":")[0] for word in task.command]
-    assert any((tmp_path / word).is_file() or (tmp_path / f"{word}.py").is_file() for word in words)
-    assert task.outputs if name == "train" else task.port and task.health
+
+def test_the_served_model_is_the_trained_one() -> None:
+    """A pickle belongs to the version that wrote it: both examples ask for the same scikit-learn."""
+    pins = [
+        [one.text for one in load_project(EXAMPLES / name).requirements if one.text.startswith("scikit-learn")]
+        for name in ("sklearn-train", "serve-fastapi")
+    ]
+    assert pins[0] == pins[1]
+    assert "==" in pins[0][0]

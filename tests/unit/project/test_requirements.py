@@ -2,6 +2,7 @@
 
 import codecs
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from mlbox.project.requirement import Itself
 from mlbox.project.requirements import RequirementFiles, logical_lines, split_options
 
 
-def read(root: Path, files: dict[str, str | bytes], first: str = "requirements.txt", **environ: str) -> RequirementFiles:
+def read(
+    root: Path, files: Mapping[str, str | bytes], first: str = "requirements.txt", **environ: str
+) -> RequirementFiles:
     """Write `files`, read the `first`, and raise its problems."""
     for name, content in files.items():
         path = root / name
@@ -145,7 +148,9 @@ def test_hash_of_a_local_file_is_checked(tmp_path: Path) -> None:
 
 def test_variables(tmp_path: Path) -> None:
     """Set ones are replaced, unset ones stay and are told."""
-    reader = read(tmp_path, {"requirements.txt": "-i https://${TOKEN}@h/${MISSING}\na==${V} ; os_name!='$V'"}, TOKEN="t", V="1")
+    reader = read(
+        tmp_path, {"requirements.txt": "-i https://${TOKEN}@h/${MISSING}\na==${V} ; os_name!='$V'"}, TOKEN="t", V="1"
+    )
     assert reader.index.index_url == "https://t@h/${MISSING}"
     assert texts(reader) == ['a==1; os_name != "$V"']
     assert reader.notes == ["requirements.txt:1: the environment variable MISSING is not set"]
@@ -227,7 +232,9 @@ def test_files_elsewhere_in_the_repository_count(tmp_path: Path) -> None:
     (tmp_path / "repo/common.txt").write_text("numpy<3")
     (tmp_path / "outside.txt").write_text("secret")
     root = tmp_path / "repo/project"
-    assert [one.origin for one in read(root, {"requirements.txt": "-c ../common.txt"}).constraints] == ["../common.txt:1"]
+    assert [one.origin for one in read(root, {"requirements.txt": "-c ../common.txt"}).constraints] == [
+        "../common.txt:1"
+    ]
 
     (root / "link.txt").symlink_to(tmp_path / "outside.txt")
     with pytest.raises(ProjectError, match="leaves the repository"):

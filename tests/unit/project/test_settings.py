@@ -1,0 +1,176 @@
+"""[tool.mlbox]: types, unknown keys, impossible combinations, all told at once."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlbox.errors import ProjectError
+from mlbox.project.model import Health, Settings, Task
+from mlbox.project.problems import Problems
+from mlbox.project.settings import Where, check_settings, read_settings
+
+
+def settings(text: str, *, file: str = "mlbox.toml", root: Path = Path("/nowhere")) -> Settings:
+    """Read and check settings as TOML `text`."""
+    return checked(tomllib.loads(text), file=file, root=root)
+
+
+def checked(table: dict[str, Any], *, file: str = "mlbox.toml", root: Path = Path("/nowhere")) -> Settings:
+    """Read and check a table."""
+    problems = Problems()
+    read = read_settings(table, Where(file), problems)
+    check_settings(read, Where(file), root, problems)
+    problems.check()
+    return read
+
+
+def test_everything_at_once(tmp_path: Path) -> None:
+    """Each key there is, in its written form."""
+    (tmp_path / "r.txt").touch()
+    read = settings(
+        """
+        python = "3.11"
+        accelerator = "cu126"
+        resolver = "pip-tools"
+        requirements = ["r.txt"]
+        system-packages = ["libgl1", "g++"]
+        index-url = "https://me:pw@host/simple"
+        find-links = ["wheels"]
+        pip = false
+        workdir = "/srv/app"
+        env = { A_1 = "x" }
+        entrypoint = "tini --"
+        command = ["python", "a b.py"]
+        user = "1000:1000"
+        ignore = ["*.ckpt"]
+        [train]
+        command = "python train.py --name 'a b'"
+        outputs = "out/run"
+        inputs = ["data"]
+        [serve]
+        command = "serve"
+        port = 8000
+        health = { path = "/ready?x=1", timeout = 5 }
+        [tasks.eval]
+        command = "python eval.py"
+        env = { B = "y" }
+        """,
+        root=tmp_path,
+    )
+
+    assert read.entrypoint == ("tini", "--")
+    assert read.command == ("python", "a b.py")
+    assert read.train == Task(command=("python", "train.py", "--name", "a b"), outputs="out/run", inputs=("data",))
+    assert read.serve == Task(command=("serve",), port=8000, health=Health(path="/ready?x=1", timeout=5.0))
+    assert read.tasks == {"eval": Task(command=("python", "eval.py"), env={"B": "y"})}
+    assert (read.pip, read.workdir, read.system_packages) == (False, "/srv/app", ("libgl1", "g++"))
+
+
+BAD = [
+    ("pythn = '3.11'", "[pythn]: unknown key", "did you mean 'python'?"),
+    ("zzz = 1", "[zzz]: unknown key", "known: accelerator"),
+    ("[train]\ncommand = 'x'\noutput = 'y'", "[train.output]: unknown key", "'outputs'"),
+    ("[serve]\ncommand = 'x'\nport = 1\n[serve.health]\nurl = '/'", "[serve.health.url]: unknown key", "path"),
+    ("python = 3.11", "[python]: expected str, got float", "in quotes"),
+    ("python = '3.11.2'", "no Python version", 'python = "3.11"'),
+    ("extras = 'dev'", "[extras]: expected array, got str", "as a list"),
+    ("env = { PORT = 80 }", "[env]: expected str, got int", "in quotes"),
+    ("resolver = 'poetry'", "[resolver]: invalid enum value 'poetry'", ""),
+    ("train = 'x'", "[train]: must be a table", ""),
+    ("[train]\noutputs = 'x'", "[train]: command is missing", 'command = "..."'),
+    ("[train]\ncommand = ''", "[train.command]: is no command", ""),
+    ('[train]\ncommand = "a \'b"', "quotation", ""),
+    ("[train]\ncommand = 3", "[train.command]: expected", ""),
+    ("[serve]\ncommand = 'x'", "[serve.port]: is missing", "port = 8000"),
+    ("[serve]\ncommand = 'x'\nport = 70000", "70000 is no port", ""),
+    ("[train]\ncommand = 'x'\nhealth = {path = '/'}", "[train.health]: needs a port", ""),
+    ("[serve]\ncommand = 'x'\nport = 1\nhealth = {path = 'health'}", "no path of a URL", "/health"),
+    ("[serve]\ncommand = 'x'\nport = 1\nhealth = {timeout = nan}", "no number of seconds", ""),
+    ("[serve]\ncommand = 'x'\nport = 1\nhealth = {timeout = inf}", "no number of seconds", ""),
+    ("[train]\ncommand = 'x'\noutputs = '../out'", "leaves the project", ""),
+    ("[train]\ncommand = 'x'\noutputs = '/out'", "leaves the project", ""),
+    ("[train]\ncommand = 'x'\noutputs = '.'", "is no path below", ""),
+    ("[train]\ncommand = 'x'\ninputs = ['a', '']", "is no path below", ""),
+    ("[train]\ncommand = 'x'\noutputs = 'a'\ninputs = ['a/b']", "overlaps the input 'a/b'", "read-only"),
+    ("[train]\ncommand = 'x'\nenv = {'A-B' = 'x'}", "'A-B' is no name for an environment variable", ""),
+    ('env = {A = "\\u0000"}', "NUL", ""),
+    ("[tasks.train]\ncommand = 'x'", "cannot name a task", "declare it as [train]"),
+    ("[tasks.'a/b']\ncommand = 'x'", "cannot name a task", "letters"),
+    ("[tasks]\nx = 1", "must be a table", ""),
+    ("accelerator = 'gpu'", "unknown accelerator 'gpu'", "cu126"),
+    ("accelerator = 'CPU'", "unknown accelerator", ""),
+    ("system-packages = ['libGL']", "no Debian package name", "libgl1"),
+    ("system-packages = ['git=1.0']", "no Debian package name", "the lock pins the version"),
+    ("configure = ['a b']", "[configure]: 'a b' is no Debian package name", ""),
+    ("workdir = 'app'", "no absolute path", "/workspace"),
+    ("workdir = '/a/../b'", "no absolute path", ""),
+    ("workdir = '/'", "belongs to the system", ""),
+    ("workdir = '/usr/app'", "belongs to the system", ""),
+    ("user = 'a b'", "is no user", ""),
+    ("requirements = ['gone.txt']", "'gone.txt' does not exist", ""),
+    ("requirements = ['../up.txt']", "leaves the project", ""),
+    ("index-url = 'host/simple'", "no address of an index", ""),
+    ("labels = {'' = 'x'}", "cannot be a label", ""),
+]
+
+
+@pytest.mark.parametrize(("text", "message", "hint"), BAD, ids=[row[0][:30].replace("\n", " ") for row in BAD])
+def test_refused(text: str, message: str, hint: str) -> None:
+    """Each is a problem with file, dotted key and, where one helps, a hint."""
+    with pytest.raises(ProjectError) as refused:
+        settings(text)
+    assert str(refused.value).startswith("mlbox.toml [")
+    assert message in str(refused.value)
+    assert hint in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize("accelerator", ["cpu", "cu118", "cu126", "cu130", "rocm7.1", "rocm6.4.1"])
+def test_accelerators(accelerator: str) -> None:
+    """Names of builds; whether one exists, the lock finds out."""
+    assert settings(f"accelerator = '{accelerator}'").accelerator == accelerator
+
+
+def test_all_problems_in_one_error() -> None:
+    """With the whole key as it is written in pyproject.toml."""
+    with pytest.raises(ProjectError) as refused:
+        settings("pythn = 1\naccelerator = 'gpu'\n[serve]\ncommand = 'x'\nprot = 1", file="pyproject.toml")
+    lines = str(refused.value).splitlines()
+    assert lines[0].startswith("4 problems")
+    assert [line.split(":")[0].strip() for line in lines[1:]] == [
+        "pyproject.toml [tool.mlbox.pythn]",
+        "pyproject.toml [tool.mlbox.serve.prot]",
+        "pyproject.toml [tool.mlbox.accelerator]",
+        "pyproject.toml [tool.mlbox.serve.port]",
+    ]
+
+
+def test_overrides_are_named_as_options() -> None:
+    """A wrong --accelerator is not looked for in a file."""
+    where = Where("mlbox.toml", ["accelerator", "extras"])
+    assert [where(key) for key in ("accelerator", "extras", "python")] == [
+        "--accelerator",
+        "--extra",
+        "mlbox.toml [python]",
+    ]
+
+
+_scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates()
+_keys = st.sampled_from(
+    ["python", "train", "serve", "tasks", "command", "port", "health", "env", "inputs", "ignore", "x"]
+)
+_tables = st.recursive(
+    _scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_keys, inner, max_size=4), max_leaves=12
+)
+
+
+@given(st.dictionaries(_keys, _tables, max_size=5))
+def test_any_table_is_read_or_refused(table: dict[str, Any]) -> None:
+    """Nothing but ProjectError leaves the reader, whatever the types."""
+    try:
+        checked(table)
+    except ProjectError as problem:
+        assert problem.message
