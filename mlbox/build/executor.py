@@ -3,8 +3,10 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+from mlbox.build.bytecode import compile_pieces, fill_bytecode
 from mlbox.build.configure import configure
 from mlbox.build.deb import unpack_deb
 from mlbox.build.env import fill_env
@@ -28,6 +30,7 @@ from mlbox.plan.model import (
     AnyPiece,
     BuildPlan,
     BuiltWheelPiece,
+    BytecodePiece,
     ConfiguredPiece,
     DebPiece,
     EnvPiece,
@@ -43,7 +46,7 @@ from mlbox.store.store import Store
 from mlbox.store.tree import Tree
 
 _DOWNLOADS = 8
-_MADE_FROM_OTHERS = RootfsPiece | ConfiguredPiece | BuiltWheelPiece
+_MADE_FROM_OTHERS = RootfsPiece | ConfiguredPiece | BuiltWheelPiece | BytecodePiece
 
 
 class Builder:
@@ -117,6 +120,18 @@ class Builder:
         self._in_parallel([piece for key, piece in needed.items() if not self._store.pieces.has(key)])
         for piece in built:
             self._piece(piece)
+        self._compile([piece for piece in missing if isinstance(piece, BytecodePiece)])
+
+    def _compile(self, pieces: list[BytecodePiece]) -> None:
+        """Compile the byte code of many packages in one container."""
+        if not pieces:
+            return
+        self._listener.step(f"compile the byte code of {len(pieces)} packages in a container")
+        sources = {self._piece(piece.of).key: piece for piece in pieces}
+        with self._store.scratch("compile") as scratch:
+            out = compile_pieces(sources, self._store.home.pieces, self._lower, self._runner, scratch)
+            for key, piece in sources.items():
+                self._store.pieces.make(piece.key, label(piece), partial(_filled, out / key, piece))
 
     def _in_parallel(self, pieces: Iterable[AnyPiece]) -> None:
         """Download with many threads and unpack with one per processor, each archive as soon as it is there."""
@@ -158,6 +173,8 @@ class Builder:
                 return lambda root: self._configured(root, piece)
             case BuiltWheelPiece():
                 return lambda root: self._built_wheel(root, piece)
+            case BytecodePiece():
+                raise AssertionError("byte code is compiled for many packages at once")
 
     def _rootfs(self, root: Path, piece: RootfsPiece) -> Tree:
         trees = [(stored.root, stored.tree) for stored in map(self._piece, piece.debs)]
@@ -190,6 +207,10 @@ class Builder:
                 scratch,
             )
             return unpack_wheel(wheel, root, as_wheel(piece, wheel))
+
+
+def _filled(compiled: Path, piece: BytecodePiece, root: Path) -> Tree:
+    return fill_bytecode(root, compiled, piece)
 
 
 def build_pieces(piece: BuiltWheelPiece) -> tuple[EnvPiece | WheelPiece, ...]:
@@ -244,6 +265,8 @@ def label(piece: AnyPiece) -> str:
     match piece:
         case WheelPiece() | DebPiece():
             return f"{piece.name} {piece.version}"
+        case BytecodePiece():
+            return f"byte code of {piece.label}"
         case BuiltWheelPiece():
             return f"{piece.source.name} {piece.source.version}"
         case RootfsPiece():

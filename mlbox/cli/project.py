@@ -73,7 +73,7 @@ def _workshop(
 
 @app.command()
 def init(
-    folder: Folder = Path("."),
+    folder: Folder = Path(),
     template: Annotated[str, typer.Option(help="Start a new project: minimal, train or serve.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what was found.")] = False,
 ) -> None:
@@ -237,7 +237,8 @@ def serve(
         workshop = _workshop(folder, talk, extra, group, find_links)
         declared = workshop.task("serve")
         image = workshop.build(workshop.ready_lock(relock=relock), tag or [])
-    base = RunOptions(name=name, remove=True, env=environment(env or []))
+    # A service in the background stays after its end, so that 'mlbox logs' can say why it ended.
+    base = RunOptions(name=name, remove=not detach, env=environment(env or []))
     options = task_options(workshop.project, declared, tuple(args or ()), base)
     return run_service(workshop.store, image.digest, options, declared, detach=detach, say=_say)
 

@@ -1,6 +1,7 @@
 """Containers of images of the store: any command, and a project's declared tasks."""
 
 import os
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -125,6 +126,7 @@ def task_options(project: "Project", task: "Task", extra: tuple[str, ...], optio
 
 def serve(store: Store, image: str, options: RunOptions, task: "Task", *, detach: bool, say: Say) -> int:
     """Run a service, say when and where it answers, and go on until it ends (or, with `detach`, until it answers)."""
+    _refuse_taken_port(task.port)
     containers = Containers(store.home)
     container = create_container(store, image, options)
     session = containers.start(container.id, attach=True)
@@ -141,6 +143,19 @@ def serve(store: Store, image: str, options: RunOptions, task: "Task", *, detach
     finally:
         ended.set()
         session.close()
+
+
+def _refuse_taken_port(port: int) -> None:
+    """Raise ContainerError when a program of the host listens there: it would answer in the service's place."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_LOOPBACK, port))
+        except OSError as problem:
+            raise ContainerError(
+                f"port {port} of {_LOOPBACK} is taken: {problem.strerror}",
+                hint="stop what listens there ('mlbox ps' shows containers), or change the task's port",
+            ) from problem
 
 
 def url_of(task: "Task") -> str:

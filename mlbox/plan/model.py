@@ -88,6 +88,21 @@ class BuiltWheelPiece(Piece, frozen=True, kw_only=True, tag="built-wheel"):
     requested: bool = False
 
 
+class BytecodePiece(Piece, frozen=True, kw_only=True, tag="bytecode"):
+    """The byte code of a package's modules."""
+
+    of: WheelPiece | BuiltWheelPiece | DebPiece
+    python: str
+    interpreter: str
+    """The exact package that compiles: 'python3.11-minimal 3.11.2-6+deb12u6'."""
+
+    @property
+    def label(self) -> str:
+        """What it is called in messages."""
+        one = self.of.source if isinstance(self.of, BuiltWheelPiece) else self.of
+        return f"{one.name} {one.version}"
+
+
 class ProjectFile(msgspec.Struct, frozen=True, array_like=True):
     """One file of the project: `sha256` of its content, or the target of a symlink."""
 
@@ -107,7 +122,9 @@ class ProjectPiece(Piece, frozen=True, kw_only=True, tag="project"):
     package: ProjectPackage | None = None
 
 
-AnyPiece = DebPiece | RootfsPiece | ConfiguredPiece | EnvPiece | WheelPiece | BuiltWheelPiece | ProjectPiece
+AnyPiece = (
+    DebPiece | RootfsPiece | ConfiguredPiece | EnvPiece | WheelPiece | BuiltWheelPiece | BytecodePiece | ProjectPiece
+)
 
 LayerKind = Literal["base", "system", "configured", "environment", "project"]
 

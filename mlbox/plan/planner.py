@@ -13,6 +13,7 @@ from mlbox.plan.model import (
     PREFIX,
     BuildPlan,
     BuiltWheelPiece,
+    BytecodePiece,
     ConfiguredPiece,
     DebPiece,
     EnvPiece,
@@ -35,7 +36,7 @@ def make_plan(
     layers = (
         *_debian_layers(lock),
         *_configured_layers(lock, settings),
-        *_environment_layers(lock),
+        *_environment_layers(lock, settings),
         *_project_layers(lock, settings, files, package),
     )
     return BuildPlan(
@@ -132,17 +133,33 @@ def _configured_layers(lock: Lock, settings: Settings) -> list[LayerPlan]:
     return [LayerPlan(name="configured packages", kind="configured", pieces=(piece,), reason=reason)]
 
 
-def _environment_layers(lock: Lock) -> list[LayerPlan]:
+def _environment_layers(lock: Lock, settings: Settings) -> list[LayerPlan]:
     target = lock.target
     packages = {package.name: package for package in lock.packages}
     env = EnvPiece(python=target.python, python_full=target.python_full, epoch=lock.epoch)
-    layers = [LayerPlan(name="python environment", kind="environment", pieces=(env,), reason=f"/{PREFIX}, empty")]
+    library = _standard_library(lock) if settings.bytecode else ()
+    reason = f"/{PREFIX}, empty" + ("; byte code of the standard library" if library else "")
+    layers = [LayerPlan(name="python environment", kind="environment", pieces=(env, *library), reason=reason)]
     for group in lock.layers:
         members = [packages[name] for name in group.packages]
         reason = "large, so alone" if len(members) == 1 else f"{len(members)} small packages"
-        pieces = tuple(_package_piece(package, lock) for package in members)
-        layers.append(LayerPlan(name=group.name, kind="environment", pieces=pieces, reason=reason))
+        wheels = tuple(_package_piece(package, lock) for package in members)
+        compiled = tuple(_bytecode_piece(wheel, lock) for wheel in wheels) if settings.bytecode else ()
+        layers.append(LayerPlan(name=group.name, kind="environment", pieces=(*wheels, *compiled), reason=reason))
     return layers
+
+
+def _standard_library(lock: Lock) -> tuple[BytecodePiece, ...]:
+    names = {f"libpython{lock.target.python}-{part}" for part in ("minimal", "stdlib")}
+    return tuple(
+        _bytecode_piece(deb, lock) for deb in deb_pieces([deb for deb in lock.debs if deb.name in names], lock.epoch)
+    )
+
+
+def _bytecode_piece(of: WheelPiece | BuiltWheelPiece | DebPiece, lock: Lock) -> BytecodePiece:
+    name = f"python{lock.target.python}-minimal"
+    version = next((deb.version for deb in lock.debs if deb.name == name), lock.target.python_full)
+    return BytecodePiece(of=of, python=lock.target.python, interpreter=f"{name} {version}", epoch=lock.epoch)
 
 
 def _package_piece(package: Package, lock: Lock) -> WheelPiece | BuiltWheelPiece:

@@ -346,3 +346,20 @@ def test_scripts_that_matter_are_run_when_asked(mlbox: Program, repository: Path
     mlbox.run("rmi", "test/configured")
     mlbox.run("prune", "-f")
     assert mlbox.build("-t", "test/configured") == first
+
+
+def test_byte_code(mlbox: Program, repository: Path) -> None:
+    """Compiled once, the same way each time, and used by Python instead of the source."""
+    (repository / "mlbox.toml").write_text('python = "3.11"\nbytecode = true\n')
+    first = mlbox.build("-t", "test/bytecode")
+    code = "import idna, json; print(json.__cached__, idna.__cached__)"
+    library, package = mlbox.out("run", "--rm", "test/bytecode", "python", "-c", code).split()
+
+    assert mlbox.out("run", "--rm", "test/bytecode", "sh", "-c", f"ls {library} {package}").split() == [
+        "/opt/mlbox/env/lib/python3.11/site-packages/idna/__pycache__/__init__.cpython-311.pyc",
+        "/usr/lib/python3.11/json/__pycache__/__init__.cpython-311.pyc",
+    ]
+    assert mlbox.out("run", "--rm", "test/bytecode", "python", "hello.py") == "hello 3.10 []"
+    mlbox.run("rmi", "test/bytecode")
+    mlbox.run("prune", "--built", "-f")
+    assert mlbox.build("-t", "test/bytecode") == first

@@ -6,8 +6,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from mlbox.errors import LockError
 from mlbox.lock.model import Base, Deb, LayerGroup, Lock, Package, Target
-from mlbox.plan.model import BuildPlan, BuiltWheelPiece, ProjectFile, ProjectPiece, WheelPiece
+from mlbox.plan.model import BuildPlan, BuiltWheelPiece, BytecodePiece, ProjectFile, ProjectPiece, WheelPiece
 from mlbox.plan.planner import direct_url, make_plan
 from mlbox.plan.render import LayerState, as_dockerfile, as_json, as_text
 from mlbox.project.model import Health, Settings, Source, Task
@@ -179,6 +180,27 @@ def test_a_package_is_installed_with_its_files() -> None:
     assert isinstance(piece, ProjectPiece)
     assert piece.package == mine
     assert [one.key for one in without.layers[:-1]] == [one.key for one in with_package.layers[:-1]]
+
+
+def test_byte_code_is_asked_for() -> None:
+    """Each wheel's byte code shares its layer, so that a changed wheel moves one layer; the default has none."""
+    one = lock(package("numpy"), debs=(deb("libpython3.11-stdlib"),))
+    plain, compiled = plan_of(one), plan_of(one, Settings(bytecode=True))
+    of = [piece.of for layer in compiled.layers for piece in layer.pieces if isinstance(piece, BytecodePiece)]
+
+    assert [piece.name for piece in of if not isinstance(piece, BuiltWheelPiece)] == ["libpython3.11-stdlib", "numpy"]
+    assert of[1] == compiled.layers[-2].pieces[0]
+    assert not any(isinstance(piece, BytecodePiece) for layer in plain.layers for piece in layer.pieces)
+    assert plain.layers[0].key == compiled.layers[0].key
+
+
+def test_configured_packages_must_be_there() -> None:
+    """Scripts of a package that the image lacks cannot run; those of one it has get a layer of their own."""
+    with pytest.raises(LockError, match="system-packages"):
+        plan_of(lock(), Settings(configure=("git",)))
+
+    kinds = [layer.kind for layer in plan_of(lock(debs=(deb("git", "system"),)), Settings(configure=("git",))).layers]
+    assert kinds == ["base", "system", "configured", "environment", "project"]
 
 
 def test_plan_reads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
