@@ -5,6 +5,9 @@ from contextlib import contextmanager
 
 from mlbox.errors import ProjectError
 
+MAX_SHOWN = 50
+"""Problems in one message; a binary file read as requirements has thousands."""
+
 
 class Problems:
     """Collects problems while files are read; `check` raises one ProjectError that names them all."""
@@ -31,10 +34,11 @@ class Problems:
         if len(self._found) == 1:
             [((where, message), hint)] = self._found.items()
             raise ProjectError(f"{where}: {message}", hint=hint or None)
-        lines = [
-            f"  {where}: {message}" + (f" ({hint})" if hint else "") for (where, message), hint in self._found.items()
-        ]
-        raise ProjectError("\n".join([f"{len(lines)} problems in the project's files:", *lines]))
+        shown = list(self._found.items())[:MAX_SHOWN]
+        lines = [f"  {where}: {message}" + (f" ({hint})" if hint else "") for (where, message), hint in shown]
+        if more := len(self._found) - len(shown):
+            lines.append(f"  and {more} more")
+        raise ProjectError("\n".join([f"{len(self._found)} problems in the project's files:", *lines]))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 MAX_FILES = 100
 """Requirement files that may include one another."""
 
-_COMMENT = re.compile(r"(^|\s+)#.*$")
+MAX_LINES = 50_000
+"""Logical lines of one file."""
+
+MAX_LINE = 2**16
+"""Characters of a logical line; one with the hashes of 200 wheels has 17,000."""
+
+_COMMENT = re.compile(r"(?:^|\s)#.*$")
 _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 _OPTION = re.compile(r"(?:^|[ \t])(?=-)")
 _HASHES = re.compile(r"(?:--hash[= ](?:sha256|sha384|sha512):[0-9a-fA-F]+\s*)+")
@@ -34,7 +40,7 @@ def logical_lines(text: str) -> Iterator[tuple[int, str]]:
     start, parts = 0, list[str]()
     for number, line in enumerate(text.splitlines(), 1):
         start = start if parts else number
-        comment = _COMMENT.match(line) is not None
+        comment = line.lstrip().startswith("#")
         continues = line.endswith("\\") and not comment
         parts.append(line.strip("\\") if continues else f" {line}" if comment else line)
         if not continues:
@@ -82,11 +88,18 @@ class RequirementFiles:
             self._done.add((real, constraint))
             self.read.append((name, named_by))
             self._open.append(real)
-            for number, line in logical_lines(text):
-                place = Place(root=self._root, folder=path.parent, origin=f"{name}:{number}")
-                with self._problems.at(place.origin):
-                    self._line(self._expand(line, place), place, constraint)
-            self._open.pop()
+            try:
+                self._lines(text, name, path.parent, constraint)
+            finally:
+                self._open.pop()
+
+    def _lines(self, text: str, name: str, folder: Path, constraint: bool) -> None:
+        for count, (number, line) in enumerate(logical_lines(text)):
+            place = Place(root=self._root, folder=folder, origin=f"{name}:{number}")
+            if count >= MAX_LINES or len(line) > MAX_LINE:
+                raise ProjectError(f"{place.origin}: too long; {MAX_LINES} lines of {MAX_LINE} characters are read")
+            with self._problems.at(place.origin):
+                self._line(self._expand(line, place), place, constraint)
 
     def _admit(self, path: Path, name: str) -> Path:
         try:

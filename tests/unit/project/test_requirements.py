@@ -205,6 +205,9 @@ BAD: list[tuple[str | bytes, str]] = [
     (b"# coding: no-such-codec\na", "no-such-codec"),
     (b"# coding: zip\na", "zip"),
     (b"# coding: undefined\na", "undefined"),
+    ("a\n" * 50_001, r"requirements\.txt:50001: too long"),
+    ("a" + " " * 2**16 + "b", "too long"),
+    ("a b\n" * 60, "60 problems"),
     (b"a\n" * (MAX_SIZE // 2 + 1), "larger than 10 MiB"),
 ]
 
