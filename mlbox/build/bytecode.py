@@ -29,8 +29,8 @@ def compile_pieces(
     (scratch / "out").mkdir()
     shutil.copyfile(compile_hook.__file__, scratch / "compile.py")
     (scratch / "keys").write_text("\n".join(pieces))
-    site = f"{PREFIX}/lib/python{python}/site-packages"
-    command = f"exec /usr/bin/python{python} -I {_WORK}/compile.py {_PIECES} {_WORK}/out {site} < {_WORK}/keys"
+    folders = f"{PREFIX}/lib/python{python}/site-packages usr/lib/python{python}"
+    command = f"exec /usr/bin/python{python} -I {_WORK}/compile.py {_PIECES} {_WORK}/out {folders} < {_WORK}/keys"
     runner.run(
         Step(
             argv=("/bin/sh", "-c", command),

@@ -196,7 +196,7 @@ def test_byte_code_is_asked_for() -> None:
 
 def test_configured_packages_must_be_there() -> None:
     """Scripts of a package that the image lacks cannot run; those of one it has get a layer of their own."""
-    with pytest.raises(LockError, match="system-packages"):
+    with pytest.raises(LockError, match="git, which is not in the image"):
         plan_of(lock(), Settings(configure=("git",)))
 
     kinds = [layer.kind for layer in plan_of(lock(debs=(deb("git", "system"),)), Settings(configure=("git",))).layers]
