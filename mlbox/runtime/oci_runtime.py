@@ -165,7 +165,7 @@ def _check_version(path: str) -> None:
     try:
         process.run([path, "--version"], timeout=20)
     except (ProcessError, OSError) as problem:
-        raise ContainerError(f"{path} does not run: {problem}", hint=_HINT) from problem
+        raise ContainerError(f"{path} does not run: {str(problem).strip()}", hint=_HINT) from problem
 
 
 def _hybrid_controllers() -> str | None:
