@@ -1,7 +1,6 @@
 """JSON and TOML in one place: canonical bytes out, typed values in."""
 
 import hashlib
-import tomllib
 from typing import Any, TypeVar
 
 import msgspec
@@ -43,6 +42,8 @@ def decode_toml(data: bytes, kind: type[T], *, what: str, error: type[MlboxError
 
 def load_toml(data: bytes, *, what: str, error: type[MlboxError] = MlboxError) -> dict[str, Any]:
     """Parse TOML 1.0 `data`; a syntax error raises `error` naming `what` and the line."""
+    import tomllib  # 3 ms that running a container need not pay
+
     try:
         return tomllib.loads(data.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as problem:
