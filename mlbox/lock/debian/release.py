@@ -1,6 +1,5 @@
 """Signed Debian metadata: InRelease files checked against the host's keyrings, and the indexes they vouch for."""
 
-import gzip
 import hashlib
 import lzma
 import re
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
+from isal import isal_zlib
 
 from mlbox.errors import FetchError, LockError, SignatureError
 from mlbox.files import write_atomic
@@ -148,7 +148,8 @@ def fetch_index(release: Release, path: str, http: Http, cache: Path) -> Path:
 def _download_index(release: Release, path: str, http: Http, *, size: int, digest: str) -> bytes:
     if size > _INDEX_LIMIT:
         raise LockError(f"{path} of Debian {release.suite} is said to have {size} bytes; the limit is {_INDEX_LIMIT}")
-    name = next(path + end for end in (".xz", ".gz", "") if path + end in release.files)
+    # gzip first: 3 MB more to download, but unpacked in a tenth of the time
+    name = next(path + end for end in (".gz", ".xz", "") if path + end in release.files)
     packed = _get_file(release, name, http)
     data = _unpack(name, packed, size)
     if hashlib.sha256(data).hexdigest() != digest:
@@ -184,11 +185,8 @@ def _unpack(name: str, packed: bytes, size: int) -> bytes:
         if name.endswith(".xz"):
             return lzma.LZMADecompressor(format=lzma.FORMAT_XZ).decompress(packed, max_length=size + 1)
         if name.endswith(".gz"):
-            import io
-
-            with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
-                return file.read(size + 1)
-    except (lzma.LZMAError, OSError, EOFError) as problem:
+            return isal_zlib.decompressobj(wbits=31).decompress(packed, max_length=size + 1)
+    except (lzma.LZMAError, isal_zlib.IsalError) as problem:
         raise SignatureError(f"{name}: cannot be decompressed: {problem}") from problem
     return packed
 
