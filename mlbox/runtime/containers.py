@@ -123,6 +123,8 @@ class Containers:
         `attach` has the session receive the output, `stdin` end the program's input with it; `size` is
         the terminal's (rows, columns). Raises ContainerError when the program cannot be run.
         """
+        if os.geteuid() != 0:
+            raise ContainerError("only root can start containers", hint="run the same command with sudo")
         container = self.get(reference)
         folder = self._folder(container)
         runtime = self._runtime or find_runtime(self._home)
@@ -320,7 +322,7 @@ class Containers:
         """Remove folders whose maker was killed before they were containers."""
         for name in self._ids():
             folder = Folder(self._root / name)
-            if not (folder.path / "container.json").exists() and not _is_young(folder.path):
+            if _is_empty(folder.path / "container.json") and not _is_young(folder.path):
                 rootfs.remove_tree(folder.path)
 
     def _publish(self, folder: Folder, record: Record) -> None:
@@ -358,6 +360,10 @@ class Containers:
             record = folder.load_record()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except ContainerError:
+            if _is_empty(folder.path / "container.json"):
+                return None  # the power failed while it was made
+            raise
         state = folder.load_state()
         if state.status in _ACTIVE and not folder.is_monitored():
             state = folder.load_state()  # it may have ended between the two looks
@@ -496,6 +502,13 @@ def _listen(folder: Folder) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return path.stat().st_size == 0
+    except FileNotFoundError:
+        return True
 
 
 def _is_young(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """Reads from the host what a spec depends on."""
 
 import os
+import resource
 import socket
 from pathlib import Path
 
@@ -25,8 +26,6 @@ def host_facts() -> HostFacts:
 
 
 def _limits() -> dict[str, tuple[int, int]]:
-    import resource
-
     found = {}
     for name in ULIMITS:
         kind = getattr(resource, f"RLIMIT_{name.upper()}", None)

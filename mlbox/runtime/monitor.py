@@ -10,7 +10,6 @@ import select
 import signal
 import socket
 import struct
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from mlbox.errors import ContainerError, MlboxError
-from mlbox.linux import cgroup, process
+from mlbox.linux import cgroup, libc, process
 from mlbox.oci.runtime import Box
 from mlbox.runtime import frames, rootfs
 from mlbox.runtime.account import Account, resolve_account
@@ -64,8 +63,7 @@ def spawn(
     size: tuple[int, int] | None,
 ) -> None:
     """Fork the monitor of a container; it inherits the lock, the listening socket and the first client."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    libc.call("getpid")  # opens the C library here: importing is not safe in the fork of a program with threads
     child = os.fork()
     if child:
         os.waitpid(child, 0)
@@ -311,10 +309,17 @@ class Monitor:
         )
         self.folder.socket.unlink(missing_ok=True)
         if self.options.remove:
-            remove_container(self.folder, self.record.name)
+            self._remove()
         os.close(self.lock)
         self._tell(frames.ENDED, msgspec.json.encode(ended), everyone=True)
         self._flush_clients()
+
+    def _remove(self) -> None:
+        try:
+            remove_container(self.folder, self.record.name)
+        except OSError as problem:
+            self._warn(f"not all of it could be removed: {problem.strerror}: {problem.filename}")
+            self._save()
 
     def _forget(self) -> None:
         """Remove the runtime's traces: its state is a folder of ours, its group is empty once the program ended."""

@@ -21,6 +21,7 @@ from mlbox.oci.image import ContainerConfig
 from mlbox.paths import Home
 from mlbox.runtime.options import BindMount, Restart, RunOptions, TmpfsMount, Ulimit
 from mlbox.runtime.record import timestamp
+from mlbox.runtime.rootfs import remove_tree
 from mlbox.runtime.step import ContainerSteps
 
 pytestmark = pytest.mark.integration
@@ -602,18 +603,41 @@ def test_mounts_stay_in_the_container(box: Box, tmp_path: Path) -> None:
 
 
 def test_a_mount_below_that_cannot_be_mapped(box: Box, tmp_path: Path) -> None:
-    """The folder itself is mapped all the same, and the container says what is not."""
+    """The folder itself is mapped all the same, the container says what is not, and --rm removes nothing in it."""
     source = tmp_path / "source"
     (source / "proc").mkdir(parents=True)
     os.chown(source, 4321, 4321)
     mount("proc", str(source / "proc"), "proc")
+    out = BindMount(source=str(source), target="/out")
     try:
-        container = box.start("touch", "/out/x", mounts=(BindMount(source=str(source), target="/out"),))
+        container = box.start("touch", "/out/x", mounts=(out,))
         assert box.containers.wait(container.id) == 0
+        assert box.sh("cat /out/proc/1/comm; touch /out/y", mounts=(out,))[0] == 0
+        with pytest.raises(OSError, match="busy"):
+            remove_tree(source)
+        assert (source / "proc/self/stat").exists()
     finally:
         umount(str(source / "proc"))
-    assert (source / "x").stat().st_uid == 4321
     assert "mounted below" in box.containers.get(container.id).state.warnings[0]
+
+
+def test_removing_a_container_leaves_its_mounts_alone(box: Box, tmp_path: Path) -> None:
+    """What is mounted with mapped owners, and what is mounted below that, is the host's."""
+    source = tmp_path / "source"
+    (source / "below").mkdir(parents=True)
+    os.chown(source, 4321, 4321)
+    mount("tmpfs", str(source / "below"), "tmpfs")
+    try:
+        for name in ("one", "below/two"):
+            (source / name).write_text("precious")
+        script = "cat /out/one /out/below/two; touch /out/x /out/below/y"
+        mounts = (BindMount(source=str(source), target="/out"),)
+        assert box.sh(script, mounts=mounts) == (0, "precious" * 2, "")
+        assert {path.name for path in (source / "below").iterdir()} == {"two", "y"}
+        assert {(source / name).stat().st_uid for name in ("x", "below/y")} == {4321}
+    finally:
+        umount(str(source / "below"))
+    assert (source / "one").read_text() == "precious"
 
 
 # Hostile images and containers.
