@@ -26,7 +26,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 def examine(home: Home) -> list[Finding]:
     """Look at everything mlbox needs; nothing is changed but probe files of the store."""
-    checks: tuple[Callable[[Home], Iterator[Finding]], ...] = (_user, _store, _runtime, _kernel, _debian, _git)
+    checks: tuple[Callable[[Home], Iterator[Finding]], ...] = (_user, _store, _runtime, _kernel, _debian, _git, _gpus)
     return [finding for check in checks for finding in check(home)]
 
 
@@ -85,6 +85,27 @@ def _debian(home: Home) -> Iterator[Finding]:
         yield Finding(subject="Debian mirror", verdict="bad", text=problem.message, hint=problem.hint or "")
     else:
         yield Finding(subject="Debian mirror", verdict="ok", text="configured")
+
+
+def _gpus(home: Home, driver: Path = Path("/proc/driver/nvidia/version")) -> Iterator[Finding]:
+    if not driver.exists():
+        # Asking NVML without a loaded driver would, as root, make device nodes.
+        yield Finding(subject="GPUs", verdict="ok", text="no NVIDIA driver is loaded")
+        return
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        devices = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        names = [
+            f"{pynvml.nvmlDeviceGetName(one)}, {mega(pynvml.nvmlDeviceGetMemoryInfo(one).total)}" for one in devices
+        ]
+        version = pynvml.nvmlSystemGetDriverVersion()
+        text = f"driver {version}: {'; '.join(names) or 'none'} (containers get none in this version)"
+        yield Finding(subject="GPUs", verdict="ok", text=text)
+    except pynvml.NVMLError as problem:
+        hint = "the driver's library and kernel module may differ: restart after a driver update"
+        yield Finding(subject="GPUs", verdict="warn", text=f"the driver does not answer: {problem}", hint=hint)
 
 
 def _git(home: Home) -> Iterator[Finding]:

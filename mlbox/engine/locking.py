@@ -82,6 +82,11 @@ class Locker:
     def lock(self, previous: Lock | None, options: LockOptions) -> Lock:
         """Return the lock of the project; with a `previous` one for the same target only what must move moves."""
         settings = self._project.settings
+        if settings.base != "debian":
+            raise LockError(
+                f"base {settings.base!r}: only 'debian' can be a base in this version of mlbox",
+                hint='leave base out; python = "3.11" or "3.13" picks the Debian release',
+            )
         python = choose_python(self._project)
         suite = suite_for_python(python)
         arch = options.arch or (previous.target.arch if previous else host_arch())

@@ -106,6 +106,7 @@ def bench_lock(bench: Bench) -> None:
     def cold() -> None:
         bench.homes += 1
         os.environ["MLBOX_HOME"] = str(bench.scratch / f"home-{bench.homes}")
+        os.environ["UV_CACHE_DIR"] = str(bench.scratch / f"uv-cache-{bench.homes}")
         (bench.project / "mlbox.lock").unlink(missing_ok=True)
 
     ratio("mlbox lock, cold / uv pip compile --generate-hashes", bench.mlbox("lock", before=cold, runs=3), cold_uv, 1.3)
