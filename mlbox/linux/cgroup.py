@@ -44,6 +44,14 @@ def is_unified(mounted: Iterable[Hierarchy]) -> bool:
     return all(one.version == 2 for one in mounted)
 
 
+def controllers(mounted: Iterable[Hierarchy]) -> frozenset[str]:
+    """Return the controllers that groups can have here ('cpu', 'memory', 'pids', ...)."""
+    found: set[str] = set()
+    for one in mounted:
+        found.update(one.controllers or _read(f"{one.path}/cgroup.controllers").split())
+    return frozenset(found)
+
+
 def oom_kills(group: str, mounted: Iterable[Hierarchy]) -> int:
     """Return how many processes of `group` ('/mlbox/ID') the kernel killed for want of memory; 0 when it is gone."""
     for one in mounted:

@@ -3,6 +3,7 @@
 import os
 import resource
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 from mlbox.linux import cgroup
@@ -15,12 +16,14 @@ _INITS = ("/usr/bin/tini-static", "/usr/bin/catatonit", "/usr/libexec/podman/cat
 
 def host_facts() -> HostFacts:
     """Return the facts of this host, for this process."""
+    mounted = cgroup.hierarchies()
     return HostFacts(
         memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         hostname=socket.gethostname(),
         limits=_limits(),
         cpus=os.cpu_count() or 1,
-        swap_limit=_has_swap_limit(),
+        controllers=cgroup.controllers(mounted),
+        swap_limit=_has_swap_limit(mounted),
         init=next((path for path in _INITS if Path(path).exists()), ""),
     )
 
@@ -34,9 +37,9 @@ def _limits() -> dict[str, tuple[int, int]]:
     return found
 
 
-def _has_swap_limit() -> bool:
+def _has_swap_limit(mounted: Iterable[cgroup.Hierarchy]) -> bool:
     """Whether memory and swap can be limited together; version 1 can be built or booted without that."""
-    for one in cgroup.hierarchies():
+    for one in mounted:
         if "memory" in one.controllers:
             return Path(one.path, "memory.memsw.limit_in_bytes").exists()
     return True

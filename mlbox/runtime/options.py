@@ -26,6 +26,9 @@ ULIMITS = (
     "stack",
 )
 
+# Room for hundreds of data loader workers with their threads; a fork bomb ends before the machine does.
+PIDS_LIMIT = 32768
+
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -89,7 +92,7 @@ class RunOptions(Value, frozen=True, kw_only=True):
     cpus: float | None = None
     memory: int | None = None
     memory_swap: int | None = None
-    pids_limit: int = 32768
+    pids_limit: int = PIDS_LIMIT
     shm_size: int | None = None
     ulimits: tuple[Ulimit, ...] = ()
     cap_add: tuple[str, ...] = ()

@@ -26,7 +26,7 @@ from mlbox.oci.runtime import (
     User,
 )
 from mlbox.runtime.account import Account
-from mlbox.runtime.options import BindMount, RunOptions, TmpfsMount, Ulimit, parse_signal
+from mlbox.runtime.options import PIDS_LIMIT, BindMount, RunOptions, TmpfsMount, Ulimit, parse_signal
 from mlbox.runtime.seccomp import default_profile
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -89,6 +89,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str
     limits: dict[str, tuple[int, int]]
     cpus: int = 1
+    controllers: frozenset[str] = frozenset({"cpu", "memory", "pids"})
     swap_limit: bool = True
     init: str = ""
 
@@ -336,8 +337,24 @@ def _resources(options: RunOptions, host: HostFacts) -> Resources:
         devices=DEVICE_RULES,
         memory=_memory(options, host),
         cpu=_cpu(options, host),
-        pids=Pids(limit=options.pids_limit) if options.pids_limit > 0 else None,
+        pids=_pids(options, host),
     )
+
+
+def _pids(options: RunOptions, host: HostFacts) -> Pids | None:
+    # The default is left out where there is no such controller; what was asked for is an error there.
+    if options.pids_limit <= 0 or (options.pids_limit == PIDS_LIMIT and "pids" not in host.controllers):
+        return None
+    _need(host, "pids", "--pids-limit")
+    return Pids(limit=options.pids_limit)
+
+
+def _need(host: HostFacts, controller: str, option: str) -> None:
+    if controller not in host.controllers:
+        raise ContainerError(
+            f"{option} cannot be kept: this host has no cgroup controller '{controller}'",
+            hint=f"leave {option} out, or boot the host with the controller enabled",
+        )
 
 
 def _memory(options: RunOptions, host: HostFacts) -> Memory | None:
@@ -345,6 +362,7 @@ def _memory(options: RunOptions, host: HostFacts) -> Memory | None:
         if options.memory_swap is not None:
             raise ContainerError("--memory-swap needs --memory", hint="give both, or neither")
         return None
+    _need(host, "memory", "--memory")
     if options.memory < 6 << 20:
         raise ContainerError("--memory below 6 MiB: nothing can start", hint="give at least 6m")
     swap = options.memory if options.memory_swap is None else options.memory_swap
@@ -356,6 +374,7 @@ def _memory(options: RunOptions, host: HostFacts) -> Memory | None:
 def _cpu(options: RunOptions, host: HostFacts) -> CPU | None:
     if options.cpus is None:
         return None
+    _need(host, "cpu", "--cpus")
     if not 0.01 <= options.cpus <= host.cpus:
         raise ContainerError(f"--cpus {options.cpus:g}: this host has {host.cpus}", hint=f"0.01 to {host.cpus}")
     return CPU(quota=int(options.cpus * _CPU_PERIOD), period=_CPU_PERIOD)

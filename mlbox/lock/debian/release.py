@@ -186,7 +186,7 @@ def _unpack(name: str, packed: bytes, size: int) -> bytes:
             return lzma.LZMADecompressor(format=lzma.FORMAT_XZ).decompress(packed, max_length=size + 1)
         if name.endswith(".gz"):
             return isal_zlib.decompressobj(wbits=31).decompress(packed, max_length=size + 1)
-    except (lzma.LZMAError, isal_zlib.IsalError) as problem:
+    except (lzma.LZMAError, isal_zlib.error) as problem:
         raise SignatureError(f"{name}: cannot be decompressed: {problem}") from problem
     return packed
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlbox.linux.cgroup import Hierarchy, is_unified, oom_kills, parse_mountinfo, processes, remove
+from mlbox.linux.cgroup import Hierarchy, controllers, is_unified, oom_kills, parse_mountinfo, processes, remove
 
 HYBRID = """\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
@@ -33,6 +33,13 @@ def test_mountinfo() -> None:
 def test_any_text_is_read(text: str) -> None:
     """Lines of a shape we do not know are passed over."""
     assert parse_mountinfo(text) == ()
+
+
+def test_controllers(tmp_path: Path) -> None:
+    """Version 1 has them in the mount's options, version 2 in a file."""
+    (tmp_path / "cgroup.controllers").write_text("memory pids\n")
+    mounted = (Hierarchy(str(tmp_path), (), 2), Hierarchy("/cpu", ("cpu", "cpuacct"), 1))
+    assert controllers(mounted) == {"memory", "pids", "cpu", "cpuacct"}
 
 
 def test_kills_are_counted_in_either_version(tmp_path: Path) -> None:

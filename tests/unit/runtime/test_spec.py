@@ -220,6 +220,17 @@ def test_swap_is_left_out_where_it_cannot_be_limited() -> None:
     assert (spec.linux.resources.memory.limit, spec.linux.resources.memory.swap) == (1 << 30, None)
 
 
+def test_a_host_without_controllers() -> None:
+    """Defaults adapt, what was asked for is an error that names the controller."""
+    host = msgspec.structs.replace(HOST, controllers=frozenset())
+    spec = s.make_spec(IMAGE, RunOptions(), host, PLACE, id="c" * 64, account=WORKER)
+    assert spec.linux and spec.linux.resources
+    assert spec.linux.resources.pids is None
+    for options in (RunOptions(pids_limit=5), RunOptions(memory=1 << 30), RunOptions(cpus=1)):
+        with pytest.raises(ContainerError, match="no cgroup controller"):
+            s.make_spec(IMAGE, options, host, PLACE, id="c" * 64, account=WORKER)
+
+
 def test_environment() -> None:
     """The options win over the image, the image over the defaults; a variable is there once."""
     env = made(RunOptions(env={"LANG": "x", "PATH": "/p"})).process
