@@ -3,13 +3,13 @@
 import hashlib
 import lzma
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
-from isal import isal_zlib
 
 from mlbox.errors import FetchError, LockError, SignatureError
 from mlbox.files import write_atomic
@@ -185,8 +185,8 @@ def _unpack(name: str, packed: bytes, size: int) -> bytes:
         if name.endswith(".xz"):
             return lzma.LZMADecompressor(format=lzma.FORMAT_XZ).decompress(packed, max_length=size + 1)
         if name.endswith(".gz"):
-            return isal_zlib.decompressobj(wbits=31).decompress(packed, max_length=size + 1)
-    except (lzma.LZMAError, isal_zlib.error) as problem:
+            return zlib.decompressobj(wbits=31).decompress(packed, max_length=size + 1)
+    except (lzma.LZMAError, zlib.error) as problem:
         raise SignatureError(f"{name}: cannot be decompressed: {problem}") from problem
     return packed
 
