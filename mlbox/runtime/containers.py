@@ -247,7 +247,7 @@ class Containers:
         folder.write(file.name, msgspec.json.encode(process))
         try:
             code = self._exec_detached(folder, file) if detach else self._exec_here(folder, file, stdin or tty)
-            if code and (problem := logged_failure(file)):
+            if code and (problem := logged_failure(file, argv[0])):
                 raise problem
             return code
         finally:

@@ -26,7 +26,7 @@ from mlbox.runtime.log import LogWriter
 from mlbox.runtime.oci_runtime import OciRuntime, logged_failure
 from mlbox.runtime.options import BindMount, Restart, TmpfsMount
 from mlbox.runtime.record import Folder, Record, State, timestamp
-from mlbox.runtime.spec import Place, hostname, make_spec
+from mlbox.runtime.spec import Place, command, hostname, make_spec
 
 _CHUNK = 64 << 10
 # A client that reads slower than the program writes holds the program back, as a pipe would.
@@ -376,7 +376,7 @@ class Monitor:
             self.folder.runtime, self.folder.bundle, self.record.id, console=console, stdio=stdio
         )
         if status:
-            problem = logged_failure(self.folder.runtime)
+            problem = logged_failure(self.folder.runtime, command(self.record.config, self.options)[0])
             self._forget()
             raise problem or ContainerError("the OCI runtime failed and did not say why")
         return pid

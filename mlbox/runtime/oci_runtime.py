@@ -87,8 +87,8 @@ class _LogLine(msgspec.Struct):
     level: str = ""
 
 
-def logged_failure(root: Path) -> ContainerError | None:
-    """Return the last error in the runtime's log `root`.log, with Docker's exit code for it."""
+def logged_failure(root: Path, program: str) -> ContainerError | None:
+    """Return the last error in the runtime's log `root`.log, with Docker's exit code for not running `program`."""
     try:
         lines = Path(f"{root}.log").read_bytes()[-65536:].splitlines()
     except FileNotFoundError:
@@ -100,7 +100,7 @@ def logged_failure(root: Path) -> ContainerError | None:
             message = line.msg if line.level in ("error", "fatal") else message
     if not message:
         return None
-    problem = ContainerError(message)
+    problem = ContainerError(f"cannot run {program}: {message}")
     problem.exit_code = exit_code_of(message)
     return problem
 
@@ -108,12 +108,12 @@ def logged_failure(root: Path) -> ContainerError | None:
 def exit_code_of(message: str) -> int:
     """Return 127 when the runtime says the program is missing, 126 when it cannot be executed, else 125."""
     text = message.lower()
-    at = max(text.find("exec: "), text.find("executable file"))
+    at = max(text.find("exec: "), text.find("executable"))
     if at < 0:
         return 125
     if "not found" in text[at:] or "no such file" in text[at:]:
         return 127
-    return 126 if "permission denied" in text[at:] or "is a directory" in text[at:] else 125
+    return 126 if any(word in text[at:] for word in ("permi", "is a directory", "format error")) else 125
 
 
 def find_runtime(home: Home) -> Runc:

@@ -7,8 +7,8 @@ and often broken (keyrings, bpf, perf, userfaultfd, io_uring), or makes a new us
 hand a process every capability inside and with them the code that capabilities guard.
 
 Refused calls return EPERM. Some return ENOSYS instead, because the C library or a run-time then uses the
-older call whose arguments can be looked at. The OCI runtime also answers ENOSYS to calls newer than it
-knows, and skips names that its libseccomp does not know, so the table can name calls of newer kernels.
+older call whose arguments can be looked at. runc also answers ENOSYS to calls newer than it knows. It and crun
+skip names that its libseccomp does not know, so the table can name calls of newer kernels.
 
 Only the machine's own architecture is allowed: a second calling convention (32 bit, x32) is a second set
 of numbers to get wrong. The layout of names and conditions is that of the runtime-spec's linux.seccomp.

@@ -18,6 +18,8 @@ from mlbox.runtime.oci_runtime import exit_code_of, find_runtime, logged_failure
         ("executable file `x` not found in $PATH: No such file or directory", 127),
         ('runc run failed: unable to start container process: exec: "/etc/passwd": permission denied', 126),
         ('exec: "/etc": is a directory', 126),
+        ("open executable: Operation not permitted", 126),
+        ("exec: /x: exec format error", 126),
         ("rootfs_linux.go: mounting /x: no such file or directory", 125),
         ("permission denied", 125),
         ("", 125),
@@ -31,14 +33,14 @@ def test_exit_codes(message: str, code: int) -> None:
 def test_log(tmp_path: Path) -> None:
     """The last error counts; lines that are none are passed over."""
     root = tmp_path / "runtime"
-    assert logged_failure(root) is None
+    assert logged_failure(root, "x") is None
     log = tmp_path / "runtime.log"
     log.write_text('{"level":"warning","msg":"w"}\n')
-    assert logged_failure(root) is None
+    assert logged_failure(root, "x") is None
     log.write_text('{"level":"error","msg":"exec: \\"x\\": not found"}\nnoise\n{"level":"info","msg":"later"}\n')
-    problem = logged_failure(root)
+    problem = logged_failure(root, "x")
     assert problem
-    assert (problem.message, problem.exit_code) == ('exec: "x": not found', 127)
+    assert (problem.message, problem.exit_code) == ('cannot run x: exec: "x": not found', 127)
 
 
 def test_crun_on_a_hybrid_host() -> None:
