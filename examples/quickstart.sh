@@ -2,7 +2,7 @@
 # Installs what mlbox needs, then builds the scikit-learn example and trains with it. Safe to run again.
 . "$(dirname "$0")/setup.sh"
 
-debian runc python3-venv git ca-certificates
+debian runc tini python3-venv git ca-certificates
 environment -e "$top"
 
 cd "$top/examples/sklearn-train"
