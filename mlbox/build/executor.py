@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 
@@ -61,7 +61,7 @@ class Builder:
         self._listener = listener
         self._project_root = project_root
         self._lower: tuple[Path, ...] = ()
-        self._configured_names: set[str] = set()
+        self._configured: frozenset[str] = frozenset()
 
     def build(self, plan: BuildPlan) -> Image:
         """Return the image of `plan`; equal plans give equal digests, whatever was in the store before."""
@@ -69,13 +69,7 @@ class Builder:
             known = self._store.images.built(plan.key)
             if known is not None:
                 return self._store.images.load(known)
-            self._configured_names = {
-                name
-                for layer in plan.layers
-                for piece in layer.pieces
-                if isinstance(piece, ConfiguredPiece)
-                for name in piece.packages
-            }
+            self._configured = configured_packages(plan)
             ground = [layer for layer in plan.layers if layer.kind in ("base", "system")]
             self._make_pieces(plan.layers)
             self._lower = tuple(self._store.layers.root(self._layer(layer).diff_id) for layer in ground)
@@ -138,19 +132,18 @@ class Builder:
         largest_first = sorted(pieces, key=lambda piece: -self._sources.size(piece))
         self._sources.expect(largest_first)
         with ThreadPoolExecutor(_DOWNLOADS) as network, ThreadPoolExecutor(_workers()) as processors:
-            fetched = [(network.submit(self._sources.fetch, piece), piece) for piece in largest_first]
-            jobs = [processors.submit(self._unpack_when, fetch, piece) for fetch, piece in fetched]
+            fetches = {network.submit(self._sources.fetch, piece): piece for piece in largest_first}
+            jobs: list[Future[StoredPiece]] = []
             try:
+                for fetched in as_completed(fetches):
+                    fetched.result()
+                    jobs.append(processors.submit(self._piece, fetches[fetched]))
                 for job in jobs:
                     job.result()
             except BaseException:
                 network.shutdown(wait=False, cancel_futures=True)
                 processors.shutdown(wait=False, cancel_futures=True)
                 raise
-
-    def _unpack_when(self, fetched: Future[None], piece: AnyPiece) -> None:
-        fetched.result()
-        self._piece(piece)
 
     def _piece(self, piece: AnyPiece) -> StoredPiece:
         found = self._store.pieces.get(piece.key)
@@ -170,7 +163,7 @@ class Builder:
             case RootfsPiece():
                 return lambda root: self._rootfs(root, piece)
             case ConfiguredPiece():
-                return lambda root: self._configured(root, piece)
+                return lambda root: self._configure(root, piece)
             case BuiltWheelPiece():
                 return lambda root: self._built_wheel(root, piece)
             case BytecodePiece():
@@ -178,14 +171,14 @@ class Builder:
 
     def _rootfs(self, root: Path, piece: RootfsPiece) -> Tree:
         trees = [(stored.root, stored.tree) for stored in map(self._piece, piece.debs)]
-        if scripted := [name for name in needs_configure(trees) if name not in self._configured_names]:
+        if scripted := [name for name in needs_configure(trees) if name not in self._configured]:
             self._listener.note(
                 f"the maintainer scripts of {', '.join(scripted)} make files that this image lacks; "
                 "if something misses them, name the package in [tool.mlbox] configure"
             )
         return fill_rootfs(root, trees, suite=piece.suite, arch=piece.arch, epoch=piece.epoch)
 
-    def _configured(self, root: Path, piece: ConfiguredPiece) -> Tree:
+    def _configure(self, root: Path, piece: ConfiguredPiece) -> Tree:
         self._listener.step(f"configure {', '.join(piece.packages)} in a container")
         with self._store.scratch("configure") as scratch:
             return configure(root, piece, self._lower, self._runner, scratch)
@@ -258,6 +251,12 @@ def assemble_image(plan: BuildPlan, layers: Sequence[Layer]) -> Image:
         ),
     )
     return image_of(config, tuple(layer.descriptor for layer in layers), {})
+
+
+def configured_packages(plan: BuildPlan) -> frozenset[str]:
+    """Return the packages whose maintainer scripts the plan runs."""
+    pieces = (piece for layer in plan.layers for piece in layer.pieces if isinstance(piece, ConfiguredPiece))
+    return frozenset(name for piece in pieces for name in piece.packages)
 
 
 def label(piece: AnyPiece) -> str:
