@@ -60,3 +60,22 @@ def test_no_word_of_this_machine() -> None:
     for name in files:
         text = (ROOT / name).read_bytes()
         assert not [host for host in hosts if host.encode() in text], name
+
+
+def test_readme_names_every_command() -> None:
+    """The table of commands in the README is the program's."""
+    from mlbox.cli.main import COMMANDS
+
+    section = (ROOT / "README.md").read_text().partition("## Commands")[2].partition("\n## ")[0]
+    assert set(COMMANDS) <= set(section.replace("`", " ").replace(",", " ").split())
+
+
+def test_readme_names_every_setting() -> None:
+    """Each key of [tool.mlbox] that the README shows exists."""
+    import tomllib
+
+    from mlbox.project.model import Settings
+
+    shown = tomllib.loads((ROOT / "README.md").read_text().partition("```toml")[2].partition("```")[0])
+    known = {name.replace("_", "-") for name in Settings.__struct_fields__}
+    assert set(shown["tool"]["mlbox"]) <= known
