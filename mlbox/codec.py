@@ -31,15 +31,6 @@ def decode_json(data: bytes, kind: type[T], *, what: str, error: type[MlboxError
         raise error(f"{what}: {problem}") from problem
 
 
-def decode_toml(data: bytes, kind: type[T], *, what: str, error: type[MlboxError] = MlboxError) -> T:
-    """Decode TOML `data` as `kind`; a mismatch raises `error` naming `what` and the path inside it."""
-    table = load_toml(data, what=what, error=error)
-    try:
-        return msgspec.convert(table, kind)
-    except msgspec.ValidationError as problem:
-        raise error(f"{what}: {problem}") from problem
-
-
 def load_toml(data: bytes, *, what: str, error: type[MlboxError] = MlboxError) -> dict[str, Any]:
     """Parse TOML 1.0 `data`; a syntax error raises `error` naming `what` and the line."""
     import tomllib  # 3 ms that running a container need not pay

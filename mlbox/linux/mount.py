@@ -5,11 +5,7 @@ import struct
 
 from mlbox.linux.libc import call
 
-MS_RDONLY = 1
-MS_REMOUNT = 32
-MS_BIND = 4096
 MS_REC = 16384
-MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MNT_DETACH = 2
 

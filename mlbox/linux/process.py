@@ -7,7 +7,6 @@ from mlbox.linux.libc import call
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
-_PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -22,11 +21,6 @@ def unshare(flags: int) -> None:
 def become_subreaper() -> None:
     """Adopt the orphans of this process's children, in place of init."""
     call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def die_with_parent(signal: int) -> None:
-    """Have the kernel send `signal` to this process when the thread that made it ends."""
-    call("prctl", _PR_SET_PDEATHSIG, signal, 0, 0, 0)
 
 
 def set_name(name: str) -> None:

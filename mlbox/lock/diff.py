@@ -28,21 +28,6 @@ class LockDiff(msgspec.Struct, frozen=True, kw_only=True):
         """Whether anything differs."""
         return bool(self.changes)
 
-    @property
-    def added(self) -> tuple[Change, ...]:
-        """Return what only the new lock has."""
-        return tuple(change for change in self.changes if not change.old)
-
-    @property
-    def removed(self) -> tuple[Change, ...]:
-        """Return what only the old lock has."""
-        return tuple(change for change in self.changes if not change.new)
-
-    @property
-    def changed(self) -> tuple[Change, ...]:
-        """Return what both have, differently."""
-        return tuple(change for change in self.changes if change.old and change.new)
-
 
 def diff_locks(old: Lock | None, new: Lock) -> LockDiff:
     """Return what `new` has that `old` (None: nothing) had not, and the other way round."""

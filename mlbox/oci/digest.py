@@ -1,15 +1,13 @@
-"""Digests: of blobs (Digest), of uncompressed layers (DiffID), of stacks of layers (ChainID)."""
+"""Digests: of blobs (Digest), of uncompressed layers (DiffID)."""
 
 import hashlib
 import re
-from collections.abc import Sequence
 from typing import NewType
 
 from mlbox.errors import MlboxError
 
 Digest = NewType("Digest", str)
 DiffID = NewType("DiffID", str)
-ChainID = NewType("ChainID", str)
 
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -36,14 +34,6 @@ def digest_of(data: bytes) -> Digest:
     return Digest("sha256:" + hashlib.sha256(data).hexdigest())
 
 
-def hex_of(digest: Digest | DiffID | ChainID) -> str:
+def hex_of(digest: Digest | DiffID) -> str:
     """Return the hex part, which names the file that holds it."""
     return digest.removeprefix("sha256:")
-
-
-def chain_id(diff_ids: Sequence[DiffID]) -> ChainID:
-    """Return the ChainID of a stack of layers, lowest first (image-spec, config.md, 'Layer ChainID')."""
-    chain = ChainID(diff_ids[0])
-    for diff_id in diff_ids[1:]:
-        chain = ChainID(digest_of(f"{chain} {diff_id}".encode()))
-    return chain

@@ -49,11 +49,6 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     conflicts: tuple[Relation, ...] = ()
     """Conflicts and Breaks."""
 
-    @property
-    def ident(self) -> tuple[str, str]:
-        """Return name and version."""
-        return self.name, self.version
-
 
 class _Offsets(msgspec.Struct, frozen=True, array_like=True):
     names: dict[str, list[int]]

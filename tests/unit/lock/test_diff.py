@@ -63,6 +63,5 @@ def test_a_package_that_changes_its_layer_is_told() -> None:
 
 def test_the_first_lock_adds_everything() -> None:
     diff = diff_locks(None, OLD)
-    assert {change.name for change in diff.added} == {"six", "git"}
-    assert diff.removed == ()
-    assert diff.changed == ()
+    assert {(change.name, change.old) for change in diff.changes} == {("six", ""), ("git", "")}
+    assert all(change.new for change in diff.changes)
