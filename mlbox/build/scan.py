@@ -57,7 +57,7 @@ def scan_project(
     virtual environments, caches and what looks like credentials (`note` is told). `cache` is a folder of ours
     where hashes are remembered. A link that leaves the repository raises ProjectError.
     """
-    memory = cache / f"scan-{key_of(str(root))[:32]}"
+    memory = cache / f"scan-{key_of(os.fsencode(root))[:32]}"
     scan = _Scan(root, settings, _remembered(memory))
     try:
         files = sorted(scan.files(), key=lambda file: encoded(file.path))

@@ -132,7 +132,7 @@ def lock(
     with listener() as talk:
         workshop = _workshop(folder, talk, extra, group, find_links, resolver)
         if diff:
-            for line in render_diff(diff_locks(workshop.previous_lock(), workshop.new_lock(options))):
+            for line in render_diff(diff_locks(workshop.usable_lock, workshop.new_lock(options))):
                 print(line)
         else:
             workshop.lock(options)

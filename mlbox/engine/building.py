@@ -60,9 +60,20 @@ class Workshop:
         path = lock_path(self.project.root)
         return read_lock(path) if path.exists() else None
 
+    @cached_property
+    def usable_lock(self) -> Lock | None:
+        """The previous lock as relocking takes it: a damaged one says which and counts as none."""
+        try:
+            return self.previous_lock()
+        except LockError as problem:
+            if not lock_path(self.project.root).is_file():
+                raise
+            self.listener.note(f"{problem.message}; it is made from nothing, so versions may move")
+            return None
+
     def new_lock(self, options: LockOptions) -> Lock:
         """Return the lock as it should be now: the previous one, untouched, when nothing asks for a change."""
-        previous = self.previous_lock()
+        previous = self.usable_lock
         other_resolver = previous is not None and self.options.resolver not in ("", previous.resolver)
         if previous is not None and not other_resolver and not _asks_for_change(options, previous):
             try:
@@ -77,17 +88,19 @@ class Workshop:
     def lock(self, options: LockOptions) -> Lock:
         """Bring mlbox.lock up to date and return it; the file is written only when its content changes."""
         lock = self.new_lock(options)
-        if lock != self.previous_lock():
+        if lock != self.usable_lock:
             write_lock(lock_path(self.project.root), lock)
             self.listener.note(f"wrote {LOCK_FILE}: {len(lock.packages)} Python, {len(lock.debs)} Debian packages")
         return lock
 
     def ready_lock(self, *, relock: bool, locked: bool = False) -> Lock:
         """Return a lock that fits the project: made when there is none, refused when it is stale."""
+        if relock:
+            return self.lock(LockOptions(epoch=epoch_of_environment()))
         previous = self.previous_lock()
         if previous is None and locked:
             raise LockError(f"there is no {LOCK_FILE}", hint="'mlbox lock' makes it")
-        if previous is None or relock:
+        if previous is None:
             return self.lock(LockOptions(epoch=epoch_of_environment()))
         check_fresh(previous, self.project)
         return previous
@@ -186,7 +199,7 @@ def epoch_of_environment() -> int | None:
     text = os.environ.get("SOURCE_DATE_EPOCH")
     if not text:
         return None
-    if not text.isdigit() or int(text) >= 8**11:
+    if not (text.isascii() and text.isdigit()) or int(text) >= 8**11:
         raise UsageError(f"SOURCE_DATE_EPOCH is no time: {text!r}", hint="it is a number of seconds since 1970")
     return int(text)
 

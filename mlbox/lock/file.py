@@ -65,7 +65,11 @@ def encode_lock(lock: Lock) -> bytes:
 
 def decode_lock(data: bytes, *, what: str = FILENAME) -> Lock:
     """Read a lock and check everything in it; all that is wrong comes in one LockError."""
-    table = load_toml(data, what=what, error=LockError)
+    try:
+        table = load_toml(data, what=what, error=LockError)
+    except LockError as problem:
+        problem.hint = _MEND
+        raise
     _check_versions(table, what)
     for short, long in _TABLES.items():
         if short in table:
@@ -105,8 +109,10 @@ def problems_of(lock: Lock) -> Iterator[str]:
     """Yield everything that is wrong with the values of `lock`, naming package and file."""
     if not _HEX.fullmatch(lock.inputs.removeprefix("sha256:")):
         yield "inputs is not a sha256"
-    if lock.epoch < 0:
-        yield "epoch is negative"
+    if not 0 <= lock.epoch < 8**11:  # what a tar header can hold
+        yield f"epoch {lock.epoch} is no time"
+    if not _NAME.fullmatch(lock.base.suite):
+        yield f"base: suite {lock.base.suite!r} is no name"
     for field in ("python", "python_full", "glibc"):
         if not _DOTTED.fullmatch(value := getattr(lock.target, field)):
             yield f"target: {field.replace('_', '-')} {value!r} is not a version"
@@ -149,6 +155,19 @@ def _wheel_problems(package: Package) -> Iterator[str]:
         yield "not the file name of a wheel"
     elif re.sub(r"[-_.]+", "-", parts[0]).lower() != package.name:
         yield f"the file is of {parts[0]!r}"
+    elif not _same_version(parts[1], package.version):
+        yield f"the file is of version {parts[1]!r}, not {package.version!r}"
+
+
+def _same_version(in_filename: str, version: str) -> bool:
+    if in_filename == version:
+        return True
+    from packaging.version import InvalidVersion, Version  # rarely needed, and not free
+
+    try:
+        return Version(in_filename.replace("_", "-")) == Version(version)
+    except InvalidVersion:
+        return False
 
 
 def _deb_problems(lock: Lock) -> Iterator[str]:

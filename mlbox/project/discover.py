@@ -42,6 +42,8 @@ CANDIDATES = (
 )
 """Requirement files that count without being named, the first one there wins."""
 
+_LONGEST_NAME = 200  # a repository of an image may have 255 letters, what goes before the name included
+
 UNREAD = (
     *("uv.lock", "poetry.lock", "pdm.lock", "pylock.toml", "Pipfile", "Pipfile.lock", "conda-lock.yml"),
     *("environment.yml", "environment.yaml", "pixi.toml", "pixi.lock", "setup.py", "setup.cfg"),
@@ -302,4 +304,4 @@ def _other_files(root: Path) -> list[str]:
 
 
 def _image_name(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "project"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())[:_LONGEST_NAME].strip("-") or "project"

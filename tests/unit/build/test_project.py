@@ -303,3 +303,9 @@ def test_python_finds_the_installed_package(repo: Path, tmp_path: Path) -> None:
     assert found.metadata["Requires-Python"] == ">=3.10"
     assert [point.value for point in found.entry_points] == ["my_pkg:main"]
     assert all(file.locate().exists() for file in found.files)
+
+
+def test_a_folder_with_any_name(tmp_path: Path) -> None:
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    write(root, "a.py")
+    assert found(root) == ["a.py"]

@@ -1,9 +1,11 @@
 """Errors, exit codes and refusals of the command line."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from mlbox import process
 from mlbox.cli import main
 
 
@@ -77,3 +79,13 @@ def test_empty_store(capsys: pytest.CaptureFixture[str]) -> None:
     for argv in (["images"], ["ps", "-a"], ["df"]):
         assert main.run(argv) == 0
     assert capsys.readouterr().out.startswith("IMAGE")
+
+
+def test_file_names_are_utf8_in_every_locale() -> None:
+    """In a locale with another encoding mlbox starts again in UTF-8."""
+    program = (
+        "import sys; from mlbox.__main__ import main; print(sys.getfilesystemencoding()); "
+        "sys.argv = ['mlbox', 'version']; main()"
+    )
+    other = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": ":".join(sys.path)}
+    assert process.run([sys.executable, "-c", program], env=other).stdout.startswith(b"utf-8\nmlbox ")

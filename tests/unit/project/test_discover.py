@@ -358,7 +358,7 @@ def test_notes(tmp_path: Path) -> None:
 
 def test_names_for_images(tmp_path: Path) -> None:
     """A folder's name can be anything; an image's cannot."""
-    for folder, name in (("My Repo (2)", "my-repo-2"), ("日本", "project"), ("_x.", "x")):
+    for folder, name in (("My Repo (2)", "my-repo-2"), ("日本", "project"), ("_x.", "x"), ("y" * 255, "y" * 200)):
         assert load_project(make(tmp_path / folder, {"requirements.txt": ""})).name == name
 
 

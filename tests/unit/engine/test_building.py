@@ -1,0 +1,87 @@
+"""From a project to its lock, as the commands ask for it."""
+
+from pathlib import Path
+
+import pytest
+
+from mlbox.engine import building
+from mlbox.engine.building import ProjectOptions, Workshop, epoch_of_environment
+from mlbox.engine.locking import LockOptions
+from mlbox.errors import LockError, UsageError
+from mlbox.lock.file import read_lock
+from mlbox.lock.model import Base, Lock, Target
+from mlbox.paths import Home
+
+NEW = Lock(
+    inputs="0" * 64,
+    target=Target(arch="amd64", python="3.11", python_full="3.11.2", glibc="2.36"),
+    base=Base(suite="bookworm"),
+)
+
+
+class Talk:
+    """A listener that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def step(self, what: str) -> None:
+        self.said.append(what)
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+    def expect(self, what: str, total: int) -> None: ...
+
+    def advance(self, what: str, amount: int) -> None: ...
+
+
+class FakeLocker:
+    """Resolves everything to NEW."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def lock(self, previous: Lock | None, options: LockOptions) -> Lock:
+        assert previous is None
+        return NEW
+
+
+@pytest.fixture
+def talk() -> Talk:
+    return Talk()
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, talk: Talk, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+    monkeypatch.setattr(building, "Locker", FakeLocker)
+    root = tmp_path / "project"
+    root.mkdir()
+    (root / "requirements.txt").write_text("six")
+    return Workshop(Home(tmp_path / "home"), ProjectOptions(root=root), talk)
+
+
+@pytest.mark.parametrize("text", ["<<<<<<< HEAD\n", "", "version = 99\n", "version = 1\n"])
+def test_locking_mends_a_damaged_lock(workshop: Workshop, talk: Talk, text: str) -> None:
+    """Building refuses it with the command that makes it again, and that command does."""
+    path = workshop.options.root / "mlbox.lock"
+    path.write_text(text)
+    with pytest.raises(LockError) as refused:
+        workshop.ready_lock(relock=False)
+    assert "mlbox lock" in (refused.value.hint or "")
+
+    assert workshop.ready_lock(relock=True) == NEW
+    assert read_lock(path) == NEW
+    assert "versions may move" in talk.said[0]
+
+
+def test_a_lock_that_is_no_file_is_left_alone(workshop: Workshop) -> None:
+    (workshop.options.root / "mlbox.lock").mkdir()
+    with pytest.raises(LockError, match="Is a directory"):
+        workshop.lock(LockOptions())
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "1e9", " 5", "\u0663", str(8**11)])
+def test_times_that_are_none(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", text)
+    with pytest.raises(UsageError, match="is no time"):
+        epoch_of_environment()
