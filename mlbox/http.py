@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
@@ -153,33 +152,14 @@ class Http:
         listener: Listener = SILENT,
         name: str = "",
     ) -> None:
-        """Put the file with this sha256 (and `size`, unless 0) at `target`, from the first of `urls` that has it.
+        """Make `target` the file with this sha256 (and `size`, unless 0), from the first of `urls` that has it.
 
-        What arrived is kept in `<target>.part`, so that a later call, also of another process, goes on
-        from there. FetchError names the file (`name`, else the target's) and what went wrong at each URL.
+        Nobody else may write `target` meanwhile. What an earlier call left there is completed; after a FetchError,
+        which names the file (`name`, else the target's) and what went wrong at each URL, a part may be there.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
-        with disk_errors(f"downloading {name or target.name}"), _part_of(target) as file:
-            if target.exists():
-                return
+        with disk_errors(f"downloading {name or target.name}"), target.open("a+b") as file:
             self._download_any(urls, _Part(file, name or target.name, sha256, size, listener))
-            os.fsync(file.fileno())
-            _part_path(target).replace(target)
-
-    def fill(
-        self,
-        urls: Iterable[str],
-        part: Path,
-        *,
-        sha256: str,
-        size: int = 0,
-        listener: Listener = SILENT,
-        name: str = "",
-    ) -> None:
-        """Complete the file `part`, which nobody else writes, so that it has this sha256; otherwise like `download`."""
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with disk_errors(f"downloading {name or part.name}"), part.open("a+b") as file:
-            self._download_any(urls, _Part(file, name or part.name, sha256, size, listener))
 
     def _download_any(self, urls: Iterable[str], part: "_Part") -> None:
         problems: list[FetchError] = []
@@ -350,7 +330,7 @@ class Http:
 
 
 class _Part:
-    """A download under way: the .part file and the hash of what is in it."""
+    """A download under way: its file and the hash of what is in it."""
 
     def __init__(self, file: BinaryIO, what: str, sha256: str, size: int, listener: Listener) -> None:
         self.file, self.what, self.sha256, self.size, self.listener = file, what, sha256, size, listener
@@ -412,37 +392,6 @@ class _Part:
 
 def _host_of(parts: SplitResult) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"
-
-
-def _part_path(target: Path) -> Path:
-    return target.with_name(target.name + ".part")
-
-
-@contextmanager
-def _part_of(target: Path) -> Iterator[BinaryIO]:
-    """Yield `<target>.part` open for reading and writing, locked against other processes and threads."""
-    part = _part_path(target)
-    while True:
-        with part.open("a+b") as file:
-            flock(file, LOCK_EX)
-            if not _is_at(file, part):  # another process finished and renamed it while this one waited
-                continue
-            try:
-                yield file
-            finally:
-                file.flush()
-                if target.exists() and _is_at(file, part):
-                    part.unlink(missing_ok=True)
-            return
-
-
-def _is_at(file: BinaryIO, path: Path) -> bool:
-    try:
-        there = path.stat()
-    except FileNotFoundError:
-        return False
-    here = os.fstat(file.fileno())
-    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
 
 
 @contextmanager

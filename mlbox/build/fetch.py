@@ -53,7 +53,7 @@ def fetch_one(wanted: Wanted, artifacts: Artifacts, http: Http, listener: Listen
         if artifacts.has(wanted.sha256):
             return artifacts.path(wanted.sha256)
         part = artifacts.partial(wanted.sha256)
-        http.fill(
+        http.download(
             wanted.urls(),
             part,
             sha256=wanted.sha256,
