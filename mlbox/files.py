@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Reading files in pieces, and writing them so that nobody ever sees half of one."""
 
 import errno
 import fcntl
@@ -6,8 +6,24 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 from mlbox.errors import StoreError
+
+CHUNK = 1 << 20
+
+
+class Readable(Protocol):
+    """An open file, member of an archive or stream."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most `size` bytes, none at the end."""
+
+
+def chunks(file: Readable) -> Iterator[bytes]:
+    """Yield what is left of `file`, a piece at a time."""
+    while chunk := file.read(CHUNK):
+        yield chunk
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:

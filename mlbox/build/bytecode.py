@@ -11,8 +11,9 @@ from pathlib import Path
 
 from mlbox.build import compile_hook
 from mlbox.build.step import Bind, Step, StepRunner
+from mlbox.files import chunks
 from mlbox.plan.model import PREFIX, BytecodePiece
-from mlbox.store.tree import CHUNK, Tree, TreeWriter
+from mlbox.store.tree import Tree, TreeWriter
 
 _PIECES, _WORK = "/run/mlbox/pieces", "/run/mlbox/work"
 
@@ -49,5 +50,5 @@ def fill_bytecode(root: Path, compiled: Path, piece: BytecodePiece) -> Tree:
         for name in files:
             path = Path(folder, name)
             with path.open("rb") as file:
-                writer.file(str(path.relative_to(compiled)), iter(lambda file=file: file.read(CHUNK), b""))  # type: ignore[misc]
+                writer.file(str(path.relative_to(compiled)), chunks(file))
     return writer.finish()

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from mlbox.build.step import Bind, Step, StepRunner
 from mlbox.errors import BuildError
+from mlbox.files import chunks
 from mlbox.plan.model import ConfiguredPiece
-from mlbox.store.tree import CHUNK, Tree, TreeWriter
+from mlbox.store.tree import Tree, TreeWriter
 
 _OUT = "/run/mlbox-out"
 # Logs, caches and the stamp itself say when and how the scripts ran: nothing of that belongs in an image.
@@ -61,8 +62,7 @@ def _unpack(archive: Path, root: Path, piece: ConfiguredPiece) -> Tree:
             elif member.isreg():
                 content = tar.extractfile(member)
                 assert content is not None  # noqa: S101 - regular files have content
-                chunks = iter(lambda source=content: source.read(CHUNK), b"")  # type: ignore[misc]
-                writer.file(path, chunks, 0o755 if member.mode & 0o111 else 0o644)
+                writer.file(path, chunks(content), 0o755 if member.mode & 0o111 else 0o644)
             elif not member.isdir():
                 raise BuildError(f"a package's script made {path!r}, which is neither a file nor a link")
     return writer.finish()

@@ -25,6 +25,7 @@ from typing import BinaryIO
 import msgspec
 
 from mlbox.errors import ArchiveError
+from mlbox.files import CHUNK, chunks
 from mlbox.store.tree import Tree, TreeWriter
 
 if sys.version_info >= (3, 14):
@@ -40,7 +41,6 @@ _MAGIC = b"!<arch>\n"
 _CONTROL_LIMIT = 64 << 20
 _DATA_LIMIT = 16 << 30
 _MEMBER_LIMIT = 1_000_000
-_CHUNK = 1 << 20
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _CONTROL_MEMBER = re.compile(r"[A-Za-z0-9._+-]+")
 _LEFT_OUT = re.compile(r"usr/share/(?:doc|info|lintian|linda|groff|locale|man)(?:/|$)")
@@ -146,7 +146,7 @@ def _expect(members: Iterator[_Member], name: str, archive: str) -> Stream:
             continue  # deb(5): members whose name starts with an underscore are to be ignored
         stem, _, packing = member.name.partition(name)
         if stem == "" and packing in _PACKINGS:
-            return _opened(packing, io.BufferedReader(member, _CHUNK))
+            return _opened(packing, io.BufferedReader(member, CHUNK))
         raise ArchiveError(f"{archive}: expected the member {name}, found {member.name!r}")
     raise ArchiveError(f"{archive}: the member {name} is missing")
 
@@ -194,7 +194,7 @@ class _Unpacker:
 
     def data(self, file: Stream) -> None:
         """Unpack the data part."""
-        with tarfile.open(fileobj=file, mode="r|", bufsize=_CHUNK, encoding="utf-8", errors="surrogateescape") as tar:
+        with tarfile.open(fileobj=file, mode="r|", bufsize=CHUNK, encoding="utf-8", errors="surrogateescape") as tar:
             for member in tar:
                 self._member(tar, member)
                 tar.members.clear()  # type: ignore[attr-defined]  # tarfile remembers every member it has seen
@@ -241,15 +241,15 @@ class _Unpacker:
             raise ArchiveError(f"{self._writer.archive}: unpacks to more than the limit allows")
         self._left -= member.size
         content = tar.extractfile(member)
-        chunks = iter(lambda: content.read(_CHUNK) if content else b"", b"")
+        data = chunks(content) if content else iter(())
         if f"/{path}" in self._control.conffiles:
-            chunks = self._hashed(path, chunks)
-        if self._writer.file(path, chunks, 0o755 if member.mode & 0o111 else 0o644) != member.size:
+            data = self._hashed(path, data)
+        if self._writer.file(path, data, 0o755 if member.mode & 0o111 else 0o644) != member.size:
             raise ArchiveError(f"{self._writer.archive}: {path!r} is cut off")
 
-    def _hashed(self, path: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def _hashed(self, path: str, data: Iterator[bytes]) -> Iterator[bytes]:
         digest = hashlib.md5(usedforsecurity=False)  # what dpkg compares configuration files by
-        for chunk in chunks:
+        for chunk in data:
             digest.update(chunk)
             yield chunk
         self._md5[f"/{path}"] = digest.hexdigest()

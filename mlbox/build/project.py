@@ -7,14 +7,12 @@ from pathlib import Path
 
 from mlbox.build.scan import changed_while_read, scan_project
 from mlbox.errors import ProjectError
-from mlbox.files import disk_errors
+from mlbox.files import CHUNK, disk_errors
 from mlbox.oci.layer import Entry, Kind, parents, safe_path, sort_entries
 from mlbox.plan.model import ProjectFile, ProjectPiece
 from mlbox.store.tree import Tree, write_tree
 
 __all__ = ["fill_project", "scan_project"]
-
-_CHUNK = 1 << 20
 
 
 def fill_project(root: Path, piece: ProjectPiece, project_root: Path) -> Tree:
@@ -50,7 +48,7 @@ def _checked(project_root: Path, file: ProjectFile) -> Iterator[bytes]:
     except OSError as problem:
         raise ProjectError(f"{file.path}: cannot be read: {problem.strerror}") from problem
     try:
-        while chunk := os.read(fd, _CHUNK):
+        while chunk := os.read(fd, CHUNK):
             left -= len(chunk)
             digest.update(chunk)
             if left < 0:

@@ -10,16 +10,16 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from mlbox.build.step import Bind, Step, StepRunner
 from mlbox.build.zip import LIMITS, Limits, Zip
 from mlbox.codec import canonical_json, load_toml
 from mlbox.errors import ArchiveError, BuildError
-from mlbox.files import disk_errors
+from mlbox.files import chunks, disk_errors
 from mlbox.oci.layer import EPOCH
 from mlbox.plan.model import PREFIX, BuiltWheelPiece
-from mlbox.store.tree import CHUNK, TreeWriter
+from mlbox.store.tree import TreeWriter
 
 _BUILD = "/build"
 _LEGACY = "setuptools.build_meta:__legacy__"
@@ -215,7 +215,7 @@ def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, writer: TreeWr
     elif member.isreg() or member.islnk():
         origin = member if member.isreg() else _linked(tar, member, name)
         file = tar.extractfile(origin)
-        writer.file(path, _chunks(file) if file else (), 0o755 if member.mode & 0o111 else 0o644)
+        writer.file(path, chunks(file) if file else (), 0o755 if member.mode & 0o111 else 0o644)
     elif member.issym():
         if _leaves(posixpath.join(posixpath.dirname(path), member.linkname)):
             raise ArchiveError(f"{name}: {path!r} is a link that leaves the archive", hint=_HINT)
@@ -233,8 +233,3 @@ def _linked(tar: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> tarfile
     if not origin.isreg():
         raise ArchiveError(f"{name}: {member.name!r} is a hard link to no file of the archive", hint=_HINT)
     return origin
-
-
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
-    while chunk := file.read(CHUNK):
-        yield chunk

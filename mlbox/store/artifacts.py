@@ -8,11 +8,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from mlbox.errors import StoreError
-from mlbox.files import disk_errors
+from mlbox.files import chunks, disk_errors
 from mlbox.paths import Home
 from mlbox.store.publish import publish_file, temporary_file, withdraw, working_on
 
-CHUNK = 1 << 20
 _HEX = re.compile(r"[0-9a-f]{64}")
 _PARTIAL = ".partial"
 
@@ -65,7 +64,7 @@ class ArtifactStore:
             path.open("rb") as source,
             temporary_file(self._tmp, "artifact") as (temporary, file),
         ):
-            while chunk := source.read(CHUNK):
+            for chunk in chunks(source):
                 hasher.update(chunk)
                 file.write(chunk)
             publish_file(temporary, file, self.path(hasher.hexdigest()))

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from mlbox.errors import ArchiveError
+from mlbox.files import CHUNK
 from mlbox.oci.digest import DiffID
 from mlbox.oci.layer import (
     BLOCK,
@@ -21,8 +22,7 @@ from mlbox.oci.layer import (
     sort_entries,
 )
 
-CHUNK = 1 << 20
-SMALL = 64 << 10
+_SMALL = 64 << 10
 
 
 class Tree(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,7 +152,7 @@ def _write_file(
         for chunk in chunks:
             left -= len(chunk)
             # One call for a small file: hashlib keeps the GIL below 2 KiB, and a call costs more than the copy.
-            if head and len(chunk) < SMALL:
+            if head and len(chunk) < _SMALL:
                 digest.update(head + chunk)
             else:
                 digest.update(head)

@@ -8,8 +8,9 @@ import pytest
 from fakes.trees import write
 
 from mlbox.errors import ArchiveError
+from mlbox.files import CHUNK
 from mlbox.oci.layer import EPOCH, tar_size
-from mlbox.store.tree import CHUNK, TreeWriter, below, diff_id_of, tar_chunks
+from mlbox.store.tree import TreeWriter, below, diff_id_of, tar_chunks
 
 
 def tar_of(root: Path, entries: tuple) -> bytes:
