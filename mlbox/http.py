@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,6 +27,8 @@ _CHUNK = 1 << 18
 _UNKNOWN_SIZE_LIMIT = 1 << 36
 _RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT")
+# A password may hold an '@' that should have been encoded: everything up to the last one goes.
+_CREDENTIALS = re.compile(r"(?<=//)[^/\s]+@")
 _OFFLINE_HINT = "MLBOX_OFFLINE is set: unset it, or fetch the file once while online"
 _NETWORK_HINT = (
     "is this machine online? a proxy is taken from HTTPS_PROXY, a mirror from your pip, uv or apt configuration"
@@ -83,9 +86,19 @@ def redact(url: str) -> str:
 
 
 def without_credentials(url: str) -> str:
-    """Return `url` without user and password, otherwise unchanged."""
+    """Return `url` without user and password, otherwise the same address."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def redact_text(text: str) -> str:
+    """Return the words of another program without anything that could be a user and password."""
+    return _CREDENTIALS.sub("", text)
+
+
+def is_offline() -> bool:
+    """Whether the user forbids every use of the network (MLBOX_OFFLINE)."""
+    return os.environ.get("MLBOX_OFFLINE", "") not in ("", "0")
 
 
 def file_path(url: str) -> Path | None:
@@ -237,7 +250,7 @@ class Http:
 
     def _retrying(self, url: str, action: Callable[[], T], *, progress: Callable[[], int] = lambda: 0) -> T:
         """Call `action` until it succeeds, fails for good, or the limits say that it never will."""
-        if os.environ.get("MLBOX_OFFLINE", "") not in ("", "0"):
+        if is_offline():
             raise FetchError(f"{redact(url)}: not fetched, mlbox is offline", hint=_OFFLINE_HINT)
         started, failures, seen = time.monotonic(), 0, progress()
         for tries in range(1, self._limits.most + 1):

@@ -7,7 +7,7 @@ import pytest
 from fakes.server import Reply, Request, Server, serving
 
 from mlbox.errors import FetchError
-from mlbox.http import Http, HttpError, Limits, redact, without_credentials
+from mlbox.http import Http, HttpError, Limits, redact, redact_text, without_credentials
 
 DATA = bytes(range(256)) * 4000
 SHA = hashlib.sha256(DATA).hexdigest()
@@ -222,6 +222,11 @@ def test_redact() -> None:
     assert redact("https://u:p@host:8/simple/x?token=1#sha256=2") == "https://host:8/simple/x?***"
     assert redact("file:///a/b") == "file:///a/b"
     assert without_credentials("https://u:p@host/a?b=1") == "https://host/a?b=1"
+
+
+def test_other_programs_tell_no_password() -> None:
+    assert redact_text("unable to access 'https://u:p@q@host/x': no") == "unable to access 'https://host/x': no"
+    assert redact_text("proxy //u:p@proxy:3128") == "proxy //proxy:3128"
 
 
 # Downloads

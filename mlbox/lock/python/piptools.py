@@ -14,7 +14,7 @@ import msgspec
 
 from mlbox import process
 from mlbox.errors import FetchError, ProcessError, ResolveError
-from mlbox.http import ca_bundle, redact
+from mlbox.http import ca_bundle, redact, redact_text
 from mlbox.lock.python.model import File, Pinned, Question
 from mlbox.lock.python.target import marker_environment, platforms
 from mlbox.lock.python.uv import index_name, transport_environment
@@ -174,4 +174,4 @@ def _readable(text: str, question: Question) -> str:
 
 
 def _clean(text: str) -> str:
-    return re.sub(r"(?<=//)[^/@\s]+@", "", text).strip()
+    return redact_text(text).strip()

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from mlbox import process
 from mlbox.errors import FetchError, ProcessError, ResolveError
-from mlbox.http import ca_bundle, redact, without_credentials
+from mlbox.http import ca_bundle, is_offline, redact, redact_text, without_credentials
 from mlbox.lock.python.model import File, Pinned, Question
 from mlbox.lock.python.target import MACHINES
 from mlbox.lock.python.vcs import plain_url
@@ -151,7 +151,7 @@ def _environment(question: Question) -> dict[str, str]:
         env["UV_DEFAULT_INDEX"] = question.indexes.default.url
     if question.indexes.extra:
         env["UV_INDEX"] = " ".join(f"{index.name}={index.url}" for index in question.indexes.extra)
-    if os.environ.get("MLBOX_OFFLINE", "") not in ("", "0"):
+    if is_offline():
         env["UV_OFFLINE"] = "1"
     return env
 
@@ -250,7 +250,7 @@ def _file(table: Mapping[str, Any]) -> File:
 def explain(stderr: str, question: Question, folder: Path) -> ResolveError | FetchError:
     """Make uv's complaint readable: no colours, temporary paths or credentials, and a hint for the usual causes."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", stderr)
-    text = re.sub(r"(?<=//)[^/@\s]+@", "", text).replace(f"{folder}/", "")
+    text = redact_text(text).replace(f"{folder}/", "")
     lines = [re.sub(r"^(error: |  cause: |  help: | {9})", "", line) for line in text.strip().splitlines()]
     noise = r"\s*(Resolved|Updating|Using|warning:) |No solution found when resolving"
     lines = [line for line in lines if not re.match(noise, line)]

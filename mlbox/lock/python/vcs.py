@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from mlbox import process
 from mlbox.errors import FetchError, ProcessError
-from mlbox.http import redact, without_credentials
+from mlbox.http import redact, redact_text, without_credentials
 
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _TIMEOUT = 900.0
@@ -88,7 +88,7 @@ def _git(folder: Path, *args: str, url: str) -> bytes:
                 f"{redact(url)}: git is needed to get this repository, and it is not installed",
                 hint="install git (apt-get install git)",
             ) from problem
-        reason = re.sub(r"(?<=//)[^/@\s']+@", "", problem.stderr.strip() or "git gave no reason").splitlines()[-1]
+        reason = redact_text(problem.stderr.strip() or "git gave no reason").splitlines()[-1]
         raise FetchError(
             f"{redact(url)}: {reason}", hint="is the address right, and may this machine read the repository?"
         ) from problem
