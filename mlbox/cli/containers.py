@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer._click import Command
 
 from mlbox.cli.render import Format, ago, print_json, print_table
 
@@ -18,11 +17,6 @@ app = typer.Typer(rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(metavar="CONTAINER", help="Name, id, or the beginning of an id.")]
 Names = Annotated[list[str], typer.Argument(metavar="CONTAINER...")]
-
-
-def command(name: str) -> Command:
-    """Return the command `name` of this module."""
-    return typer.main.get_group(app).commands[name]
 
 
 def _containers() -> "Containers":

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer._click import Command
 
 from mlbox.cli.render import Format, ago, mega, print_json, print_table
 
@@ -15,11 +14,6 @@ app = typer.Typer(rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(metavar="IMAGE", help="Name, digest, or the beginning of one.")]
 Form = Annotated[Format, typer.Option("--format")]
-
-
-def command(name: str) -> Command:
-    """Return the command `name` of this module."""
-    return typer.main.get_group(app).commands[name]
 
 
 def _store() -> "Store":

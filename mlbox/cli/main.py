@@ -59,8 +59,7 @@ class LazyGroup(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"mlbox.cli.{COMMANDS[cmd_name]}")
-        found: Command = module.command(cmd_name)
-        return found
+        return typer.main.get_group(module.app).commands[cmd_name]
 
 
 app = typer.Typer(

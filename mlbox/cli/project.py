@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer._click import Command
 
 from mlbox.cli.progress import Bars, Lines, listener
 
@@ -43,11 +42,6 @@ class PlanFormat(StrEnum):
     TEXT = "text"
     JSON = "json"
     DOCKERFILE = "dockerfile"
-
-
-def command(name: str) -> Command:
-    """Return the command `name` of this module."""
-    return typer.main.get_group(app).commands[name]
 
 
 def _workshop(

@@ -5,16 +5,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from typer._click import Command
 
 app = typer.Typer(rich_markup_mode=None)
-
-
-def command(name: str) -> Command:
-    """Return the command `name` of this module."""
-    found = typer.main.get_command(app)
-    found.name = name
-    return found
 
 
 # What follows IMAGE belongs to the command, dashes included.

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from typer._click import Command
 
 from mlbox.cli.render import Format, mega, print_json, print_table
 
@@ -11,11 +10,6 @@ if TYPE_CHECKING:
     from mlbox.store.store import Store
 
 app = typer.Typer(rich_markup_mode=None)
-
-
-def command(name: str) -> Command:
-    """Return the command `name` of this module."""
-    return typer.main.get_group(app).commands[name]
 
 
 def _store() -> "Store":
