@@ -8,11 +8,11 @@ from typing import Literal
 
 import msgspec
 
-from mlbox.engine.locking import LOCK_FILE, Locker, LockOptions, check_fresh, lock_path
+from mlbox.engine.locking import Locker, LockOptions, check_fresh, lock_path
 from mlbox.errors import LockError, UsageError
 from mlbox.events import Listener
 from mlbox.http import Http
-from mlbox.lock.file import read_lock, write_lock
+from mlbox.lock.file import FILENAME, read_lock, write_lock
 from mlbox.lock.model import Lock
 from mlbox.oci.image import Image
 from mlbox.oci.reference import Reference, parse_reference
@@ -90,7 +90,7 @@ class Workshop:
         lock = self.new_lock(options)
         if lock != self.usable_lock:
             write_lock(lock_path(self.project.root), lock)
-            self.listener.note(f"wrote {LOCK_FILE}: {len(lock.packages)} Python, {len(lock.debs)} Debian packages")
+            self.listener.note(f"wrote {FILENAME}: {len(lock.packages)} Python, {len(lock.debs)} Debian packages")
         return lock
 
     def ready_lock(self, *, relock: bool, locked: bool = False) -> Lock:
@@ -99,7 +99,7 @@ class Workshop:
             return self.lock(LockOptions(epoch=epoch_of_environment()))
         previous = self.previous_lock()
         if previous is None and locked:
-            raise LockError(f"there is no {LOCK_FILE}", hint="'mlbox lock' makes it")
+            raise LockError(f"there is no {FILENAME}", hint="'mlbox lock' makes it")
         if previous is None:
             return self.lock(LockOptions(epoch=epoch_of_environment()))
         check_fresh(previous, self.project)

@@ -13,6 +13,7 @@ from mlbox.errors import LockError
 from mlbox.events import Listener
 from mlbox.http import Http
 from mlbox.lock.debian import GLIBC, PYTHON_FULL, RELEASES, DebianLock, lock_debian, suite_for_python
+from mlbox.lock.file import FILENAME
 from mlbox.lock.grouping import group_layers
 from mlbox.lock.model import Arch, Base, Lock, Target
 from mlbox.lock.python.resolve import LockedPython, lock_python
@@ -20,8 +21,6 @@ from mlbox.oci.layer import EPOCH
 from mlbox.paths import Home
 from mlbox.project.discover import inputs_digest
 from mlbox.project.model import Project
-
-LOCK_FILE = "mlbox.lock"
 
 
 class LockOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,13 +152,13 @@ class Locker:
 
 def lock_path(root: Path) -> Path:
     """Return where the lock of the project at `root` lies."""
-    return root / LOCK_FILE
+    return root / FILENAME
 
 
 def check_fresh(lock: Lock, project: Project) -> None:
     """Raise LockError when `lock` was made from other inputs than the project has now."""
     if lock.inputs != inputs_digest(project):
         raise LockError(
-            f"{LOCK_FILE} is stale: the project's requirements or settings changed after it was made",
+            f"{FILENAME} is stale: the project's requirements or settings changed after it was made",
             hint="'mlbox lock' updates it, 'mlbox lock --diff' shows what would move, 'mlbox build --relock' does both",
         )
