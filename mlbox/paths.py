@@ -7,13 +7,14 @@ from pathlib import Path
 class Home:
     """The folder that holds one whole store; MLBOX_HOME moves it.
 
-    content/     blobs by sha256 (manifests, configs; OCI layout)
+    content/     blobs by sha256: manifests and configurations
     artifacts/   downloaded wheels and .debs by sha256
     pieces/      unpacked artifacts
     layers/      trees by diffID, used as overlay lower directories
     containers/  one folder per container
+    metadata/    what can be read again: indexes of mirrors, addresses of files, hashes of a project's files
     tmp/         everything unfinished; emptied by fsck
-    mlbox.db     names, layers, containers (SQLite)
+    mlbox.db     names, images, layers and builds (SQLite)
     """
 
     def __init__(self, root: Path) -> None:
