@@ -6,6 +6,9 @@ import msgspec
 
 from mlbox.lock.model import Target
 
+SDISTS = (".tar.gz", ".zip", ".tar.bz2", ".tar.xz", ".tgz")
+"""How the file names of source distributions end."""
+
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
     """Base of the values below."""

@@ -10,11 +10,11 @@ import msgspec
 
 from mlbox.errors import FetchError
 from mlbox.http import Answer, Http, HttpError, file_path, redact
-from mlbox.lock.python.model import File
+from mlbox.lock.python.model import SDISTS, File
 
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 PAGE_LIMIT = 256 << 20
-_SUFFIXES = (".whl", ".tar.gz", ".zip", ".tar.bz2", ".tar.xz", ".tgz")
+_SUFFIXES = (".whl", *SDISTS)
 
 
 def files_of_page(answer: Answer) -> tuple[File, ...]:

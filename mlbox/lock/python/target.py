@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mlbox.lock.model import Target
-from mlbox.lock.python.model import File
+from mlbox.lock.python.model import SDISTS, File
 
 if TYPE_CHECKING:
     from packaging.tags import Tag
@@ -70,7 +70,9 @@ def best_file(files: Sequence[File], target: Target) -> File | None:
     wheels = [(rank, file.filename, file) for file in files if (rank := _rank(file.filename, target)) is not None]
     if wheels:
         return min(wheels)[2]
-    sdists = sorted((not file.filename.endswith(".tar.gz"), file.filename, file) for file in files if _is_sdist(file))
+    sdists = sorted(
+        (not file.filename.endswith(".tar.gz"), file.filename, file) for file in files if file.filename.endswith(SDISTS)
+    )
     return sdists[0][2] if sdists else None
 
 
@@ -95,7 +97,3 @@ def _rank(filename: str, target: Target) -> tuple[int, int, str] | None:
         return None
     number, text = build or (0, "")
     return min(found), -number, text
-
-
-def _is_sdist(file: File) -> bool:
-    return file.filename.endswith((".tar.gz", ".zip", ".tar.bz2", ".tar.xz", ".tgz"))
