@@ -18,7 +18,7 @@ from mlbox.codec import canonical_json, load_toml
 from mlbox.errors import ArchiveError, BuildError
 from mlbox.files import chunks, disk_errors
 from mlbox.oci.layer import EPOCH
-from mlbox.plan.model import PREFIX, BuiltWheelPiece
+from mlbox.plan.model import PATH, PREFIX, BuiltWheelPiece
 from mlbox.store.tree import TreeWriter
 
 _BUILD = "/build"
@@ -82,7 +82,7 @@ def _step(piece: BuiltWheelPiece, tree: Path, build_site: Path, lower: Sequence[
 def _environment(piece: BuiltWheelPiece) -> dict[str, str]:
     jobs = str(_jobs())
     return {
-        "PATH": f"/{PREFIX}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PATH": PATH,
         "PYTHONPATH": f"/{PREFIX}/lib/python{piece.python}/site-packages",
         "HOME": "/tmp",  # noqa: S108 - the container's
         "TMPDIR": "/tmp",  # noqa: S108 - the container's

@@ -13,6 +13,8 @@ from mlbox.project.model import Package as ProjectPackage
 
 PREFIX = "opt/mlbox/env"
 """The environment's prefix in the image (no leading slash): the same in every image, so pieces are shared."""
+PATH = f"/{PREFIX}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs are looked for, in the image and where its packages are built."""
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True, tag_field="piece"):

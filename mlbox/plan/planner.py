@@ -10,6 +10,7 @@ from mlbox.errors import LockError
 from mlbox.lock.model import Deb, Lock, Package
 from mlbox.oci.image import ContainerConfig
 from mlbox.plan.model import (
+    PATH,
     PREFIX,
     BuildPlan,
     BuiltWheelPiece,
@@ -25,8 +26,6 @@ from mlbox.plan.model import (
 )
 from mlbox.project.model import Package as ProjectPackage
 from mlbox.project.model import Settings, Task
-
-_PATH = f"/{PREFIX}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def make_plan(
@@ -59,7 +58,7 @@ def deb_pieces(debs: Sequence[Deb], epoch: int) -> tuple[DebPiece, ...]:
 
 def container_config(lock: Lock, settings: Settings) -> ContainerConfig:
     """Return the defaults containers of the image start with."""
-    env = {"PATH": _PATH, "LANG": "C.UTF-8", "VIRTUAL_ENV": f"/{PREFIX}", "PYTHONUNBUFFERED": "1"} | settings.env
+    env = {"PATH": PATH, "LANG": "C.UTF-8", "VIRTUAL_ENV": f"/{PREFIX}", "PYTHONUNBUFFERED": "1"} | settings.env
     serve = settings.serve
     return ContainerConfig(
         user=settings.user,
