@@ -1,7 +1,9 @@
 """The `mlbox` program."""
 
 import os
+import signal
 import sys
+from typing import NoReturn
 
 
 def main() -> None:
@@ -9,6 +11,7 @@ def main() -> None:
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
         # The names of files are bytes; in another encoding the same project would give another image.
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - ourselves
+    _prepare()
     if sys.argv[1:] in (["version"], ["--version"], ["-V"]):
         from mlbox import __version__
 
@@ -17,6 +20,22 @@ def main() -> None:
     from mlbox.cli.main import run
 
     sys.exit(run(sys.argv[1:]))
+
+
+def _prepare() -> None:
+    """Be told to end like by Ctrl-C, with everything unfinished removed, and have the three standard streams."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end)
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # closed by the caller (`>&-`); the next file opened would take its number
+            null = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(null, "r" if fd == 0 else "w"))
+
+
+def _end(number: int, _: object) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)  # whoever sends it again means it
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

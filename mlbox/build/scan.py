@@ -49,16 +49,22 @@ class _Memory(msgspec.Struct):
 
 
 def scan_project(
-    root: Path, settings: Settings, *, cache: Path, note: Callable[[str], None] = lambda text: None
+    root: Path,
+    settings: Settings,
+    *,
+    cache: Path,
+    store: Path | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> tuple[ProjectFile, ...]:
     """Return the files of the repository `root` that belong in the image, in the order of the layer's tar.
 
     What ignore files, `settings.ignore` and the tasks' folders name stays out, and so do version control,
     virtual environments, caches and what looks like credentials (`note` is told). `cache` is a folder of ours
-    where hashes are remembered. A link that leaves the repository raises ProjectError.
+    where hashes are remembered; our `store` is left out when it lies in the
+    repository. A link that leaves the repository raises ProjectError.
     """
     memory = cache / f"scan-{key_of(os.fsencode(root))[:32]}"
-    scan = _Scan(root, settings, _remembered(memory))
+    scan = _Scan(root, settings, _remembered(memory), store)
     try:
         files = sorted(scan.files(), key=lambda file: encoded(file.path))
     except PermissionError as problem:
@@ -78,11 +84,11 @@ def scan_project(
 class _Scan:
     """One walk over a repository."""
 
-    def __init__(self, root: Path, settings: Settings, before: _Memory) -> None:
+    def __init__(self, root: Path, settings: Settings, before: _Memory, store: Path | None) -> None:
         self._root = root
         self._before = before
         self._extra = patterns(settings.ignore)
-        self._tasks = _task_folders(settings)
+        self._ours = _task_folders(settings) | ({os.path.relpath(store, root)} if store else set())
         self._now = time.time_ns()
         self.memory = _Memory(listings={}, hashes={})
         self.secrets: list[str] = []
@@ -111,7 +117,7 @@ class _Scan:
     def _listing(self, folder: str, rules: Ignore) -> _Listing:
         path = f"{self._root}/{folder}" if folder else str(self._root)
         stamp = _stamp(os.lstat(path))
-        key = f"{rules.key}{self._extra.key}{','.join(sorted(self._tasks))}"
+        key = f"{rules.key}{self._extra.key}{','.join(sorted(self._ours))}"
         listing = self._before.listings.get(folder)
         if listing is None or listing.stamp != stamp or listing.rules != key:
             listing = self._read_folder(path, folder, rules, stamp, key)
@@ -133,7 +139,7 @@ class _Scan:
     def _kind(self, entry: "os.DirEntry[str]", path: str, rules: Ignore) -> str:
         """Return which part of a listing the entry belongs to, '' for none."""
         folder = entry.is_dir(follow_symlinks=False)
-        if never(entry.name) or path in self._tasks:
+        if never(entry.name) or path in self._ours:
             return ""
         verdict = self._extra.verdict(path, folder)
         if verdict is None:

@@ -93,6 +93,12 @@ def run(argv: Sequence[str]) -> int:
         # The reader of our output went away, as `head` does; nothing is left to say, and nothing must fail at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as problem:
+        if os.environ.get("MLBOX_DEBUG") or problem.strerror is None:
+            raise
+        where = f": {problem.filename}" if problem.filename else ""
+        _report(MlboxError(f"{problem.strerror}{where}", hint="MLBOX_DEBUG=1 shows what mlbox was doing"))
+        return MlboxError.exit_code
     except Exception as problem:
         if os.environ.get("MLBOX_DEBUG"):
             raise

@@ -112,7 +112,8 @@ class Workshop:
         settings = self.project.settings
         for note in self.project.notes:
             self.listener.note(note)
-        files = scan_project(self.project.root, settings, cache=self.home.metadata, note=self.listener.note)
+        home, tell = self.home, self.listener.note
+        files = scan_project(self.project.root, settings, cache=home.metadata, store=home.root, note=tell)
         return make_plan(lock, settings, files, self.project.package)
 
     def states(self, plan: BuildPlan, lock: Lock) -> dict[str, LayerState]:

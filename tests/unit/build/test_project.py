@@ -309,3 +309,9 @@ def test_a_folder_with_any_name(tmp_path: Path) -> None:
     root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
     write(root, "a.py")
     assert found(root) == ["a.py"]
+
+
+def test_a_store_in_the_repository_stays_out(repo: Path) -> None:
+    write(repo, "a.py", "store/layers/x", "storeroom/y")
+    files = scan_project(repo, Settings(), cache=repo / "store/metadata", store=repo / "store")
+    assert [file.path for file in files] == ["a.py", "storeroom/y"]

@@ -1,5 +1,6 @@
 """Errors, exit codes and refusals of the command line."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -89,3 +90,37 @@ def test_file_names_are_utf8_in_every_locale() -> None:
     )
     other = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": ":".join(sys.path)}
     assert process.run([sys.executable, "-c", program], env=other).stdout.startswith(b"utf-8\nmlbox ")
+
+
+def test_what_the_system_refuses_is_no_bug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A store that cannot be there is said with its path."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MLBOX_HOME", str(tmp_path / "file"))
+    assert main.run(["images"]) == 1
+    words = capsys.readouterr().err
+    assert str(tmp_path / "file") in words
+    assert "bug" not in words
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(closed: str) -> None:
+    """Nothing that mlbox opens takes the place of a stream that the caller closed."""
+    ends = process.run(["sh", "-c", f'"$0" -m mlbox images {closed}', sys.executable], env=_ours(), ok=(0,))
+    assert b"bug" not in ends.stdout + ends.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_being_ended_cleans_up(number: signal.Signals) -> None:
+    """A signal ends mlbox with the exit code of the shell, after everything was put away."""
+    program = (
+        "import os, mlbox.__main__ as m; m._prepare()\n"
+        f"try: os.kill(os.getpid(), {int(number)})\nfinally: print('put away')"
+    )
+    ended = process.run([sys.executable, "-c", program], env=_ours(), ok=(128 + number,))
+    assert ended.stdout == b"put away\n"
+
+
+def _ours() -> dict[str, str]:
+    return {"PYTHONPATH": ":".join(sys.path), "MLBOX_HOME": str(Path.cwd() / "home")}
