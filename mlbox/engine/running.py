@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mlbox.errors import ContainerError, MlboxError, UsageError
-from mlbox.oci.digest import DiffID, Digest
+from mlbox.oci.digest import DiffID, Digest, hex_of
 from mlbox.paths import Home
 from mlbox.runtime.containers import Containers
 from mlbox.runtime.options import BindMount, RunOptions
@@ -221,7 +221,7 @@ def used_images(containers: Containers) -> dict[Digest, list[str]]:
 def used_layers(store: Store, containers: Containers) -> set[DiffID]:
     """Return the layers that containers stand on."""
     folders = {path.parent.name for path in containers.used_layers()}
-    return {diff_id for diff_id in store.layers.diff_ids() if diff_id.removeprefix("sha256:") in folders}
+    return {diff_id for diff_id in store.layers.diff_ids() if hex_of(diff_id) in folders}
 
 
 def step_runner(home: Home) -> "StepRunner":

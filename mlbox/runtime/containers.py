@@ -109,10 +109,6 @@ class Containers:
         """Return the layer folders that a container, running or not, needs."""
         return {Path(path) for one in self.list() for path in one.record.lower}
 
-    def used_images(self) -> set[str]:
-        """Return the digests of the images that containers were made of."""
-        return {one.record.image_digest for one in self.list()}
-
     # Running.
 
     def start(
