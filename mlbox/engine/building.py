@@ -8,8 +8,9 @@ from typing import Literal
 
 import msgspec
 
+from mlbox.engine.arch import host_arch, runs_here
 from mlbox.engine.locking import Locker, LockOptions, check_fresh, lock_path
-from mlbox.errors import LockError, UsageError
+from mlbox.errors import LockError, ProjectError, UsageError
 from mlbox.events import Listener
 from mlbox.http import Http
 from mlbox.lock.file import FILENAME, read_lock, write_lock
@@ -108,12 +109,18 @@ class Workshop:
     def plan(self, lock: Lock) -> BuildPlan:
         """Return what would be built from `lock` and the project's files as they stand."""
         from mlbox.build.project import scan_project
+        from mlbox.build.secrets import files_with_credentials
 
         settings = self.project.settings
         for note in self.project.notes:
             self.listener.note(note)
         home, tell = self.home, self.listener.note
         files = scan_project(self.project.root, settings, cache=home.metadata, store=home.root, note=tell)
+        if telling := list(files_with_credentials(self.project.root, files)):
+            raise ProjectError(
+                f"{', '.join(telling)}: a password or token in an address would become part of the image",
+                hint="write ${NAME} in its place and set the variable, use ~/.netrc, or name the file in .mlboxignore",
+            )
         return make_plan(lock, settings, files, self.project.package)
 
     def states(self, plan: BuildPlan, lock: Lock) -> dict[str, LayerState]:
@@ -154,6 +161,8 @@ class Workshop:
         return found
 
     def _build(self, plan: BuildPlan, lock: Lock) -> Image:
+        if not runs_here(plan.arch):
+            self.listener.note(f"this image is for {plan.arch}; it will not run on this machine ({host_arch()})")
         # Imported only when there is something to build.
         from mlbox.build.executor import Builder
         from mlbox.build.fetch import Places

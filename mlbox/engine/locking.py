@@ -1,6 +1,5 @@
 """From a project to its lock: which Python, which Debian, which wheels, which layers."""
 
-import platform
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +8,7 @@ import msgspec
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+from mlbox.engine.arch import host_arch
 from mlbox.errors import LockError
 from mlbox.events import Listener
 from mlbox.http import Http
@@ -59,11 +59,6 @@ def _admits(allowed: SpecifierSet, python: str) -> bool:
 
 def _minor(version: str) -> str:
     return ".".join(version.split(".")[:2])
-
-
-def host_arch() -> Arch:
-    """Return this machine's architecture in Debian's and OCI's words."""
-    return "arm64" if platform.machine() in ("aarch64", "arm64") else "amd64"
 
 
 class Locker:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mlbox.engine.arch import host_arch, runs_here
 from mlbox.errors import ContainerError, MlboxError, UsageError
 from mlbox.oci.digest import DiffID, Digest, hex_of
 from mlbox.paths import Home
@@ -34,6 +35,11 @@ def create_container(store: Store, image: str, options: RunOptions) -> Container
         if missing:
             raise ContainerError(
                 f"image {image} lacks layer {missing[0]}", hint="build the image again; 'mlbox fsck' says what else"
+            )
+        if not runs_here(config.architecture):
+            raise ContainerError(
+                f"image {image} is for {config.architecture}, this machine is {host_arch()}",
+                hint=f"'mlbox lock --arch {host_arch()}' and a build make one for it",
             )
         lower = [store.layers.root(diff_id) for diff_id in config.rootfs.diff_ids]
         return Containers(store.home).create(digest, image, config, lower, options)

@@ -363,3 +363,25 @@ def test_byte_code(mlbox: Program, repository: Path) -> None:
     mlbox.run("rmi", "test/bytecode")
     mlbox.run("prune", "--built", "-f")
     assert mlbox.build("-t", "test/bytecode") == first
+
+
+def test_another_architecture(mlbox: Program, repository: Path) -> None:
+    """An arm64 image is locked and built anywhere; where it cannot run, that is said before it starts."""
+    other = "arm64" if os.uname().machine == "x86_64" else "amd64"
+    mlbox.run("lock", "--arch", other)
+    assert other in mlbox.run("build", "-t", "test/foreign").stderr
+    refused = mlbox.run("run", "--rm", "test/foreign", "true", code=125)
+
+    assert other in refused.stderr
+    assert "hint:" in refused.stderr
+
+
+def test_passwords_do_not_reach_the_image(mlbox: Program, repository: Path) -> None:
+    """A spec file with a password in an address stops the build, and the message does not repeat it."""
+    mlbox.build()
+    with (repository / "requirements.txt").open("a") as file:
+        file.write("# --index-url https://me:hunter2@example.org/simple\n")
+    refused = mlbox.run("build", code=1)
+
+    assert "requirements.txt" in refused.stderr
+    assert "hunter2" not in refused.stderr
