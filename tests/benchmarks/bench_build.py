@@ -196,6 +196,7 @@ def bench_docker(bench: Bench, host: str, ours: dict[str, float]) -> None:
     os.environ["DOCKER_BUILDKIT"] = "1"
     context = bench.scratch / "context"
     context.mkdir()
+    subprocess.run([DOCKER, "builder", "prune", "-af"], check=True, capture_output=True)
     load_base(bench)
     shutil.copy(UV, context / "uv")
     shutil.copy(os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"), context / "ca.crt")
