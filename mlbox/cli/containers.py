@@ -75,7 +75,10 @@ def exec_(
 ) -> int:
     """Run one more command in a running container."""
     from mlbox.cli.run import environment
+    from mlbox.errors import UsageError
 
+    if tty and interactive and not sys.stdin.isatty():
+        raise UsageError("-t wants a terminal, and standard input is none", hint="leave -t out; -i alone passes a pipe")
     return _containers().exec(
         name,
         tuple(argv),

@@ -50,6 +50,8 @@ def run_image(home: Home, image: str, options: RunOptions, *, detach: bool, cidf
 
     What keeps it from starting has Docker's exit codes: 125, 126 not executable, 127 not found.
     """
+    if options.tty and options.interactive and not detach and not os.isatty(0):
+        raise UsageError("-t wants a terminal, and standard input is none", hint="leave -t out; -i alone passes a pipe")
     containers = Containers(home)
     try:
         container = _create(home, image, options, cidfile)
@@ -71,6 +73,8 @@ def _create(home: Home, image: str, options: RunOptions, cidfile: Path | None) -
             file.write(container.id)
     except FileExistsError as problem:
         raise ContainerError(f"--cidfile {cidfile} exists already", hint="remove it, or name another file") from problem
+    except OSError as problem:
+        raise ContainerError(f"--cidfile {cidfile}: {problem.strerror}", hint="name a file in a folder") from problem
     except MlboxError:
         cidfile.unlink()
         raise

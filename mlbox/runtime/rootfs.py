@@ -111,26 +111,42 @@ class Bind:
         """Return the mount for a program that runs as `account`: its files are its owner's on the host.
 
         The source is mounted at `spot` with mapped owners when that is needed. It is not when the numbers are equal
-        already, nor when that owner is root: what another user of a container writes must not become root's. Where
-        the kernel or the file system cannot map, `warning` says so.
+        already, nor when that owner is root: what another user of a container writes must not become root's. A
+        read-only mount is mounted there too, with all that is mounted below it read-only. Where the kernel or the
+        file system cannot do either, `warning` says so.
         """
-        owner = owner_of(self.mount.source, caller)
         try:
-            if self.mount.owner == "keep" or owner[0] in (0, account[0]):
-                return self.mount
-            return self._map(swap(account[0], owner[0]), swap(account[1], owner[1]))
-        except OSError as problem:
-            self.warning = f"{self.mount.source}: new files belong to the container's user ({problem.strerror})"
-            return self.mount
+            mapped = self._map(account, owner_of(self.mount.source, caller))
+            sealed = self.mount.readonly and self._seal()
+            return self._placed() if mapped or sealed else self.mount
         finally:
             os.close(self._tree)
 
-    def _map(self, uids: IDMap, gids: IDMap) -> BindMount:
-        userns = user_namespace(uids, gids)
+    def _map(self, account: Account, owner: Account) -> bool:
+        """Map the owners when that is needed; whether it was done."""
+        if self.mount.owner == "keep" or owner[0] in (0, account[0]):
+            return False
         try:
-            self._idmap(userns)
-        finally:
-            os.close(userns)
+            userns = user_namespace(swap(account[0], owner[0]), swap(account[1], owner[1]))
+            try:
+                self._idmap(userns)
+            finally:
+                os.close(userns)
+        except OSError as problem:
+            self.warning = f"{self.mount.source}: new files belong to the container's user ({problem.strerror})"
+            return False
+        return True
+
+    def _seal(self) -> bool:
+        """Make everything below read-only, where the runtime itself would reach the top only."""
+        try:
+            mount.make_readonly(self._tree)
+        except OSError as problem:
+            self.warning = f"{self.mount.source}: what is mounted below it stays writable ({problem.strerror})"
+            return False
+        return True
+
+    def _placed(self) -> BindMount:
         _placeholder(self.mount.source, self._spot)
         mount.move_mount(self._tree, str(self._spot))
         return msgspec.structs.replace(self.mount, source=str(self._spot))

@@ -61,7 +61,8 @@ MASKED = (
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 )
-READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+# The last one: with cgroup v1 it is a tmpfs that runc leaves writable.
+READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger", "/sys/fs/cgroup")
 
 # null, zero, full, random, urandom, tty, console, ptmx, and the pseudo terminals: Documentation/admin-guide/devices.txt
 _STANDARD_NODES = ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, None))

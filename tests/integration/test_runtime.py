@@ -629,6 +629,25 @@ def test_a_mount_below_that_cannot_be_mapped(box: Box, tmp_path: Path) -> None:
     assert "mounted below" in box.containers.get(container.id).state.warnings[0]
 
 
+def test_read_only_reaches_what_is_mounted_below(box: Box, tmp_path: Path) -> None:
+    """A read-only bind is so all the way down; on the host the mount below stays as it was."""
+    source = tmp_path / "source"
+    (source / "below").mkdir(parents=True)
+    mount("tmpfs", str(source / "below"), "tmpfs")
+    try:
+        bind = BindMount(source=str(source), target="/in", readonly=True)
+        code, out, _ = box.sh("touch /in/a || touch /in/below/a || echo refused", mounts=(bind,))
+        assert (code, out.strip()) == (0, "refused")
+        (source / "below/host").touch()
+    finally:
+        umount(str(source / "below"))
+
+
+def test_the_cgroup_tree_is_read_only(box: Box) -> None:
+    """Nothing can be written there, on no version."""
+    assert box.sh("touch /sys/fs/cgroup/x || echo refused")[1].strip() == "refused"
+
+
 def test_removing_a_container_leaves_its_mounts_alone(box: Box, tmp_path: Path) -> None:
     """What is mounted with mapped owners, and what is mounted below that, is the host's."""
     source = tmp_path / "source"
