@@ -1,13 +1,16 @@
 """What a project's task means for its container."""
 
+import socket
 from pathlib import Path
 
 import pytest
 
-from mlbox.engine.running import read_env_file, task_options
-from mlbox.errors import UsageError
+from mlbox.engine.running import read_env_file, serve, task_options
+from mlbox.errors import ContainerError, UsageError
+from mlbox.paths import Home
 from mlbox.project.model import Project, Settings, Task
 from mlbox.runtime.options import BindMount, RunOptions
+from mlbox.store.store import Store
 
 
 def project(root: Path) -> Project:
@@ -47,3 +50,11 @@ def test_env_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text("not a name=1\n")
     with pytest.raises(UsageError, match=":1"):
         read_env_file(file)
+
+
+def test_a_taken_port_is_said_before_anything_starts(home: Home) -> None:
+    """Another program there would answer the health check in the service's place."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        task = Task(command=("x",), port=taken.getsockname()[1])
+        with pytest.raises(ContainerError, match="taken"):
+            serve(Store(home), "no/image", RunOptions(), task, detach=True, say=print)
