@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from mlbox.plan.render import mega
+from mlbox.units import mega
 
 __all__ = ["Format", "ago", "mega", "print_json", "print_table"]
 

@@ -10,7 +10,7 @@ import msgspec
 
 from mlbox.errors import MlboxError
 from mlbox.paths import Home
-from mlbox.plan.render import mega
+from mlbox.units import mega
 
 _LITTLE_SPACE = 10 * 10**9
 

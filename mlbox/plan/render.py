@@ -8,6 +8,7 @@ from mlbox.codec import canonical_json
 from mlbox.lock.model import Lock, Package
 from mlbox.plan.model import PREFIX, BuildPlan, LayerPlan
 from mlbox.project.model import Source
+from mlbox.units import mega
 
 
 class LayerState(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,14 +89,6 @@ def as_dockerfile(plan: BuildPlan, lock: Lock) -> str:
     if plan.config.cmd:
         lines.append(f"CMD {_exec_form(plan.config.cmd)}")
     return "\n".join(lines) + "\n"
-
-
-def mega(size: int) -> str:
-    """Return `size` bytes for people, in decimal units."""
-    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size} B"
 
 
 def _source_line(source: Source) -> str:

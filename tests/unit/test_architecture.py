@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BOTTOM = {"errors", "codec", "files", "process", "events", "paths", "resources", "http"}
+BOTTOM = {"errors", "codec", "files", "process", "events", "paths", "resources", "http", "units"}
 ALLOWED = {
     "oci": BOTTOM,
     "linux": set(),
