@@ -250,7 +250,7 @@ def assemble_image(plan: BuildPlan, layers: Sequence[Layer]) -> Image:
             History(created=when, created_by=f"mlbox: {layer.name}", comment=layer.reason) for layer in plan.layers
         ),
     )
-    return image_of(config, tuple(layer.descriptor for layer in layers), {})
+    return image_of(config, tuple(layer.descriptor for layer in layers))
 
 
 def configured_packages(plan: BuildPlan) -> frozenset[str]:

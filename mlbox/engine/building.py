@@ -8,13 +8,15 @@ from typing import Literal
 
 import msgspec
 
+from mlbox.codec import canonical_json
 from mlbox.engine.arch import host_arch, runs_here
 from mlbox.engine.locking import Locker, LockOptions, check_fresh, lock_path
 from mlbox.errors import LockError, ProjectError, UsageError
 from mlbox.events import Listener
 from mlbox.http import Http
-from mlbox.lock.file import FILENAME, read_lock, write_lock
+from mlbox.lock.file import FILENAME, encode_lock, read_lock, write_lock
 from mlbox.lock.model import Lock
+from mlbox.oci.artifact import LOCK_TYPE, PLAN_TYPE, artifact_of, subject_of
 from mlbox.oci.image import Image
 from mlbox.oci.reference import Reference, parse_reference
 from mlbox.paths import Home
@@ -138,6 +140,7 @@ class Workshop:
         with self.store.using():
             known = self.store.images.built(plan.key)
             image = self.store.images.load(known) if known else self._build(plan, lock)
+            self._attach(image, plan, lock)
             for reference in references:
                 self.store.images.tag(image.digest, reference)
         return image
@@ -180,6 +183,16 @@ class Workshop:
         )
         sources = Sources(plan, places, mirrors, self.store.artifacts, self.http, self.listener)
         return Builder(self.store, sources, step_runner(self.home), self.listener, self.project.root).build(plan)
+
+    def _attach(self, image: Image, plan: BuildPlan, lock: Lock) -> None:
+        """Keep beside the image what it was made from: others can then make, verify and explain it."""
+        subject = subject_of(image.digest, image.manifest_bytes)
+        path = lock_path(self.project.root)
+        data = path.read_bytes() if path.is_file() else encode_lock(lock)
+        if self.store.referrers.lock_of(image.digest) != data:
+            self.store.referrers.add(artifact_of(LOCK_TYPE, data), subject)
+        if not self.store.referrers.of(image.digest, PLAN_TYPE):
+            self.store.referrers.add(artifact_of(PLAN_TYPE, canonical_json(plan)), subject)
 
     def _state(self, layer: LayerPlan, sizes: dict[str, int]) -> LayerState:
         built = self.store.layers.find(layer.key)

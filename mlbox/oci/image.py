@@ -1,5 +1,6 @@
-"""The image-spec's documents, field for field (image-spec v1.1)."""
+"""The image-spec's documents, field for field (image-spec v1.1), and the media types Docker had before it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -12,6 +13,17 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER_TAR = "application/vnd.oci.image.layer.v1.tar"
+LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+DOCKER_LAYER_TAR = "application/vnd.docker.image.rootfs.diff.tar"
+
+MANIFEST_TYPES = (MANIFEST, DOCKER_MANIFEST)
+INDEX_TYPES = (INDEX, DOCKER_INDEX)
+CONFIG_TYPES = (CONFIG, DOCKER_CONFIG)
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -34,6 +46,7 @@ class Descriptor(Document, frozen=True, kw_only=True):
     size: int
     annotations: dict[str, str] = {}
     platform: Platform | None = None
+    artifact_type: str = ""
 
     def __post_init__(self) -> None:
         if not is_digest(self.digest):
@@ -113,6 +126,7 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     created: str = ""
     architecture: str
     os: str
+    variant: str = ""
     config: ContainerConfig = ContainerConfig()
     rootfs: RootFS
     history: tuple[History, ...] = ()
@@ -128,11 +142,61 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     config_bytes: bytes
 
 
-def image_of(config: ImageConfig, layers: tuple[Descriptor, ...], annotations: dict[str, str]) -> Image:
+def image_of(config: ImageConfig, layers: tuple[Descriptor, ...]) -> Image:
     """Return the image with that configuration and those layers; its digests follow from canonical JSON."""
-    config_bytes = canonical_json(config)
+    return _image(config, canonical_json(config), layers)
+
+
+def local_image(config_bytes: bytes, sizes: Sequence[int], error: type[MlboxError] = MlboxError) -> Image:
+    """Return the image of a configuration as a store keeps it, whoever made it and however it travelled.
+
+    Its manifest refers to the layers uncompressed: their digests are the configuration's diffIDs, their `sizes`
+    those of the tars, in bytes. So the digest is the same on every machine.
+    """
+    config = parse_config(config_bytes, error)
+    if len(config.rootfs.diff_ids) != len(sizes):
+        raise error(f"config {digest_of(config_bytes)}: {len(config.rootfs.diff_ids)} diffIDs for {len(sizes)} layers")
+    layers = tuple(
+        Descriptor(media_type=LAYER_TAR, digest=Digest(diff_id), size=size)
+        for diff_id, size in zip(config.rootfs.diff_ids, sizes, strict=True)
+    )
+    return _image(config, config_bytes, layers)
+
+
+def parse_image(manifest_bytes: bytes, config_bytes: bytes, error: type[MlboxError] = MlboxError) -> Image:
+    """Decode both documents and check that they belong together."""
+    digest = digest_of(manifest_bytes)
+    manifest = decode_json(manifest_bytes, Manifest, what=f"manifest {digest}", error=error)
+    if digest_of(config_bytes) != manifest.config.digest:
+        raise error(f"manifest {digest}: its configuration has another digest than it says")
+    config = parse_config(config_bytes, error)
+    if len(config.rootfs.diff_ids) != len(manifest.layers):
+        raise error(f"manifest {digest}: {len(manifest.layers)} layers, {len(config.rootfs.diff_ids)} diffIDs")
+    return Image(
+        digest=digest,
+        manifest=manifest,
+        config=config,
+        manifest_bytes=manifest_bytes,
+        config_bytes=config_bytes,
+    )
+
+
+def parse_config(data: bytes, error: type[MlboxError] = MlboxError) -> ImageConfig:
+    """Decode an image configuration; what Docker writes as null (an empty list in Go) counts as left out."""
+    what = f"config {digest_of(data)}"
+    try:
+        return decode_json(data, ImageConfig, what=what, error=error)
+    except error:
+        plain = _without_nulls(decode_json(data, dict[str, Any], what=what, error=error))
+        try:
+            return msgspec.convert(plain, ImageConfig)
+        except msgspec.ValidationError as problem:
+            raise error(f"{what}: {problem}") from problem
+
+
+def _image(config: ImageConfig, config_bytes: bytes, layers: tuple[Descriptor, ...]) -> Image:
     descriptor = Descriptor(media_type=CONFIG, digest=digest_of(config_bytes), size=len(config_bytes))
-    manifest = Manifest(config=descriptor, layers=layers, annotations=annotations)
+    manifest = Manifest(config=descriptor, layers=layers)
     manifest_bytes = canonical_json(manifest)
     return Image(
         digest=digest_of(manifest_bytes),
@@ -143,19 +207,9 @@ def image_of(config: ImageConfig, layers: tuple[Descriptor, ...], annotations: d
     )
 
 
-def parse_image(manifest_bytes: bytes, config_bytes: bytes, error: type[MlboxError] = MlboxError) -> Image:
-    """Decode both documents and check that they belong together."""
-    digest = digest_of(manifest_bytes)
-    manifest = decode_json(manifest_bytes, Manifest, what=f"manifest {digest}", error=error)
-    if digest_of(config_bytes) != manifest.config.digest:
-        raise error(f"manifest {digest}: its configuration has another digest than it says")
-    config = decode_json(config_bytes, ImageConfig, what=f"config {manifest.config.digest}", error=error)
-    if len(config.rootfs.diff_ids) != len(manifest.layers):
-        raise error(f"manifest {digest}: {len(manifest.layers)} layers, {len(config.rootfs.diff_ids)} diffIDs")
-    return Image(
-        digest=digest,
-        manifest=manifest,
-        config=config,
-        manifest_bytes=manifest_bytes,
-        config_bytes=config_bytes,
-    )
+def _without_nulls(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [_without_nulls(inner) for inner in value if inner is not None]
+    return value

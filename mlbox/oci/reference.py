@@ -28,6 +28,11 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.registry}/{self.repository}{tag}{digest}"
 
     @property
+    def name(self) -> str:
+        """The registry and the repository, without tag and digest."""
+        return f"{self.registry}/{self.repository}"
+
+    @property
     def familiar(self) -> str:
         """The shortest name that means the same: without docker.io/ and library/ where they go without saying."""
         short = str(self).removeprefix(DEFAULT_REGISTRY + "/")

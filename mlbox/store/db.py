@@ -1,4 +1,4 @@
-"""One SQLite file: names, images, layers and builds. Opened when first asked."""
+"""One SQLite file: names, images, layers, builds, and what is known of registries. Opened when first asked."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from mlbox.files import disk_errors, locked
 if TYPE_CHECKING:
     import sqlite3
 
-SCHEMA = 1
+SCHEMA = 2
 _TABLES = (
     "CREATE TABLE images (digest TEXT PRIMARY KEY, created REAL NOT NULL, size INTEGER NOT NULL,"
     " layers INTEGER NOT NULL) WITHOUT ROWID",
@@ -22,6 +22,19 @@ _TABLES = (
     " name TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE builds (key TEXT PRIMARY KEY, digest TEXT NOT NULL) WITHOUT ROWID",
 )
+_SECOND = (
+    "CREATE TABLE blobs (digest TEXT PRIMARY KEY, diff_id TEXT NOT NULL, media_type TEXT NOT NULL,"
+    " size INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX blobs_by_diff_id ON blobs (diff_id)",
+    "CREATE TABLE remotes (digest TEXT NOT NULL, repository TEXT NOT NULL, image TEXT NOT NULL,"
+    " PRIMARY KEY (digest, repository)) WITHOUT ROWID",
+    "CREATE INDEX remotes_by_image ON remotes (image)",
+    "CREATE TABLE referrers (id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, subject TEXT NOT NULL,"
+    " artifact_type TEXT NOT NULL)",
+    "CREATE INDEX referrers_by_subject ON referrers (subject)",
+)
+_STEPS = (_TABLES, _SECOND)
+"""What makes schema 1 from nothing, schema 2 from schema 1, and so on."""
 _WAIT = 30.0
 """Seconds to wait for another process's transaction; ours take milliseconds."""
 
@@ -102,10 +115,9 @@ class Database:
         # In WAL mode readers never wait; NORMAL survives every crash of a process, and of the machine but for
         # the last transactions (sqlite.org/pragma.html#pragma_synchronous).
         connection.execute("PRAGMA synchronous=NORMAL")
-        if _version(connection) == 0:
+        if _version(connection) < SCHEMA:
             with locked(self.path.with_name(self.path.name + ".lock")):
-                if _version(connection) == 0:
-                    _create(connection)
+                _migrate(connection)
         version = _version(connection)
         if version > SCHEMA:
             raise NewerStoreError(
@@ -136,10 +148,12 @@ def _version(connection: "sqlite3.Connection") -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _create(connection: "sqlite3.Connection") -> None:
+def _migrate(connection: "sqlite3.Connection") -> None:
+    """Bring the file to the newest schema: from nothing, or from that of an older mlbox."""
     connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("BEGIN IMMEDIATE")
-    for statement in _TABLES:
-        connection.execute(statement)
-    connection.execute(f"PRAGMA user_version={SCHEMA}")
-    connection.execute("COMMIT")
+    for version in range(_version(connection), SCHEMA):
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in _STEPS[version]:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={version + 1}")
+        connection.execute("COMMIT")

@@ -14,6 +14,7 @@ from mlbox.oci.digest import DiffID, hex_of
 from mlbox.oci.layer import Entry
 from mlbox.store.db import NewerStoreError
 from mlbox.store.publish import discard_leftovers, withdraw
+from mlbox.store.referrers import ATTACHMENT_LIMIT
 from mlbox.store.saved import load_entries, load_record
 from mlbox.store.store import Store
 from mlbox.store.tree import below, diff_id_of
@@ -96,7 +97,7 @@ class _Check:
             if not _HEX.fullmatch(hex_of(digest)):
                 continue
             try:
-                self.store.content.read(digest)
+                self.store.content.read(digest, ATTACHMENT_LIMIT)
             except MlboxError as problem:
                 yield self.finding("content", digest, problem.message, self.remover(self.store.content.path(digest)))
 

@@ -82,6 +82,7 @@ def prune(
             images = _prune_images(store, what, used_digests)
             layers = _prune_layers(store, used_layers)
             pieces = _prune_pieces(store, what)
+            _prune_knowledge(store)
             _prune_content(store)
         freed = max(0, before - _total(store))
     return Pruned(images=images, layers=layers, pieces=pieces, artifacts=artifacts, size=freed)
@@ -128,8 +129,22 @@ def _prune_pieces(store: Store, what: What) -> int:
     return len(going)
 
 
+def _prune_knowledge(store: Store) -> None:
+    """Forget the artifacts about images that are gone, and which blobs were layers that are gone."""
+    with store.db.write() as execute:
+        execute("DELETE FROM remotes WHERE image NOT IN (SELECT digest FROM images)")
+        execute(
+            "DELETE FROM referrers WHERE subject NOT IN (SELECT digest FROM images)"
+            " AND subject NOT IN (SELECT digest FROM remotes) AND subject NOT IN (SELECT digest FROM referrers)"
+        )
+        for (diff_id,) in execute("SELECT DISTINCT diff_id FROM blobs").fetchall():
+            if not store.layers.has(diff_id):
+                execute("DELETE FROM blobs WHERE diff_id = ?", (diff_id,))
+
+
 def _prune_content(store: Store) -> None:
-    keep: set[Digest] = set()
+    keep = store.referrers.blobs()
+    keep.update(digest for (digest,) in store.db.rows("SELECT digest FROM remotes"))
     for digest in store.images.digests():
         keep.update((digest, store.images.load(digest).manifest.config.digest))
     for digest in store.content.digests():

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from mlbox.errors import NotFoundError, StoreError, UsageError
-from mlbox.oci.digest import Digest
+from mlbox.oci.digest import Digest, is_digest
 from mlbox.oci.image import Image, parse_image
 from mlbox.oci.reference import Reference, parse_reference
 from mlbox.store.content import ContentStore
 from mlbox.store.db import Database, Execute
+from mlbox.store.remotes import Remotes
 
 _PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{3,64})")
 
@@ -40,9 +41,10 @@ class Removed(msgspec.Struct, frozen=True, kw_only=True):
 class ImageStore:
     """The images of a store."""
 
-    def __init__(self, content: ContentStore, db: Database) -> None:
+    def __init__(self, content: ContentStore, db: Database, remotes: Remotes) -> None:
         self._content = content
         self._db = db
+        self._remotes = remotes
 
     def add(self, image: Image) -> None:
         """Keep `image`; its layers are kept by the LayerStore."""
@@ -152,7 +154,8 @@ class ImageStore:
 
     def _named(self, reference: Reference) -> Digest | None:
         if reference.digest:
-            return reference.digest if self.has(reference.digest) else None
+            known = reference.digest if self.has(reference.digest) else None
+            return known or self._remotes.image_of(reference.digest, reference.name)
         row = self._db.row("SELECT digest FROM names WHERE reference = ?", str(reference))
         return row[0] if row else None
 
@@ -161,7 +164,10 @@ class ImageStore:
         rows = self._db.rows("SELECT digest FROM images WHERE digest >= ? AND digest <= ? LIMIT 2", low, low + "g")
         if len(rows) > 1:
             raise NotFoundError(f"several images begin with {text}", hint="give more of the digest")
-        return rows[0][0] if rows else self._unknown(text)
+        if rows:
+            return Digest(rows[0][0])
+        elsewhere = self._remotes.image_of(Digest(low)) if is_digest(low) else None
+        return elsewhere or self._unknown(text)
 
     def _unknown(self, text: str) -> Digest:
         import difflib
@@ -189,4 +195,5 @@ class _ConfigOf(msgspec.Struct):
 def forget(execute: Execute, digest: Digest) -> None:
     """Delete the rows of an image that has no name, inside a transaction."""
     execute("DELETE FROM builds WHERE digest = ?", (digest,))
+    execute("DELETE FROM remotes WHERE image = ?", (digest,))
     execute("DELETE FROM images WHERE digest = ?", (digest,))

@@ -12,6 +12,8 @@ from mlbox.store.images import ImageStore
 from mlbox.store.layers import LayerStore
 from mlbox.store.pieces import PieceStore
 from mlbox.store.publish import temporary_folder
+from mlbox.store.referrers import Referrers
+from mlbox.store.remotes import Remotes
 
 
 class Store:
@@ -24,7 +26,9 @@ class Store:
         self.artifacts = ArtifactStore(home)
         self.pieces = PieceStore(home)
         self.layers = LayerStore(home, self.db)
-        self.images = ImageStore(self.content, self.db)
+        self.remotes = Remotes(self.db)
+        self.images = ImageStore(self.content, self.db, self.remotes)
+        self.referrers = Referrers(self.content, self.db)
 
     def using(self) -> AbstractContextManager[bool]:
         """Keep prune away: hold it from the first look at the store until the result is named or a container."""

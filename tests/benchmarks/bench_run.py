@@ -71,7 +71,7 @@ def with_many_images(image: str, commands: dict[str, list[str]]) -> dict[str, fl
     names = []
     for number in range(200):
         config = msgspec.structs.replace(original.config.config, labels={"number": str(number)})
-        variant = image_of(msgspec.structs.replace(original.config, config=config), original.manifest.layers, {})
+        variant = image_of(msgspec.structs.replace(original.config, config=config), original.manifest.layers)
         store.images.add(variant)
         names.append(f"bench/variant-{number}:1")
         store.images.tag(variant.digest, parse_reference(names[-1]))

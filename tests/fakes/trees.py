@@ -57,6 +57,6 @@ def make_image(store: Store, *layers: Layer, label: str = "") -> Image:
         config=ContainerConfig(cmd=("/bin/true",), labels={"label": label} if label else {}),
         rootfs=RootFS(diff_ids=tuple(layer.diff_id for layer in layers)),
     )
-    image = image_of(config, tuple(layer.descriptor for layer in layers), {})
+    image = image_of(config, tuple(layer.descriptor for layer in layers))
     store.images.add(image)
     return image

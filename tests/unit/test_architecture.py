@@ -16,8 +16,13 @@ ALLOWED = {
     "store": BOTTOM | {"oci"},
     "build": BOTTOM | {"oci", "project", "lock", "plan", "store"},
     "runtime": BOTTOM | {"oci", "linux", "store", "build"},
-    "engine": BOTTOM | {"oci", "linux", "project", "lock", "plan", "store", "build", "runtime"},
-    "cli": BOTTOM | {"oci", "project", "lock", "plan", "store", "build", "runtime", "engine"},
+    "registry": BOTTOM | {"oci", "store"},
+    "trust": BOTTOM | {"oci", "project", "lock", "plan", "store"},
+    "report": BOTTOM | {"oci", "project", "lock", "plan", "store"},
+    "engine": BOTTOM
+    | {"oci", "linux", "project", "lock", "plan", "store", "build", "runtime", "registry", "trust", "report"},
+    "cli": BOTTOM
+    | {"oci", "project", "lock", "plan", "store", "build", "runtime", "registry", "trust", "report", "engine"},
 }
 MODULES = sorted((ROOT / "mlbox").rglob("*.py"))
 

@@ -14,6 +14,8 @@ from mlbox.oci.image import (
     ImageConfig,
     RootFS,
     image_of,
+    local_image,
+    parse_config,
     parse_image,
 )
 
@@ -29,7 +31,7 @@ def image() -> Image:
         rootfs=RootFS(diff_ids=(DiffID(LAYER),)),
     )
     layer = Descriptor(media_type=LAYER_TAR, digest=Digest(LAYER), size=10)
-    return image_of(config, (layer,), {"note": "ä"})
+    return image_of(config, (layer,))
 
 
 def test_the_documents_are_what_the_image_spec_says(image: Image) -> None:
@@ -45,7 +47,7 @@ def test_the_documents_are_what_the_image_spec_says(image: Image) -> None:
         "mediaType": MANIFEST,
         "config": {"mediaType": CONFIG, "digest": digest_of(image.config_bytes), "size": len(image.config_bytes)},
         "layers": [{"mediaType": LAYER_TAR, "digest": LAYER, "size": 10}],
-        "annotations": {"note": "ä"},
+        "annotations": {},
     }
     assert image.digest == digest_of(image.manifest_bytes)
 
@@ -67,7 +69,7 @@ def test_a_manifest_with_another_config_is_refused(image: Image) -> None:
 def test_as_many_layers_as_diff_ids() -> None:
     config = ImageConfig(architecture="amd64", os="linux", rootfs=RootFS(diff_ids=()))
     layer = Descriptor(media_type=LAYER_TAR, digest=Digest(LAYER), size=10)
-    image = image_of(config, (layer,), {})
+    image = image_of(config, (layer,))
     with pytest.raises(StoreError, match="1 layers, 0 diffIDs"):
         parse_image(image.manifest_bytes, image.config_bytes, StoreError)
 
@@ -85,3 +87,22 @@ def test_as_many_layers_as_diff_ids() -> None:
 def test_damaged_manifests_are_refused(image: Image, old: bytes, new: bytes) -> None:
     with pytest.raises(StoreError, match="manifest sha256:"):
         parse_image(image.manifest_bytes.replace(old, new), image.config_bytes, StoreError)
+
+
+def test_a_store_keeps_an_image_the_same_however_it_came(image: Image) -> None:
+    assert local_image(image.config_bytes, (10,)) == image
+    with pytest.raises(StoreError, match="1 diffIDs for 2 layers"):
+        local_image(image.config_bytes, (10, 20), StoreError)
+
+
+def test_a_configuration_of_docker_may_hold_nulls(image: Image) -> None:
+    document = json.loads(image.config_bytes)
+    document["config"] |= {"Volumes": None, "Cmd": None, "Env": ["A=1", None], "Unknown": {"a": None}}
+    document |= {"container": "abc", "history": None, "created": None}
+    assert parse_config(json.dumps(document).encode()) == image.config
+
+
+@pytest.mark.parametrize("data", [b"[]", b"null", b"{}", b'{"os": 3}', b"[" * 100_000, b'{"a":' * 100_000])
+def test_what_is_no_configuration_is_refused(data: bytes) -> None:
+    with pytest.raises(StoreError, match="config sha256:"):
+        parse_config(data, StoreError)

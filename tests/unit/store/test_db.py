@@ -57,6 +57,19 @@ def test_a_newer_schema_is_refused(db: Database) -> None:
     assert "MLBOX_HOME" in (caught.value.hint or "")
 
 
+def test_an_older_schema_is_brought_up_to_date(db: Database) -> None:
+    with db.write() as execute:
+        execute("INSERT INTO names VALUES ('a', 'd')")
+        for table in ("blobs", "remotes", "referrers"):
+            execute(f"DROP TABLE {table}")
+        execute("PRAGMA user_version=1")
+    db.close()
+    assert names(db) == ["a"]
+    assert db.rows("SELECT * FROM referrers") == []
+    db.close()
+    assert names(db) == ["a"]
+
+
 def test_a_file_that_is_no_database(db: Database) -> None:
     db.path.parent.mkdir()
     db.path.write_bytes(b"not a database, but long enough to be looked at" * 20)
