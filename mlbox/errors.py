@@ -8,10 +8,12 @@
     |   +-- ResolveError    no set of versions satisfies the requirements
     |   +-- SignatureError  metadata from a mirror is not signed by a trusted key
     +-- FetchError          a file could not be had from an index or mirror
+    +-- RegistryError       an image registry refused, failed or answered nonsense
     +-- ArchiveError        a wheel, .deb or tar is damaged or hostile
     +-- BuildError          a build step failed
     +-- StoreError          the store is damaged or cannot be written
     +-- ContainerError      a container could not be created, started or controlled; exit code 125
+    +-- TrustError          a key, a signature or a policy stands in the way
     +-- ProcessError        a program that mlbox started failed
 
 The library raises, the command line prints: nothing below mlbox.cli calls print or exits.
@@ -59,6 +61,14 @@ class FetchError(MlboxError):
     """A file could not be had from an index or mirror."""
 
 
+class RegistryError(MlboxError):
+    """A registry refused, failed or answered nonsense; `status` is that of its answer, 0 when there was none."""
+
+    def __init__(self, message: str, *, status: int = 0, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
 class ArchiveError(MlboxError):
     """A wheel, .deb or tar is damaged or tries to leave its place."""
 
@@ -75,6 +85,10 @@ class ContainerError(MlboxError):
     """A container could not be created, started or controlled."""
 
     exit_code = 125
+
+
+class TrustError(MlboxError):
+    """A key cannot be used, a signature is missing or wrong, or a policy forbids it."""
 
 
 class ProcessError(MlboxError):

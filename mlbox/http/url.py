@@ -1,0 +1,48 @@
+"""Addresses: what of them may be shown, and what they mean."""
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
+
+# A password may hold an '@' that should have been encoded: everything up to the last one goes.
+_CREDENTIALS = re.compile(r"(?<=//)[^/\s]+@")
+
+
+def redact(url: str) -> str:
+    """Return `url` fit for messages and logs: without user, password, query and fragment."""
+    parts = urlsplit(url)
+    netloc = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, netloc, parts.path, "***" if parts.query else "", ""))
+
+
+def without_credentials(url: str) -> str:
+    """Return `url` without user and password, otherwise the same address."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def redact_text(text: str) -> str:
+    """Return the words of another program without anything that could be a user and password."""
+    return _CREDENTIALS.sub("", text)
+
+
+def is_offline() -> bool:
+    """Whether the user forbids every use of the network (MLBOX_OFFLINE)."""
+    return os.environ.get("MLBOX_OFFLINE", "") not in ("", "0")
+
+
+def file_path(url: str) -> Path | None:
+    """Return the path that a file: URL names, None for other URLs."""
+    parts = urlsplit(url)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+def host_of(parts: SplitResult) -> str:
+    """Return scheme, host and port, which a password belongs to."""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"
+
+
+def join(url: str, target: str | None) -> str:
+    """Return the address that `target`, which a server at `url` gave, means."""
+    return urljoin(without_credentials(url), target or "")
