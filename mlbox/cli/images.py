@@ -1,6 +1,5 @@
-"""Commands on images: images, rmi, tag, history, inspect, save."""
+"""Commands on images: images, rmi, tag, history, inspect."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -121,17 +120,3 @@ def inspect(
                 }
             )
     print_json(found)
-
-
-@app.command()
-def save(
-    name: Name,
-    output: Annotated[Path, typer.Option("--output", "-o", help="A folder, or FILE.tar.")],
-) -> None:
-    """Write an image as an OCI layout that skopeo, podman and umoci read."""
-    from mlbox.store.layout import export_layout
-
-    store = _store()
-    image = store.images.load(store.images.resolve(name))
-    export_layout(store, image, output.absolute(), store.images.names(image.digest))
-    print(image.digest)

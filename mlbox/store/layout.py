@@ -1,4 +1,4 @@
-"""Writing an image as an OCI image layout, a folder or an archive, that other tools read."""
+"""Writing images for other tools: an OCI image layout (a folder or an archive), or the archive of `docker save`."""
 
 import hashlib
 import os
@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from mlbox.codec import canonical_json, decode_json
-from mlbox.errors import StoreError
+from mlbox.errors import StoreError, UsageError
 from mlbox.files import disk_errors, write_atomic
-from mlbox.oci.digest import DiffID, Digest, hex_of
+from mlbox.oci.digest import DiffID, Digest, digest_of, hex_of
 from mlbox.oci.image import INDEX, MANIFEST, Descriptor, Image, ImageIndex, Platform
-from mlbox.oci.layer import END, Entry, header, padding, sort_entries
+from mlbox.oci.layer import END, Entry, header, padding, parents, sort_entries
 from mlbox.oci.reference import Reference
 from mlbox.store.publish import publish_file, remove_tree
 from mlbox.store.store import Store
@@ -21,109 +21,210 @@ from mlbox.store.store import Store
 REF_NAME = "org.opencontainers.image.ref.name"
 """The image-spec's annotation for a name inside a layout."""
 MARKER = canonical_json({"imageLayoutVersion": "1.0.0"})
+ARCHIVES = {".tar": "none", ".tar.gz": "gzip", ".tgz": "gzip", ".tar.zst": "zstd"}
+"""Endings of names that mean an archive, and how it is compressed."""
 
 Chunks = Iterable[bytes | memoryview]
+Form = Literal["oci", "docker"]
 
 
-class _Blob(NamedTuple):
+class Chosen(NamedTuple):
+    """An image to write, and the names it has there."""
+
+    image: Image
+    names: tuple[Reference, ...] = ()
+
+
+class _File(NamedTuple):
+    """A file of an archive or a layout; its content must have the digest."""
+
     digest: Digest
     size: int
     chunks: Callable[[], Chunks]
 
 
 def export_layout(store: Store, image: Image, target: Path, names: Sequence[Reference] = ()) -> None:
-    """Write `image` to `target`: an archive when it ends in '.tar', else a folder.
+    """Write one image to `target` as `export` does."""
+    export(store, [Chosen(image, tuple(names))], target)
 
-    A folder that holds a layout gets the image in addition (a name moves to it); any other folder that is not
-    empty is refused. Nobody sees half an image: the last step is a rename.
+
+def export(
+    store: Store, chosen: Sequence[Chosen], target: Path, *, form: Form = "oci", attachments: bool = False
+) -> None:
+    """Write images to `target`: an archive when its name ends like one (ARCHIVES), else a folder.
+
+    A folder that holds a layout gets the images in addition (a name moves to its new image); any other folder that
+    is not empty is refused. Nobody sees half an image: the last step is a rename. `attachments` adds the artifacts
+    about the images (OCI only).
     """
+    compression = compression_of(target)
     with disk_errors(f"writing {target}"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.suffix == ".tar":
+        if compression:
             _refuse(target, target.is_dir(), "is a folder, and the name says archive")
             with _beside(target) as path, path.open("xb") as file:
-                write_archive(store, image, file, names)
+                write_archive(store, chosen, file, form=form, attachments=attachments, compression=compression)
                 publish_file(path, file, target)
-        elif (target / "oci-layout").is_file():
-            _fill(store, image, target, names)
-        else:
-            _refuse(target, target.exists() and not _is_empty(target), "is there and is no OCI image layout")
-            with _beside(target) as path:
-                path.mkdir()
-                _fill(store, image, path, names)
-                path.rename(target)
+            return
+        if form == "docker":
+            raise UsageError("docker's format is an archive, never a folder", hint="name a file: -o FILE.tar")
+        if (target / "oci-layout").is_file():
+            _fill(store, chosen, target, attachments)
+            return
+        _refuse(target, target.exists() and not _is_empty(target), "is there and is no OCI image layout")
+        with _beside(target) as path:
+            path.mkdir()
+            _fill(store, chosen, path, attachments)
+            path.rename(target)
 
 
-def write_archive(store: Store, image: Image, out: BinaryIO, names: Sequence[Reference] = ()) -> None:
-    """Write `image` to `out` as one tar of a layout; equal images and names make equal bytes."""
-    documents = {"oci-layout": MARKER, "index.json": _index(image, names)}
-    blobs = {f"blobs/sha256/{hex_of(blob.digest)}": blob for blob in _blobs(store, image)}
-    entries = [Entry("blobs", "dir", 0o755), Entry("blobs/sha256", "dir", 0o755)]
-    entries += [Entry(path, "file", 0o644, size=len(data)) for path, data in documents.items()]
-    entries += [Entry(path, "file", 0o644, size=blob.size) for path, blob in blobs.items()]
+def compression_of(target: Path) -> str:
+    """Return how an archive of that name is compressed ('none', 'gzip', 'zstd'), '' when the name means a folder."""
+    return next((how for ending, how in ARCHIVES.items() if target.name.endswith(ending)), "")
+
+
+def write_archive(
+    store: Store,
+    chosen: Sequence[Chosen],
+    out: BinaryIO,
+    *,
+    form: Form = "oci",
+    attachments: bool = False,
+    compression: str = "none",
+) -> None:
+    """Write images to `out` as one tar; equal images, names and attachments make equal bytes."""
+    files = _docker_files(store, chosen) if form == "docker" else _oci_files(store, chosen, attachments)
+    tar: Chunks = _tar(files)
+    if compression != "none":
+        from mlbox.store.compression import compressed
+
+        tar = compressed(tar, compression)
+    for chunk in tar:
+        out.write(chunk)
+
+
+def _tar(files: dict[str, _File]) -> Iterator[bytes | memoryview]:
+    entries = [Entry(path, "dir", 0o755) for path in parents(files)]
+    entries += [Entry(path, "file", 0o644, size=file.size) for path, file in files.items()]
     for entry in sort_entries(entries):
-        out.write(header(entry))
-        if blob := blobs.get(entry.path):
-            for chunk in _checked(blob):
-                out.write(chunk)
-        out.write(documents.get(entry.path, b""))
-        out.write(padding(entry.size))
-    out.write(END)
+        yield header(entry)
+        if file := files.get(entry.path):
+            yield from _checked(file)
+            yield padding(entry.size)
+    yield END
 
 
-def _fill(store: Store, image: Image, folder: Path, names: Sequence[Reference]) -> None:
-    for blob in _blobs(store, image):
-        path = folder / "blobs" / "sha256" / hex_of(blob.digest)
-        if not _is_blob(path, blob):
+def _oci_files(store: Store, chosen: Sequence[Chosen], attachments: bool) -> dict[str, _File]:
+    files = {f"blobs/sha256/{hex_of(file.digest)}": file for file in _blobs(store, chosen, attachments)}
+    index = _index(store, chosen, attachments)
+    return {**files, "oci-layout": _bytes(MARKER), "index.json": _bytes(index)}
+
+
+def _docker_files(store: Store, chosen: Sequence[Chosen]) -> dict[str, _File]:
+    """Return the files of an archive like that of `docker save`: layers by diffID, configurations by digest."""
+    files: dict[str, _File] = {}
+    manifest: dict[Digest, dict[str, Any]] = {}
+    repositories: dict[str, dict[str, str]] = {}
+    for image, names in chosen:
+        for layer in image.manifest.layers:
+            files[f"{hex_of(layer.digest)}.tar"] = _layer(store, layer)
+        config = f"{hex_of(image.manifest.config.digest)}.json"
+        files[config] = _bytes(image.config_bytes)
+        layers = [f"{hex_of(layer.digest)}.tar" for layer in image.manifest.layers]
+        entry = manifest.setdefault(image.digest, {"Config": config, "RepoTags": [], "Layers": layers})
+        for name in names:
+            entry["RepoTags"].append(name.familiar)
+            top = layers[-1].removesuffix(".tar") if layers else ""
+            repositories.setdefault(name.familiar.removesuffix(f":{name.tag}"), {})[name.tag] = top
+    files["manifest.json"] = _bytes(canonical_json(list(manifest.values())))
+    files["repositories"] = _bytes(canonical_json(repositories))
+    return files
+
+
+def _fill(store: Store, chosen: Sequence[Chosen], folder: Path, attachments: bool) -> None:
+    for file in _blobs(store, chosen, attachments):
+        path = folder / "blobs" / "sha256" / hex_of(file.digest)
+        if not _is_blob(path, file):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _beside(path) as temporary, temporary.open("xb") as file:
-                for chunk in _checked(blob):
-                    file.write(chunk)
-                publish_file(temporary, file, path)
+            with _beside(path) as temporary, temporary.open("xb") as out:
+                for chunk in _checked(file):
+                    out.write(chunk)
+                publish_file(temporary, out, path)
     index = folder / "index.json"
     known = _known(index)
     write_atomic(folder / "oci-layout", MARKER)
-    write_atomic(index, _index(image, names, known))
+    write_atomic(index, _index(store, chosen, attachments, known))
 
 
-def _blobs(store: Store, image: Image) -> Iterator[_Blob]:
-    """Yield every blob of `image` once; layers are made again from their trees, as they are read."""
-    yield _Blob(image.manifest.config.digest, len(image.config_bytes), lambda: (image.config_bytes,))
-    yield _Blob(image.digest, len(image.manifest_bytes), lambda: (image.manifest_bytes,))
-    for layer in dict.fromkeys((layer.digest, layer.size) for layer in image.manifest.layers):
-        yield _Blob(*layer, partial(store.layers.tar, DiffID(layer[0])))
+def _blobs(store: Store, chosen: Sequence[Chosen], attachments: bool) -> Iterator[_File]:
+    """Yield every blob once; layers are made again from their trees, as they are read."""
+    found: dict[Digest, _File] = {}
+    for image, _ in chosen:
+        found[image.manifest.config.digest] = _bytes(image.config_bytes)
+        found[image.digest] = _bytes(image.manifest_bytes)
+        found.update((layer.digest, _layer(store, layer)) for layer in image.manifest.layers)
+        for artifact in _artifacts(store, image.digest) if attachments else ():
+            manifest = store.referrers.manifest(artifact.digest)
+            for blob in (artifact, manifest.config, *manifest.layers):
+                found[blob.digest] = _File(blob.digest, blob.size, partial(_attached, store, blob))
+    yield from found.values()
 
 
-def _checked(blob: _Blob) -> Iterator[bytes | memoryview]:
+def _bytes(data: bytes) -> _File:
+    return _File(digest_of(data), len(data), lambda: (data,))
+
+
+def _layer(store: Store, layer: Descriptor) -> _File:
+    return _File(layer.digest, layer.size, partial(store.layers.tar, DiffID(layer.digest)))
+
+
+def _attached(store: Store, blob: Descriptor) -> Chunks:
+    return (store.referrers.blob(blob),)
+
+
+def _artifacts(store: Store, subject: Digest) -> Iterator[Descriptor]:
+    """Yield the artifacts about `subject` and those about them, as signatures of documents are."""
+    for artifact in store.referrers.of(subject):
+        yield artifact
+        yield from store.referrers.of(artifact.digest)
+
+
+def _checked(file: _File) -> Iterator[bytes | memoryview]:
     digest, size = hashlib.sha256(), 0
-    for chunk in blob.chunks():
+    for chunk in file.chunks():
         digest.update(chunk)
         size += len(chunk)
         yield chunk
-    if size != blob.size or digest.hexdigest() != hex_of(blob.digest):
-        raise StoreError(f"blob {blob.digest} was changed on the disk", hint="run 'mlbox fsck --deep --repair'")
+    if size != file.size or digest.hexdigest() != hex_of(file.digest):
+        raise StoreError(f"blob {file.digest} was changed on the disk", hint="run 'mlbox fsck --deep --repair'")
 
 
-def _index(image: Image, names: Sequence[Reference], known: dict[str, Any] | None = None) -> bytes:
-    """Return the index `known` with one more entry per name of `image`; an older entry of that name goes.
+def _index(store: Store, chosen: Sequence[Chosen], attachments: bool, known: dict[str, Any] | None = None) -> bytes:
+    """Return the index `known` with one more entry per name of each image; an older entry of that name goes.
 
     The rest of `known` was written by others and stays as it is.
     """
-    new = [_entry(image, {REF_NAME: name.familiar}) for name in names] or [_entry(image, {})]
-    taken = {entry.annotations.get(REF_NAME, entry.digest) for entry in new}
+    new: dict[str, Descriptor] = {}
+    for image, names in chosen:
+        new |= {name.familiar: _entry(image, {REF_NAME: name.familiar}) for name in names}
+        if not names:
+            new[image.digest] = _entry(image, {})
+        if attachments:
+            new |= {artifact.digest: artifact for artifact in _artifacts(store, image.digest)}
     document = known or {"schemaVersion": 2, "mediaType": INDEX}
     old = document.get("manifests") or []
-    kept = [entry for entry in old if (entry.get("annotations") or {}).get(REF_NAME, entry.get("digest")) not in taken]
-    return canonical_json({**document, "manifests": [*kept, *new]})
+    kept = [entry for entry in old if (entry.get("annotations") or {}).get(REF_NAME, entry.get("digest")) not in new]
+    return canonical_json({**document, "manifests": [*kept, *new.values()]})
 
 
 def _entry(image: Image, annotations: dict[str, str]) -> Descriptor:
+    config = image.config
     return Descriptor(
         media_type=MANIFEST,
         digest=image.digest,
         size=len(image.manifest_bytes),
         annotations=annotations,
-        platform=Platform(architecture=image.config.architecture, os=image.config.os),
+        platform=Platform(architecture=config.architecture, os=config.os, variant=config.variant),
     )
 
 
@@ -135,11 +236,11 @@ def _known(index: Path) -> dict[str, Any] | None:
     return decode_json(data, dict[str, Any], what=str(index), error=StoreError)
 
 
-def _is_blob(path: Path, blob: _Blob) -> bool:
-    if not path.is_file() or path.stat().st_size != blob.size:
+def _is_blob(path: Path, file: _File) -> bool:
+    if not path.is_file() or path.stat().st_size != file.size:
         return False
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == hex_of(blob.digest)
+    with path.open("rb") as there:
+        return hashlib.file_digest(there, "sha256").hexdigest() == hex_of(file.digest)
 
 
 def _is_empty(path: Path) -> bool:

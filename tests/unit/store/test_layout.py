@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from fakes.trees import make_image, make_layer
 
-from mlbox.errors import StoreError
+from mlbox.errors import StoreError, UsageError
+from mlbox.oci.artifact import LOCK_TYPE, artifact_of, subject_of
 from mlbox.oci.image import Image
 from mlbox.oci.reference import parse_reference
-from mlbox.store.layout import export_layout, write_archive
+from mlbox.store.layout import Chosen, export, export_layout, write_archive
 from mlbox.store.store import Store
 
 NAMES = (parse_reference("me/bert:1"), parse_reference("bert"))
@@ -53,7 +54,7 @@ def test_an_archive_is_the_same_bytes_again(store: Store, image: Image, tmp_path
     export_layout(store, image, tmp_path / "out.tar", NAMES)
     export_layout(store, image, tmp_path / "out.tar", NAMES)
     stream = io.BytesIO()
-    write_archive(store, image, stream, NAMES)
+    write_archive(store, [Chosen(image, NAMES)], stream)
     assert stream.getvalue() == (tmp_path / "out.tar").read_bytes()
     with tarfile.open(tmp_path / "out.tar") as tar:
         check({m.name: tar.extractfile(m).read() for m in tar if m.isreg()}, image)
@@ -119,3 +120,70 @@ def test_a_damaged_index_is_named(store: Store, image: Image, tmp_path: Path) ->
     (tmp_path / "out/index.json").write_text("[]")
     with pytest.raises(StoreError, match=r"index\.json"):
         export_layout(store, image, tmp_path / "out")
+
+
+def tar_files(data: bytes) -> dict[str, bytes]:
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar if member.isreg()}
+
+
+def test_several_images_in_one_archive_share_their_layers(store: Store, image: Image, tmp_path: Path) -> None:
+    """Each image has its entry and its name; a blob that both need is there once."""
+    other = make_image(store, make_layer(store, "one", {}), label="other")
+    export(store, [Chosen(image, NAMES), Chosen(other, (parse_reference("me/other:2"),))], tmp_path / "out.tar")
+
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        names = [member.name for member in tar]
+        index = json.load(tar.extractfile("index.json"))
+    assert len(names) == len(set(names))
+    assert [(m["annotations"]["org.opencontainers.image.ref.name"], m["digest"]) for m in index["manifests"]] == [
+        ("me/bert:1", image.digest),
+        ("bert:latest", image.digest),
+        ("me/other:2", other.digest),
+    ]
+
+
+def test_dockers_archive(store: Store, image: Image) -> None:
+    """manifest.json names configuration, tags and layers in order; all of them are there, and the same again."""
+    one, two = io.BytesIO(), io.BytesIO()
+    for stream in (one, two):
+        write_archive(store, [Chosen(image, NAMES)], stream, form="docker")
+    files = tar_files(one.getvalue())
+    (entry,) = json.loads(files["manifest.json"])
+
+    assert one.getvalue() == two.getvalue()
+    assert files[entry["Config"]] == image.config_bytes
+    assert entry["RepoTags"] == ["me/bert:1", "bert:latest"]
+    layers = [f"sha256:{hashlib.sha256(files[path]).hexdigest()}" for path in entry["Layers"]]
+    assert layers == list(image.config.rootfs.diff_ids)
+    top = image.config.rootfs.diff_ids[-1].removeprefix("sha256:")
+    assert json.loads(files["repositories"]) == {"me/bert": {"1": top}, "bert": {"latest": top}}
+
+
+def test_dockers_format_is_no_folder(store: Store, image: Image, tmp_path: Path) -> None:
+    """A folder in docker's format is nothing that docker could read."""
+    with pytest.raises(UsageError, match="archive"):
+        export(store, [Chosen(image)], tmp_path / "out", form="docker")
+    assert not (tmp_path / "out").exists()
+
+
+def test_attachments_are_entries_beside_the_image(store: Store, image: Image, tmp_path: Path) -> None:
+    """What is known about an image goes along when asked for, without a name, with all its blobs."""
+    lock = store.referrers.add(artifact_of(LOCK_TYPE, b"lock"), subject_of(image.digest, image.manifest_bytes))
+    signed = store.content.read(lock)
+    about = store.referrers.add(artifact_of("application/x-signature", b"mine"), subject_of(lock, signed))
+    export(store, [Chosen(image, NAMES)], tmp_path / "plain.tar")
+    export(store, [Chosen(image, NAMES)], tmp_path / "out.tar", attachments=True)
+
+    assert "lock" not in tar_files((tmp_path / "plain.tar").read_bytes())
+    files = tar_files((tmp_path / "out.tar").read_bytes())
+    entries = json.loads(files["index.json"])["manifests"]
+    assert [(entry["digest"], entry.get("artifactType")) for entry in entries] == [
+        (image.digest, None),
+        (image.digest, None),
+        (lock, LOCK_TYPE),
+        (about, "application/x-signature"),
+    ]
+    assert {b"lock", b"mine", b"{}", signed} <= set(files.values())
+    for path, data in files.items():
+        assert not path.startswith("blobs/") or path.endswith(hashlib.sha256(data).hexdigest())
