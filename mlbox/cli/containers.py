@@ -20,10 +20,10 @@ Names = Annotated[list[str], typer.Argument(metavar="CONTAINER...")]
 
 
 def _containers() -> "Containers":
+    from mlbox.engine.running import containers_of
     from mlbox.paths import Home
-    from mlbox.runtime.containers import Containers
 
-    return Containers(Home.default())
+    return containers_of(Home.default())
 
 
 @app.command()

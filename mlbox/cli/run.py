@@ -31,6 +31,10 @@ def run(
     network: Annotated[str, typer.Option(help="host or none.")] = "host",
     publish: Annotated[list[str] | None, typer.Option("--publish", "-p", help="Needs bridge networks.")] = None,
     gpus: Annotated[str, typer.Option(help="none; more in a later version.")] = "none",
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="A node, /dev/fuse[:/dev/there][:rwm], or a CDI device, vendor.com/class=name."),
+    ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="The root file system.")] = False,
     cpus: Annotated[float | None, typer.Option(min=0.01)] = None,
     memory: Annotated[str, typer.Option("--memory", "-m", help="Like 8g.")] = "",
@@ -74,6 +78,7 @@ def run(
             *map(o.parse_mount, mount or ()),
             *map(o.parse_tmpfs, tmpfs or ()),
         ),
+        devices=tuple(device or ()),
         network=_network(network),
         cpus=cpus,
         memory=o.parse_size(memory) if memory else None,

@@ -20,10 +20,22 @@ from mlbox.store.store import Store
 
 if TYPE_CHECKING:
     from mlbox.build.step import StepRunner
+    from mlbox.cdi import ContainerEdits
     from mlbox.project.model import Health, Project, Task
 
 Say = Callable[[str], None]
 _LOOPBACK = "127.0.0.1"
+
+
+def containers_of(home: Home) -> Containers:
+    """Return the containers of a store, with what their devices need."""
+    return Containers(home, edits=_edits)
+
+
+def _edits(options: RunOptions) -> "ContainerEdits":
+    from mlbox.engine.devices import edits_for
+
+    return edits_for(options.devices)
 
 
 def create_container(store: Store, image: str, options: RunOptions) -> Container:
@@ -42,7 +54,7 @@ def create_container(store: Store, image: str, options: RunOptions) -> Container
                 hint=f"'mlbox lock --arch {host_arch()}' and a build make one for it",
             )
         lower = [store.layers.root(diff_id) for diff_id in config.rootfs.diff_ids]
-        return Containers(store.home).create(digest, image, config, lower, options)
+        return containers_of(store.home).create(digest, image, config, lower, options)
 
 
 def run_image(home: Home, image: str, options: RunOptions, *, detach: bool, cidfile: Path | None, say: Say) -> int:
@@ -52,7 +64,7 @@ def run_image(home: Home, image: str, options: RunOptions, *, detach: bool, cidf
     """
     if options.tty and options.interactive and not detach and not os.isatty(0):
         raise UsageError("-t wants a terminal, and standard input is none", hint="leave -t out; -i alone passes a pipe")
-    containers = Containers(home)
+    containers = containers_of(home)
     try:
         container = _create(home, image, options, cidfile)
         return _run(containers, container, detach=detach, say=say)
@@ -137,7 +149,7 @@ def task_options(project: "Project", task: "Task", extra: tuple[str, ...], optio
 def serve(store: Store, image: str, options: RunOptions, task: "Task", *, detach: bool, say: Say) -> int:
     """Run a service, say when and where it answers, and go on until it ends (or, with `detach`, until it answers)."""
     _refuse_taken_port(task.port)
-    containers = Containers(store.home)
+    containers = containers_of(store.home)
     container = create_container(store, image, options)
     session = containers.start(container.id, attach=True)
     ended = threading.Event()

@@ -5,9 +5,10 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -40,11 +41,17 @@ from mlbox.runtime.spec import (
     working_dir,
 )
 
+if TYPE_CHECKING:
+    from mlbox.cdi import ContainerEdits
+
 _HEX = frozenset("0123456789abcdef")
 _YOUNG = 60.0  # seconds in which a container's maker may still be at work; it needs milliseconds
 _ACTIVE = ("running", "restarting")
 _KILLED = 128 + signal.SIGKILL
 
+
+EditsOf = Callable[[RunOptions], "ContainerEdits"]
+"""From what was asked of a container to the edits that its devices bring, as the host is now."""
 
 _List = list[Container]  # the class below has a method of that name
 
@@ -52,8 +59,10 @@ _List = list[Container]  # the class below has a method of that name
 class Containers:
     """All containers of `home`; any number of processes may use them at once."""
 
-    def __init__(self, home: Home, runtime: OciRuntime | None = None) -> None:
+    def __init__(self, home: Home, runtime: OciRuntime | None = None, edits: EditsOf | None = None) -> None:
+        """`edits` says what the devices of a container need; without it no container can have any."""
         self._home = home
+        self._edits = edits
         self._root = home.containers
         self._names = home.containers / "names"
         self._runtime = runtime
@@ -70,6 +79,7 @@ class Containers:
     ) -> Container:
         """Make a container of the layers `lower` (lowest first); it does not run yet."""
         _check(config, options)
+        self._device_edits(options)
         options = msgspec.structs.replace(options, mounts=tuple(_absolute(one) for one in options.mounts))
         record = Record(
             id=os.urandom(32).hex(),
@@ -124,6 +134,7 @@ class Containers:
         container = self.get(reference)
         folder = self._folder(container)
         runtime = self._runtime or find_runtime(self._home)
+        edits = self._device_edits(container.record.options)
         held = self._lock(container, folder)
         try:
             if container.status == "dead":
@@ -136,6 +147,7 @@ class Containers:
                     folder,
                     container.record,
                     runtime,
+                    edits,
                     lock=held,
                     listener=listener,
                     first=(theirs, hello),
@@ -368,6 +380,13 @@ class Containers:
         return Container(record=record, state=state)
 
     # Monitors, alive and dead.
+
+    def _device_edits(self, options: RunOptions) -> "ContainerEdits | None":
+        if not options.devices:
+            return None
+        if self._edits is None:
+            raise ContainerError("this container cannot have devices", hint="'mlbox run' gives them")
+        return self._edits(options)
 
     def _lock(self, container: Container, folder: Folder) -> int:
         held = self._try_lock(folder)

@@ -13,12 +13,13 @@ import struct
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from mlbox.errors import ContainerError, MlboxError
-from mlbox.linux import cgroup, libc, process
-from mlbox.oci.runtime import Box
+from mlbox.linux import cgroup, device, libc, process
+from mlbox.oci.runtime import Box, Spec
 from mlbox.runtime import frames, rootfs
 from mlbox.runtime.account import Account, resolve_account
 from mlbox.runtime.host import host_facts
@@ -27,6 +28,9 @@ from mlbox.runtime.oci_runtime import OciRuntime, logged_failure
 from mlbox.runtime.options import BindMount, Restart, TmpfsMount
 from mlbox.runtime.record import Folder, Record, State, timestamp
 from mlbox.runtime.spec import Place, command, hostname, make_spec
+
+if TYPE_CHECKING:
+    from mlbox.cdi import ContainerEdits
 
 _CHUNK = 64 << 10
 # A client that reads slower than the program writes holds the program back, as a pipe would.
@@ -56,6 +60,7 @@ def spawn(
     folder: Folder,
     record: Record,
     runtime: OciRuntime,
+    edits: "ContainerEdits | None",
     *,
     lock: int,
     listener: socket.socket,
@@ -73,7 +78,7 @@ def spawn(
         if os.fork():
             os._exit(0)
         _become_daemon(folder, keep=[lock, listener.fileno(), *([first[0].fileno()] if first else [])])
-        Monitor(folder, record, runtime, lock, listener, first, size).main()
+        Monitor(folder, record, runtime, edits, lock, listener, first, size).main()
     except BaseException:  # noqa: BLE001 - nothing may run on in a copy of the caller
         import traceback
 
@@ -100,6 +105,13 @@ def _close_all_but(keep: set[int]) -> None:
         if int(name) not in keep:
             with suppress(OSError):
                 os.close(int(name))
+
+
+def _edited(spec: Spec, edits: "ContainerEdits") -> Spec:
+    # Not imported at the top: few containers have devices. Whoever made the edits has imported it before the fork.
+    from mlbox.cdi import apply
+
+    return apply(edits, spec, device.node)
 
 
 class _Client:
@@ -148,6 +160,7 @@ class Monitor:
         folder: Folder,
         record: Record,
         runtime: OciRuntime,
+        edits: "ContainerEdits | None",
         lock: int,
         listener: socket.socket,
         first: tuple[socket.socket, frames.Hello] | None,
@@ -157,6 +170,7 @@ class Monitor:
         self.record = record
         self.options = record.options
         self.runtime = runtime
+        self.edits = edits
         self.lock = lock
         self.listener = listener
         self.size = size
@@ -236,6 +250,8 @@ class Monitor:
             profile=self.record.seccomp,
             size=Box(height=self.size[0], width=self.size[1]) if self.size else None,
         )
+        if self.edits:
+            spec = _edited(spec, self.edits)
         self.folder.write("bundle/config.json", msgspec.json.encode(spec))
 
     def _write_etc(self, name: str) -> None:

@@ -88,6 +88,7 @@ class RunOptions(Value, frozen=True, kw_only=True):
     interactive: bool = False
     read_only: bool = False
     mounts: tuple[BindMount | TmpfsMount, ...] = ()
+    devices: tuple[str, ...] = ()
     network: Literal["host", "none"] = "host"
     cpus: float | None = None
     memory: int | None = None

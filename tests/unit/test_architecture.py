@@ -9,18 +9,19 @@ ROOT = Path(__file__).parents[2]
 BOTTOM = {"errors", "codec", "files", "process", "events", "paths", "resources", "http", "units"}
 ALLOWED = {
     "oci": BOTTOM,
+    "cdi.py": BOTTOM | {"oci"},
     "linux": set(),
     "project": BOTTOM | {"oci"},
     "lock": BOTTOM | {"oci", "project"},
     "plan": BOTTOM | {"oci", "project", "lock"},
     "store": BOTTOM | {"oci"},
     "build": BOTTOM | {"oci", "project", "lock", "plan", "store"},
-    "runtime": BOTTOM | {"oci", "linux", "store", "build"},
+    "runtime": BOTTOM | {"oci", "cdi", "linux", "store", "build"},
     "registry": BOTTOM | {"oci", "store"},
     "trust": BOTTOM | {"oci", "project", "lock", "plan", "store"},
     "report": BOTTOM | {"oci", "project", "lock", "plan", "store"},
     "engine": BOTTOM
-    | {"oci", "linux", "project", "lock", "plan", "store", "build", "runtime", "registry", "trust", "report"},
+    | {"oci", "cdi", "linux", "project", "lock", "plan", "store", "build", "runtime", "registry", "trust", "report"},
     "cli": BOTTOM
     | {"oci", "project", "lock", "plan", "store", "build", "runtime", "registry", "trust", "report", "engine"},
 }
