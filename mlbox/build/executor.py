@@ -81,6 +81,13 @@ class Builder:
             self._store.images.remember_build(plan.key, image.digest)
         return image
 
+    def layers(self, plans: Sequence[LayerPlan]) -> list[Layer]:
+        """Return those layers of a plan alone; none of them may need a container (see mlbox.build.rebuild)."""
+        with self._store.using():
+            self._make_pieces(plans)
+            with ThreadPoolExecutor(_workers()) as pool:
+                return list(pool.map(self._layer, plans))
+
     def _layer(self, plan: LayerPlan) -> Layer:
         found = self._store.layers.find(plan.key)
         if found is not None:
