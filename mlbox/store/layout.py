@@ -11,17 +11,23 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 from mlbox.codec import canonical_json, decode_json
 from mlbox.errors import StoreError, UsageError
 from mlbox.files import disk_errors, write_atomic
-from mlbox.oci.digest import DiffID, Digest, digest_of, hex_of
+from mlbox.oci.digest import DiffID, Digest, digest_of, hex_of, parse_digest
 from mlbox.oci.image import INDEX, MANIFEST, Descriptor, Image, ImageIndex, Platform
 from mlbox.oci.layer import END, Entry, header, padding, parents, sort_entries
 from mlbox.oci.reference import Reference
+from mlbox.store.compression import Compression, compressed
 from mlbox.store.publish import publish_file, remove_tree
 from mlbox.store.store import Store
 
 REF_NAME = "org.opencontainers.image.ref.name"
 """The image-spec's annotation for a name inside a layout."""
+ATTACHMENTS = "vnd.mlbox.attachments"
+"""An annotation of index.json: the digest of an index (a blob beside the others) of artifacts about the images.
+
+As entries of index.json itself they would keep podman, and skopeo without a name, from finding the one image.
+"""
 MARKER = canonical_json({"imageLayoutVersion": "1.0.0"})
-ARCHIVES = {".tar": "none", ".tar.gz": "gzip", ".tgz": "gzip", ".tar.zst": "zstd"}
+ARCHIVES: dict[str, Compression] = {".tar": "none", ".tar.gz": "gzip", ".tgz": "gzip", ".tar.zst": "zstd"}
 """Endings of names that mean an archive, and how it is compressed."""
 
 Chunks = Iterable[bytes | memoryview]
@@ -78,9 +84,9 @@ def export(
             path.rename(target)
 
 
-def compression_of(target: Path) -> str:
-    """Return how an archive of that name is compressed ('none', 'gzip', 'zstd'), '' when the name means a folder."""
-    return next((how for ending, how in ARCHIVES.items() if target.name.endswith(ending)), "")
+def compression_of(target: Path) -> Compression | None:
+    """Return how an archive of that name is compressed, None when the name means a folder."""
+    return next((how for ending, how in ARCHIVES.items() if target.name.endswith(ending)), None)
 
 
 def write_archive(
@@ -90,16 +96,11 @@ def write_archive(
     *,
     form: Form = "oci",
     attachments: bool = False,
-    compression: str = "none",
+    compression: Compression = "none",
 ) -> None:
     """Write images to `out` as one tar; equal images, names and attachments make equal bytes."""
     files = _docker_files(store, chosen) if form == "docker" else _oci_files(store, chosen, attachments)
-    tar: Chunks = _tar(files)
-    if compression != "none":
-        from mlbox.store.compression import compressed
-
-        tar = compressed(tar, compression)
-    for chunk in tar:
+    for chunk in compressed(_tar(files), compression):
         out.write(chunk)
 
 
@@ -115,8 +116,9 @@ def _tar(files: dict[str, _File]) -> Iterator[bytes | memoryview]:
 
 
 def _oci_files(store: Store, chosen: Sequence[Chosen], attachments: bool) -> dict[str, _File]:
-    files = {f"blobs/sha256/{hex_of(file.digest)}": file for file in _blobs(store, chosen, attachments)}
-    index = _index(store, chosen, attachments)
+    about = _attachments(store, chosen) if attachments else None
+    files = {f"blobs/sha256/{hex_of(file.digest)}": file for file in _blobs(store, chosen, about)}
+    index = _index(chosen, about, {})
     return {**files, "oci-layout": _bytes(MARKER), "index.json": _bytes(index)}
 
 
@@ -142,31 +144,44 @@ def _docker_files(store: Store, chosen: Sequence[Chosen]) -> dict[str, _File]:
 
 
 def _fill(store: Store, chosen: Sequence[Chosen], folder: Path, attachments: bool) -> None:
-    for file in _blobs(store, chosen, attachments):
-        path = folder / "blobs" / "sha256" / hex_of(file.digest)
+    known = _known(folder / "index.json")
+    about = _attachments(store, chosen, _known_attachments(folder, known)) if attachments else None
+    for file in _blobs(store, chosen, about):
+        path = _blob_path(folder, file.digest)
         if not _is_blob(path, file):
             path.parent.mkdir(parents=True, exist_ok=True)
             with _beside(path) as temporary, temporary.open("xb") as out:
                 for chunk in _checked(file):
                     out.write(chunk)
                 publish_file(temporary, out, path)
-    index = folder / "index.json"
-    known = _known(index)
     write_atomic(folder / "oci-layout", MARKER)
-    write_atomic(index, _index(store, chosen, attachments, known))
+    write_atomic(folder / "index.json", _index(chosen, about, known))
 
 
-def _blobs(store: Store, chosen: Sequence[Chosen], attachments: bool) -> Iterator[_File]:
+def _attachments(store: Store, chosen: Sequence[Chosen], known: Sequence[Descriptor] = ()) -> bytes:
+    """Return an index of the artifacts about the images and of those about them, as signatures of documents are."""
+    found = {artifact.digest: artifact for artifact in known}
+    for image, _ in chosen:
+        for artifact in store.referrers.of(image.digest):
+            found[artifact.digest] = artifact
+            found |= {deeper.digest: deeper for deeper in store.referrers.of(artifact.digest)}
+    return canonical_json(ImageIndex(manifests=tuple(found.values())))
+
+
+def _blobs(store: Store, chosen: Sequence[Chosen], about: bytes | None) -> Iterator[_File]:
     """Yield every blob once; layers are made again from their trees, as they are read."""
     found: dict[Digest, _File] = {}
     for image, _ in chosen:
         found[image.manifest.config.digest] = _bytes(image.config_bytes)
         found[image.digest] = _bytes(image.manifest_bytes)
         found.update((layer.digest, _layer(store, layer)) for layer in image.manifest.layers)
-        for artifact in _artifacts(store, image.digest) if attachments else ():
-            manifest = store.referrers.manifest(artifact.digest)
-            for blob in (artifact, manifest.config, *manifest.layers):
-                found[blob.digest] = _File(blob.digest, blob.size, partial(_attached, store, blob))
+    if about is not None:
+        found[digest_of(about)] = _bytes(about)
+        for artifact in decode_json(about, ImageIndex, what="attachments").manifests:
+            if store.content.has(artifact.digest):  # else it was in the folder before
+                manifest = store.referrers.manifest(artifact.digest)
+                for blob in (artifact, manifest.config, *manifest.layers):
+                    found[blob.digest] = _File(blob.digest, blob.size, partial(_attached, store, blob))
     yield from found.values()
 
 
@@ -182,13 +197,6 @@ def _attached(store: Store, blob: Descriptor) -> Chunks:
     return (store.referrers.blob(blob),)
 
 
-def _artifacts(store: Store, subject: Digest) -> Iterator[Descriptor]:
-    """Yield the artifacts about `subject` and those about them, as signatures of documents are."""
-    for artifact in store.referrers.of(subject):
-        yield artifact
-        yield from store.referrers.of(artifact.digest)
-
-
 def _checked(file: _File) -> Iterator[bytes | memoryview]:
     digest, size = hashlib.sha256(), 0
     for chunk in file.chunks():
@@ -199,7 +207,7 @@ def _checked(file: _File) -> Iterator[bytes | memoryview]:
         raise StoreError(f"blob {file.digest} was changed on the disk", hint="run 'mlbox fsck --deep --repair'")
 
 
-def _index(store: Store, chosen: Sequence[Chosen], attachments: bool, known: dict[str, Any] | None = None) -> bytes:
+def _index(chosen: Sequence[Chosen], about: bytes | None, known: dict[str, Any]) -> bytes:
     """Return the index `known` with one more entry per name of each image; an older entry of that name goes.
 
     The rest of `known` was written by others and stays as it is.
@@ -209,11 +217,11 @@ def _index(store: Store, chosen: Sequence[Chosen], attachments: bool, known: dic
         new |= {name.familiar: _entry(image, {REF_NAME: name.familiar}) for name in names}
         if not names:
             new[image.digest] = _entry(image, {})
-        if attachments:
-            new |= {artifact.digest: artifact for artifact in _artifacts(store, image.digest)}
     document = known or {"schemaVersion": 2, "mediaType": INDEX}
     old = document.get("manifests") or []
     kept = [entry for entry in old if (entry.get("annotations") or {}).get(REF_NAME, entry.get("digest")) not in new]
+    if about is not None:
+        document = {**document, "annotations": {**(document.get("annotations") or {}), ATTACHMENTS: digest_of(about)}}
     return canonical_json({**document, "manifests": [*kept, *new.values()]})
 
 
@@ -228,12 +236,24 @@ def _entry(image: Image, annotations: dict[str, str]) -> Descriptor:
     )
 
 
-def _known(index: Path) -> dict[str, Any] | None:
+def _known(index: Path) -> dict[str, Any]:
     if not index.is_file():
-        return None
+        return {}
     data = index.read_bytes()
     decode_json(data, ImageIndex, what=str(index), error=StoreError)
     return decode_json(data, dict[str, Any], what=str(index), error=StoreError)
+
+
+def _known_attachments(folder: Path, index: dict[str, Any]) -> tuple[Descriptor, ...]:
+    digest = (index.get("annotations") or {}).get(ATTACHMENTS)
+    if digest is None:
+        return ()
+    path = _blob_path(folder, parse_digest(digest))
+    return decode_json(path.read_bytes(), ImageIndex, what=str(path), error=StoreError).manifests
+
+
+def _blob_path(folder: Path, digest: Digest) -> Path:
+    return folder / "blobs" / "sha256" / hex_of(digest)
 
 
 def _is_blob(path: Path, file: _File) -> bool:

@@ -167,23 +167,39 @@ def test_dockers_format_is_no_folder(store: Store, image: Image, tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
-def test_attachments_are_entries_beside_the_image(store: Store, image: Image, tmp_path: Path) -> None:
-    """What is known about an image goes along when asked for, without a name, with all its blobs."""
+def attach(store: Store, image: Image) -> tuple[str, str]:
     lock = store.referrers.add(artifact_of(LOCK_TYPE, b"lock"), subject_of(image.digest, image.manifest_bytes))
-    signed = store.content.read(lock)
-    about = store.referrers.add(artifact_of("application/x-signature", b"mine"), subject_of(lock, signed))
+    about = artifact_of("application/x-signature", b"mine")
+    return lock, store.referrers.add(about, subject_of(lock, store.content.read(lock)))
+
+
+def attached(files: dict[str, bytes]) -> dict[str, str]:
+    digest = json.loads(files["index.json"])["annotations"]["vnd.mlbox.attachments"]
+    index = json.loads(files[f"blobs/sha256/{digest.removeprefix('sha256:')}"])
+    return {entry["digest"]: entry["artifactType"] for entry in index["manifests"]}
+
+
+def test_attachments_go_along_when_asked_for(store: Store, image: Image, tmp_path: Path) -> None:
+    """They stand in an index of their own: in index.json they would hide the image from tools that want only one."""
+    lock, about = attach(store, image)
     export(store, [Chosen(image, NAMES)], tmp_path / "plain.tar")
     export(store, [Chosen(image, NAMES)], tmp_path / "out.tar", attachments=True)
 
-    assert "lock" not in tar_files((tmp_path / "plain.tar").read_bytes())
+    assert b"lock" not in tar_files((tmp_path / "plain.tar").read_bytes()).values()
     files = tar_files((tmp_path / "out.tar").read_bytes())
-    entries = json.loads(files["index.json"])["manifests"]
-    assert [(entry["digest"], entry.get("artifactType")) for entry in entries] == [
-        (image.digest, None),
-        (image.digest, None),
-        (lock, LOCK_TYPE),
-        (about, "application/x-signature"),
-    ]
-    assert {b"lock", b"mine", b"{}", signed} <= set(files.values())
+    assert attached(files) == {lock: LOCK_TYPE, about: "application/x-signature"}
+    assert {entry["digest"] for entry in json.loads(files["index.json"])["manifests"]} == {image.digest}
+    assert {b"lock", b"mine", b"{}", store.content.read(lock)} <= set(files.values())
     for path, data in files.items():
         assert not path.startswith("blobs/") or path.endswith(hashlib.sha256(data).hexdigest())
+
+
+def test_attachments_of_two_images_meet_in_one_folder(store: Store, image: Image, tmp_path: Path) -> None:
+    """A second image that joins a layout leaves the first one's attachments there."""
+    other = make_image(store, make_layer(store, "three", {"x": b""}))
+    wanted = {*attach(store, image), *attach(store, other)}
+    for each, name in zip((image, other), NAMES, strict=True):
+        export(store, [Chosen(each, (name,))], tmp_path / "out", attachments=True)
+    export(store, [Chosen(image)], tmp_path / "out")
+
+    assert set(attached(files_of(tmp_path / "out"))) == wanted
