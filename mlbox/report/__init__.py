@@ -1,0 +1,1 @@
+"""What an image holds, and why: ownership of every byte, differences between images, treemaps. Looks, never changes."""

@@ -1,0 +1,209 @@
+"""What an image holds: its layers' files, and which package each byte belongs to.
+
+Ownership is read from the image itself (dpkg's lists, RECORD files) and from its layers' names, so it is the same on
+every machine and works for images that mlbox did not make. An attached plan only adds what layers are called and why.
+"""
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import msgspec
+
+from mlbox.codec import decode_json
+from mlbox.errors import StoreError
+from mlbox.oci.digest import DiffID, Digest
+from mlbox.oci.image import Image
+from mlbox.oci.layer import Entry
+from mlbox.plan.model import BuildPlan, BuiltWheelPiece, LayerPlan, WheelPiece
+from mlbox.report.installed import Database, Owner, read_database
+from mlbox.store.store import Store
+from mlbox.store.tree import below
+
+DOCUMENT_LIMIT = 32 << 20
+"""The largest file of a package database that is read, in bytes."""
+_OPAQUE = ".wh..wh..opq"
+_WHITEOUT = ".wh."
+_HISTORY = "mlbox: "
+
+
+class Place(NamedTuple):
+    """Where a file of an image lies."""
+
+    entry: Entry
+    layer: int
+    """Position of its layer, 0 is the lowest."""
+
+
+class LayerContents(msgspec.Struct, frozen=True, kw_only=True):
+    """One layer and whose its files are."""
+
+    name: str
+    kind: str
+    """As in the plan ('base', 'environment', ...); empty for a layer that mlbox did not make."""
+    reason: str
+    diff_id: DiffID
+    size: int
+    """Bytes of its tar."""
+    entries: tuple[Entry, ...]
+    owners: tuple[Owner | None, ...]
+    """Of each entry; None for directories, which belong to everybody."""
+
+    @property
+    def content(self) -> int:
+        """Bytes of file content."""
+        return sum(entry.size for entry in self.entries)
+
+
+class Contents(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """An image with everything in it."""
+
+    name: str
+    """As it was asked for."""
+    digest: Digest
+    layers: tuple[LayerContents, ...]
+    database: Database
+
+    @cached_property
+    def files(self) -> dict[str, Place]:
+        """What a container sees, by path without leading slash: upper layers hide what lies below them."""
+        return effective([layer.entries for layer in self.layers])
+
+    def held(self) -> Iterator[tuple[Owner, Place]]:
+        """Yield every file and link of every layer, also those that a higher layer hides."""
+        for number, layer in enumerate(self.layers):
+            for entry, owner in zip(layer.entries, layer.owners, strict=True):
+                if owner is not None:
+                    yield owner, Place(entry, number)
+
+
+def contents_of(store: Store, image: Image, name: str = "") -> Contents:
+    """Return what `image` holds; raises StoreError when one of its layers is not in the store."""
+    diff_ids = image.config.rootfs.diff_ids
+    trees = [store.layers.entries(diff_id) for diff_id in diff_ids]
+    files = effective(trees)
+    aliases = {path: place.entry.target for path, place in files.items() if _is_alias(place.entry)}
+    database = read_database(files, lambda path: _read(store, diff_ids, files, path), aliases)
+    plans = layer_plans(store, image)
+    layers = tuple(
+        _layer(image, number, entries, database, plans[number] if plans else None)
+        for number, entries in enumerate(trees)
+    )
+    return Contents(name=name or image.digest, digest=image.digest, layers=layers, database=database)
+
+
+def effective(layers: Sequence[Sequence[Entry]]) -> dict[str, Place]:
+    """Return what is left of `layers` (lowest first) when they lie over one another, by path.
+
+    Whiteouts are those of the image-spec: '.wh.NAME' removes NAME, '.wh..wh..opq' all that lower layers have there.
+    """
+    found: dict[str, Place] = {}
+    hidden: set[str] = set()
+    closed: set[str] = set()
+    for number in reversed(range(len(layers))):
+        alive: dict[str, bool] = {"": True}
+        below = (set[str](), set[str]())
+        for entry in layers[number]:
+            folder, _, name = entry.path.rpartition("/")
+            if name.startswith(_WHITEOUT):
+                below[name == _OPAQUE].add(folder if name == _OPAQUE else _joined(folder, name[len(_WHITEOUT) :]))
+            elif entry.path not in found and entry.path not in hidden and _alive(folder, hidden, closed, alive):
+                found[entry.path] = Place(entry, number)
+            if entry.kind != "dir":
+                below[0].add(entry.path)  # what is no directory hides everything below its path
+        hidden |= below[0]
+        closed |= below[1]
+    return found
+
+
+def _alive(folder: str, hidden: set[str], closed: set[str], known: dict[str, bool]) -> bool:
+    """Whether what a lower layer has in `folder` can still be seen."""
+    answer = known.get(folder)
+    if answer is None:
+        answer = folder not in hidden and folder not in closed
+        answer = answer and _alive(folder.rpartition("/")[0], hidden, closed, known)
+        known[folder] = answer
+    return answer
+
+
+def _joined(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def layer_plans(store: Store, image: Image) -> tuple[LayerPlan, ...]:
+    """Return the planned layers of an image that was built by mlbox; empty when there is no plan that fits."""
+    data = store.referrers.plan_of(image.digest)
+    if data is None:
+        return ()
+    plan = decode_json(data, BuildPlan, what="attached plan", error=StoreError)
+    return plan.layers if len(plan.layers) == len(image.config.rootfs.diff_ids) else ()
+
+
+def read_file(store: Store, diff_id: DiffID, entry: Entry, limit: int = DOCUMENT_LIMIT) -> bytes:
+    """Return the content of a file of a layer; StoreError when it is no file any more or larger than `limit`."""
+    path = below(store.layers.root(diff_id))(entry)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            data = file.read(limit + 1) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    except OSError as problem:
+        raise StoreError(
+            f"layer {diff_id}: /{entry.path} cannot be read: {problem.strerror}", hint="run 'mlbox fsck --repair'"
+        ) from problem
+    if len(data) > limit:
+        raise StoreError(f"layer {diff_id}: /{entry.path} is larger than {limit} bytes")
+    return data
+
+
+def _read(store: Store, diff_ids: Sequence[DiffID], files: dict[str, Place], path: str) -> bytes:
+    place = files.get(path)
+    if place is None or place.entry.kind != "file" or place.entry.size > DOCUMENT_LIMIT:
+        return b""
+    return read_file(store, diff_ids[place.layer], place.entry)
+
+
+def _is_alias(entry: Entry) -> bool:
+    return entry.kind == "symlink" and "/" not in entry.path and entry.target.startswith("usr/")
+
+
+def _layer(
+    image: Image, number: int, entries: tuple[Entry, ...], database: Database, plan: LayerPlan | None
+) -> LayerContents:
+    name = plan.name if plan else _history_name(image, number)
+    rest = _rest(name, plan)
+    workdir = image.config.config.working_dir.strip("/")
+    own = f"{workdir}/" if workdir else "\0"
+    project = Owner("project", "project")
+    owners = tuple(
+        None if entry.kind == "dir" else database.owner(entry.path) or (project if entry.path.startswith(own) else rest)
+        for entry in entries
+    )
+    return LayerContents(
+        name=name,
+        kind=plan.kind if plan else "",
+        reason=plan.reason if plan else "",
+        diff_id=image.config.rootfs.diff_ids[number],
+        size=image.manifest.layers[number].size,
+        entries=entries,
+        owners=owners,
+    )
+
+
+def _history_name(image: Image, number: int) -> str:
+    made = [step.created_by for step in image.config.history if not step.empty_layer]
+    text = made[number] if number < len(made) else ""
+    return text.removeprefix(_HISTORY) if text.startswith(_HISTORY) else f"layer {number + 1}"
+
+
+def _rest(layer: str, plan: LayerPlan | None) -> Owner:
+    """Return who owns what no database of the image speaks of."""
+    if plan is not None:
+        if plan.kind == "project":
+            return Owner("project", "project")
+        wheels = [piece for piece in plan.pieces if isinstance(piece, WheelPiece | BuiltWheelPiece)]
+        if len(wheels) == 1:
+            one = wheels[0].source if isinstance(wheels[0], BuiltWheelPiece) else wheels[0]
+            return Owner("python", one.name, one.version)
+    return Owner("image", layer)

@@ -1,0 +1,79 @@
+"""Who asked for what: chains of requirements from the project's own lines to a package. Pure."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from mlbox.lock.debian import BASE
+from mlbox.lock.model import Lock
+from mlbox.report.installed import Installed, OwnerKind
+
+MOST_CHAINS = 20
+_MOST_STEPS = 20_000
+_SYSTEM = "[tool.mlbox] system-packages"
+
+Chain = tuple[str, ...]
+"""Where the project asks, then the packages from the one it names to the one in question."""
+
+
+class Graph(msgspec.Struct, frozen=True, kw_only=True):
+    """The packages of one kind in an image or lock, and who asks for whom."""
+
+    requires: Mapping[str, Sequence[str]]
+    roots: Mapping[str, Sequence[str]]
+    """Packages that are wanted for themselves, and where that stands."""
+
+    def required_by(self, name: str) -> tuple[str, ...]:
+        """Return the packages that ask for `name`, sorted."""
+        return tuple(sorted(one for one, needed in self.requires.items() if name in needed))
+
+
+def python_graph(lock: Lock | None, packages: Sequence[Installed]) -> Graph:
+    """Return the Python packages' graph: the lock's, else what the image's own metadata says."""
+    if lock is not None:
+        return Graph(
+            requires={package.name: package.requires for package in lock.packages},
+            roots={package.name: package.wanted_by for package in lock.packages if package.wanted_by},
+        )
+    return Graph(requires=_edges(packages, "python"), roots={})
+
+
+def debian_graph(lock: Lock | None, packages: Sequence[Installed]) -> Graph:
+    """Return the Debian packages' graph as dpkg's status has it; a lock says which were asked for."""
+    roots: dict[str, tuple[str, ...]] = {}
+    if lock is not None:
+        base = f"the base (Debian {lock.base.suite})"
+        essential = {package.owner.name for package in packages if package.essential}
+        named = {deb.name for deb in lock.debs} & {*essential, *BASE}
+        roots = dict.fromkeys(sorted(named), (base,))
+        roots |= {name: (*roots.get(name, ()), _SYSTEM) for name in lock.system_packages}
+    return Graph(requires=_edges(packages, "debian"), roots=roots)
+
+
+def chains_to(graph: Graph, name: str, most: int = MOST_CHAINS) -> tuple[tuple[Chain, ...], bool]:
+    """Return chains from where the project asks to `name`, the shortest first, and whether there are more."""
+    found = list(_chains(graph, name, most + 1))
+    return tuple(found[:most]), len(found) > most
+
+
+def _chains(graph: Graph, name: str, most: int) -> Iterator[Chain]:
+    above: dict[str, list[str]] = {}
+    for one, needed in sorted(graph.requires.items()):
+        for other in needed:
+            above.setdefault(other, []).append(one)
+    left: deque[Chain] = deque([(name,)])
+    yielded = 0
+    # The number of paths grows exponentially with the graph: the shortest ones are enough, and come first.
+    for _ in range(_MOST_STEPS):
+        if not left or yielded >= most:
+            return
+        path = left.popleft()
+        for origin in graph.roots.get(path[0], ()):
+            yielded += 1
+            yield (origin, *path)
+        left.extend((one, *path) for one in above.get(path[0], ()) if one not in path)
+
+
+def _edges(packages: Sequence[Installed], kind: OwnerKind) -> dict[str, tuple[str, ...]]:
+    return {package.owner.name: package.requires for package in packages if package.owner.kind == kind}
