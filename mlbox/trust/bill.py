@@ -1,0 +1,159 @@
+"""A bill of materials as values, before it is written in somebody's format.
+
+What is in an image is read from its files; which file it came from, with which hash, and who asked for it, the lock
+says. So a lock that is not the image's can add nothing to the bill that is not there.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+from urllib.parse import quote
+
+import msgspec
+
+from mlbox.lock.model import Base, Deb, Lock, Package
+from mlbox.oci.digest import Digest, hex_of
+from mlbox.trust.inventory import Found, Inventory
+
+
+class Component(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing inside an image."""
+
+    kind: Literal["debian", "python", "image"]
+    name: str
+    version: str
+    purl: str
+    """Its package URL, which also is its identity in the bill."""
+    sha256: str = ""
+    """Of the wheel, sdist or .deb it came from (hex)."""
+    filename: str = ""
+    vcs: str = ""
+    """Where its source is, when it was built from a checkout: 'git+https://host/repository@commit'."""
+    licenses: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    """The purls of what it needs."""
+
+
+class Bill(msgspec.Struct, frozen=True, kw_only=True):
+    """What an image is made of."""
+
+    name: str
+    """The image's name without tag."""
+    digest: Digest
+    """Of the manifest that the bill is about."""
+    arch: str
+    created: str
+    """The image's own time, RFC 3339; never that of writing the bill."""
+    components: tuple[Component, ...]
+    top: tuple[str, ...]
+    """The purls of what the image itself asks for: the rest is there because something needs it."""
+
+    @property
+    def purl(self) -> str:
+        """The image's package URL."""
+        repository = self.name if "/" in self.name else ""
+        short = self.name.rpartition("/")[2]
+        return package_url("oci", "", short, self.digest, {"arch": self.arch, "repository_url": repository})
+
+
+def make_bill(inventory: Inventory, lock: Lock | None, *, name: str, digest: Digest, arch: str, created: str) -> Bill:
+    """Return the bill of the image whose files make `inventory`; `lock` is the one it was built from, if any."""
+    debs = {(deb.name, deb.version): deb for deb in lock.debs} if lock else {}
+    packages = {(package.name, package.version): package for package in lock.packages} if lock else {}
+    urls: dict[tuple[str, str], str] = {}
+    for found in inventory.packages:
+        urls.setdefault((found.kind, found.name), _purl(found, inventory))
+    parts = [
+        _component(found, inventory, debs.get(key), packages.get(key), urls)
+        for found in inventory.packages
+        for key in [(found.name, found.version)]
+    ]
+    if lock and lock.base.kind == "image":
+        parts.append(_base(lock.base, arch))
+    components = tuple({part.purl: part for part in parts}.values())
+    return Bill(name=name, digest=digest, arch=arch, created=created, components=components, top=_top(components, lock))
+
+
+def package_url(kind: str, namespace: str, name: str, version: str, qualifiers: Mapping[str, str]) -> str:
+    """Return a package URL (package-url/purl-spec): 'pkg:deb/debian/bash@5.2-1?arch=amd64'."""
+    space = f"{quote(namespace, safe='')}/" if namespace else ""
+    told = "&".join(f"{key}={quote(value, safe=':/')}" for key, value in sorted(qualifiers.items()) if value)
+    at = f"@{quote(version, safe=':')}" if version else ""
+    return f"pkg:{kind}/{space}{quote(name, safe='')}{at}{'?' + told if told else ''}"
+
+
+def python_url(package: Package) -> str:
+    """Return the package URL of a locked Python package."""
+    told = {"vcs_url": _vcs(package)} if package.commit else {}
+    return package_url("pypi", "", package.name, package.version, told)
+
+
+def deb_url(deb: Deb, distribution: str = "debian") -> str:
+    """Return the package URL of a locked Debian package."""
+    return package_url("deb", distribution, deb.name, deb.version, {"arch": deb.arch})
+
+
+def base_url(base: Base, arch: str) -> str:
+    """Return the package URL of an image that another stands on."""
+    repository = base.reference.partition("@")[0].rpartition(":")[0] or base.reference
+    told = {"arch": arch, "repository_url": repository}
+    return package_url("oci", "", repository.rpartition("/")[2], base.manifest or base.digest, told)
+
+
+def _component(
+    found: Found,
+    inventory: Inventory,
+    deb: Deb | None,
+    package: Package | None,
+    urls: Mapping[tuple[str, str], str],
+) -> Component:
+    wanted = package.requires if package and found.kind == "python" else found.requires
+    requires = {urls[found.kind, name] for name in wanted if (found.kind, name) in urls}
+    plain = Component(
+        kind=found.kind,
+        name=found.name,
+        version=found.version,
+        purl=_purl(found, inventory),
+        licenses=found.licenses,
+        requires=tuple(sorted(requires)),
+    )
+    if found.kind == "debian" and deb:
+        return msgspec.structs.replace(plain, sha256=deb.sha256, filename=deb.path.rpartition("/")[2])
+    if found.kind == "python" and package:
+        return msgspec.structs.replace(
+            plain, sha256=package.sha256, filename=package.filename, vcs=_vcs(package) if package.commit else ""
+        )
+    return plain
+
+
+def _purl(found: Found, inventory: Inventory) -> str:
+    if found.kind == "python":
+        return package_url("pypi", "", found.name, found.version, {})
+    distribution = inventory.distribution or "debian"
+    release = f"{distribution}-{inventory.release}" if inventory.release else ""
+    told = {"arch": found.arch, "distro": release, "upstream": found.source}
+    return package_url("deb", distribution, found.name, found.version, told)
+
+
+def _base(base: Base, arch: str) -> Component:
+    digest = base.manifest or base.digest
+    return Component(
+        kind="image",
+        name=base.reference,
+        version=digest,
+        purl=base_url(base, arch),
+        sha256=hex_of(digest),
+    )
+
+
+def _vcs(package: Package) -> str:
+    folder = f"#subdirectory={package.subdirectory}" if package.subdirectory else ""
+    return f"git+{package.url.removeprefix('git+')}@{package.commit}{folder}"
+
+
+def _top(components: Iterable[Component], lock: Lock | None) -> tuple[str, ...]:
+    """Return what the project asks for, and what nothing else needs."""
+    parts = tuple(components)
+    needed = {purl for part in parts for purl in part.requires}
+    asked = {package.name for package in lock.packages if package.wanted_by} if lock else set()
+    asked |= set(lock.system_packages) if lock else set()
+    return tuple(sorted(part.purl for part in parts if part.purl not in needed or part.name in asked))
