@@ -1,0 +1,130 @@
+"""Commands on registries: pull, push, copy."""
+
+from contextlib import AbstractContextManager, nullcontext
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from mlbox.cli.progress import listener
+from mlbox.cli.project import Machine
+from mlbox.cli.render import Format, mega, print_json
+from mlbox.events import SILENT, Listener
+
+app = typer.Typer(rich_markup_mode=None)
+
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Like ghcr.io/team/bert:1.")]
+Arch = Annotated[Machine | None, typer.Option("--arch", help="This machine's when nothing says.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the digest.")]
+Form = Annotated[Format, typer.Option("--format", help="json: a report on every layer.")]
+
+
+class Method(StrEnum):
+    """How layers are compressed."""
+
+    ZSTD = "zstd"
+    GZIP = "gzip"
+    NONE = "none"
+
+
+@app.command()
+def pull(names: Names, arch: Arch = None, quiet: Quiet = False, form: Form = Format.TABLE) -> None:
+    """Get images from a registry; prints the digest each has here, as 'build' does."""
+    from mlbox.engine import sharing
+    from mlbox.paths import Home
+
+    reports = []
+    with _talk(quiet) as talk:
+        for name in names:
+            report = sharing.pull(Home.default(), name, arch=arch.value if arch else "", listener=talk)
+            reports.append(report)
+            counts = dict.fromkeys(("registry", "artifacts", "pieces", "here"), 0)
+            for layer in report.layers:
+                counts[layer.source] += 1
+            talk.step(f"{report.name}: {len(report.layers)} layers, {_of(counts)}; {mega(report.moved)} moved")
+            if form is not Format.JSON:
+                print(report.image)
+    if form is Format.JSON:
+        print_json(reports)
+
+
+@app.command()
+def push(
+    names: Names,
+    to: Annotated[str, typer.Option("--to", metavar="NAME", help="Another name than it has here.")] = "",
+    compression: Annotated[
+        Method | None,
+        typer.Option(help="zstd unless the registry has the layer in another form; gzip for old clients."),
+    ] = None,
+    thin: Annotated[
+        bool, typer.Option("--thin", help="Without what mlbox can make again from the index and the mirror.")
+    ] = False,
+    quiet: Quiet = False,
+    form: Form = Format.TABLE,
+) -> None:
+    """Send images to the registry their names say; prints NAME@DIGEST of each."""
+    from mlbox.engine import sharing
+    from mlbox.errors import UsageError
+    from mlbox.paths import Home
+
+    if to and len(names) > 1:
+        raise UsageError("--to is one name, for one image", hint="push one after the other")
+    reports = []
+    with _talk(quiet) as talk:
+        for name in names:
+            report = sharing.push(
+                Home.default(),
+                name,
+                to=to,
+                compression=compression.value if compression else None,
+                thin=thin,
+                listener=talk,
+            )
+            reports.append(report)
+            counts = dict.fromkeys(("uploaded", "mounted", "there"), 0)
+            for layer in report.layers:
+                counts[layer.how] += 1
+            left = f", {len(report.left_out)} left out" if report.left_out else ""
+            talk.step(f"{report.name}: {len(report.layers)} layers, {_of(counts)}{left}; {mega(report.moved)} moved")
+            if form is not Format.JSON:
+                print(report.pinned)
+    if form is Format.JSON:
+        print_json(reports)
+
+
+@app.command()
+def copy(
+    source: Annotated[str, typer.Argument(metavar="SOURCE")],
+    target: Annotated[str, typer.Argument(metavar="TARGET")],
+    arch: Annotated[Machine | None, typer.Option("--arch", help="Only this one's image; else all.")] = None,
+    referrers: Annotated[bool, typer.Option(help="Also signatures, locks and other artifacts about it.")] = True,
+    quiet: Quiet = False,
+    form: Form = Format.TABLE,
+) -> None:
+    """Copy an image from registry to registry as it is, all architectures; prints its digest."""
+    from mlbox.engine import sharing
+    from mlbox.paths import Home
+
+    with _talk(quiet) as talk:
+        report = sharing.copy(
+            Home.default(),
+            source,
+            target,
+            arch=arch.value if arch else "",
+            referrers=referrers,
+            listener=talk,
+        )
+        counts = {"uploaded": report.uploaded, "mounted": report.mounted, "there": report.there}
+        talk.step(f"{target}: {report.manifests} manifests, blobs: {_of(counts)}; {mega(report.moved)} moved")
+    if form is Format.JSON:
+        print_json(report)
+    else:
+        print(report.digest)
+
+
+def _talk(quiet: bool) -> AbstractContextManager[Listener]:
+    return nullcontext(SILENT) if quiet else listener()
+
+
+def _of(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} {what}" for what, number in counts.items() if number) or "none"
