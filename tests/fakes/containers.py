@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mlbox.engine.running import containers_of
 from mlbox.linux import cgroup
 from mlbox.oci.image import ContainerConfig, ImageConfig, RootFS
 from mlbox.paths import Home
-from mlbox.runtime.containers import Containers
 from mlbox.runtime.options import BindMount, RunOptions
 from mlbox.runtime.record import Container, Folder
 
@@ -72,7 +72,7 @@ class Box:
     def __init__(self, home: Home, rootfs: Path) -> None:
         self.home = home
         self.rootfs = rootfs
-        self.containers = Containers(home)
+        self.containers = containers_of(home)
 
     def create(self, *command: str, config: ContainerConfig | None = None, **options: Any) -> Container:
         """Make a container that runs `command`."""
