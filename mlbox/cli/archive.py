@@ -1,5 +1,6 @@
 """Commands that bring images to other machines without a registry: save, load, serve-store."""
 
+import contextlib
 import os
 import sys
 from enum import StrEnum
@@ -129,11 +130,13 @@ def serve_store(
     key: Annotated[Path | None, typer.Option("--key", help="TLS: the private key, PEM.")] = None,
 ) -> None:
     """Let other machines pull the images of this store, with mlbox, podman, docker or skopeo; until Ctrl-C."""
-    from mlbox.registry.server import options_of, serve
+    from mlbox.registry.access import options_of
+    from mlbox.registry.server import serve
 
     options = options_of(listen, token_file=token_file, cert=cert, key=key, environment=os.environ)
     serve(_store(), options, _say)
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # whoever read the log went away; the store is served on
+        print(line, file=sys.stderr, flush=True)
