@@ -50,8 +50,9 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def purl(self) -> str:
         """The image's package URL."""
-        repository = self.name if "/" in self.name else ""
-        short = self.name.rpartition("/")[2]
+        registry, _, short = self.name.rpartition("/")
+        # A name without a registry says nothing about where the image is.
+        repository = self.name if {".", ":"} & set(registry.partition("/")[0]) else ""
         return package_url("oci", "", short, self.digest, {"arch": self.arch, "repository_url": repository})
 
 

@@ -41,7 +41,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True, order=True):
     version: str
     arch: str = ""
     source: str = ""
-    """Debian: the source package with its version, where either differs: 'glibc@2.36-9'."""
+    """Debian: the source package where its name differs, with its version where that does: 'glibc', 'gcc@4:12.2'."""
     licenses: tuple[str, ...] = ()
     """As the package says it; a single SPDX expression where it says one."""
     requires: tuple[str, ...] = ()
@@ -92,14 +92,14 @@ def _debian(paths: set[str], read: Read) -> Iterator[Found]:
 def _deb(fields: dict[str, str], licenses: tuple[str, ...]) -> Found:
     name, version = fields["Package"], fields.get("Version", "")
     source, _, source_version = fields.get("Source", name).partition(" ")
-    origin = f"{source}@{source_version.strip('()') or version}"
+    origin = f"{source}@{source_version.strip('()')}" if source_version else source
     wanted = [*fields.get("Pre-Depends", "").split(","), *fields.get("Depends", "").split(",")]
     return Found(
         kind="debian",
         name=name,
         version=version,
         arch=fields.get("Architecture", ""),
-        source="" if origin == f"{name}@{version}" else origin,
+        source="" if origin == name else origin,
         licenses=licenses,
         # The first of several alternatives is the one that Debian means to be installed.
         requires=tuple(dict.fromkeys(_alone(group) for group in wanted if group.strip())),

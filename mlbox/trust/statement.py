@@ -16,6 +16,7 @@ from mlbox.trust.keys import PrivateKey, PublicKey
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 STATEMENTS = (STATEMENT, "https://in-toto.io/Statement/v0.1")
+_PROVENANCE = "https://slsa.dev/provenance/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 
@@ -62,6 +63,14 @@ def statement_about(digest: Digest, name: str, predicate_type: str, predicate: o
     subject = ResourceDescriptor(name=name, digest={"sha256": hex_of(digest)})
     body = msgspec.Raw(canonical_json(predicate))
     return canonical_json(Statement(subject=(subject,), predicate_type=predicate_type, predicate=body))
+
+
+def statement_of(digest: Digest, name: str, predicate_type: str, document: bytes) -> bytes:
+    """Return `document` (JSON) as a statement about the manifest; one that is a statement already stays as it is."""
+    if predicate_type == _PROVENANCE:
+        return document
+    predicate = decode_json(document, dict[str, Any], what="document", error=TrustError)
+    return statement_about(digest, name, predicate_type, predicate)
 
 
 def parse_statement(data: bytes) -> Statement:

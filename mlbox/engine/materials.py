@@ -1,0 +1,139 @@
+"""What images are made of, and what they were made from: of the store, and as registries tell it."""
+
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from mlbox.errors import NotFoundError
+from mlbox.oci.artifact import Artifact, artifact_of
+from mlbox.oci.digest import Digest
+from mlbox.oci.image import Image
+from mlbox.store.store import Store
+
+if TYPE_CHECKING:
+    from mlbox.lock.model import Lock
+    from mlbox.trust.bill import Bill
+    from mlbox.trust.keys import PrivateKey
+
+Statement = tuple[str, str, bytes]
+"""A document about an image: its media type, in-toto's predicate type for it, its bytes."""
+
+
+class BillFormat(StrEnum):
+    """The formats of a bill of materials."""
+
+    CYCLONEDX = "cyclonedx"
+    SPDX = "spdx"
+
+
+def write_bill(store: Store, image: Image, form: BillFormat, *, name: str = "", subject: Digest | None = None) -> bytes:
+    """Return the bill of materials of `image`: read from its layers, with what its lock knows besides.
+
+    `subject` is the manifest it is written about (else the image's own), `name` what that is called, without tag.
+    """
+    return _bill_writer(form)[2](bill_of(store, image, name=name, subject=subject))
+
+
+def bill_of(store: Store, image: Image, *, name: str = "", subject: Digest | None = None) -> "Bill":
+    """Return the bill as a value."""
+    from mlbox.report.contents import effective, read_file
+    from mlbox.trust.bill import make_bill
+    from mlbox.trust.inventory import read_inventory
+
+    diff_ids = image.config.rootfs.diff_ids
+    places = effective([store.layers.entries(diff_id) for diff_id in diff_ids])
+    files = {path: place for path, place in places.items() if place.entry.kind == "file"}
+    inventory = read_inventory(files, lambda path: read_file(store, diff_ids[files[path].layer], files[path].entry))
+    return make_bill(
+        inventory,
+        _lock(store, image),
+        name=name or name_of(store, image),
+        digest=subject or image.digest,
+        arch=image.config.architecture,
+        created=image.config.created,
+    )
+
+
+def write_provenance(store: Store, image: Image, *, name: str = "", subject: Digest | None = None) -> bytes:
+    """Return the statement of what `image` was built from; NotFoundError for one that mlbox did not build."""
+    from mlbox.codec import decode_json
+    from mlbox.errors import StoreError
+    from mlbox.lock.file import decode_lock
+    from mlbox.plan.model import BuildPlan
+    from mlbox.trust import provenance as slsa
+
+    lock = store.referrers.lock_of(image.digest)
+    if lock is None:
+        raise NotFoundError(
+            f"image {name or image.digest} came without a lock, so nobody here knows what it was built from",
+            hint="'mlbox sbom' says what is in it",
+        )
+    plan = store.referrers.plan_of(image.digest)
+    return slsa.provenance(
+        subject or image.digest,
+        name or name_of(store, image),
+        decode_lock(lock, what="attached lock"),
+        lock,
+        decode_json(plan, BuildPlan, what="attached plan", error=StoreError) if plan else None,
+    )
+
+
+def attachments(
+    store: Store,
+    image: Image,
+    subject: Digest,
+    name: str,
+    *,
+    sbom: bool = False,
+    provenance: bool = False,
+    key: "PrivateKey | None" = None,
+) -> tuple[Artifact, ...]:
+    """Return what is asked for about the manifest `subject` of `image`, called `name`; ready to refer to it.
+
+    With a `key` each document comes a second time, as a signed attestation: 'cosign verify-attestation' reads those.
+    """
+    from mlbox.trust.signature import bundle_artifact, seal_bundle
+    from mlbox.trust.statement import statement_of
+
+    documents = list(_documents(store, image, subject, name, sbom=sbom, provenance=provenance))
+    plain = [artifact_of(media_type, data) for media_type, _, data in documents]
+    if key is None:
+        return tuple(plain)
+    sealed = [
+        bundle_artifact(seal_bundle(statement_of(subject, name, predicate, data), key), predicate)
+        for _, predicate, data in documents
+    ]
+    return (*plain, *sealed)
+
+
+def name_of(store: Store, image: Image) -> str:
+    """Return what an image of the store is called, without tag: the first of its names."""
+    names = store.images.names(image.digest)
+    return names[0].familiar.partition("@")[0].rpartition(":")[0] or names[0].repository if names else "image"
+
+
+def _documents(
+    store: Store, image: Image, subject: Digest, name: str, *, sbom: bool, provenance: bool
+) -> Iterator[Statement]:
+    from mlbox.trust import provenance as slsa
+
+    if sbom:
+        media_type, predicate, write = _bill_writer(BillFormat.CYCLONEDX)
+        yield media_type, predicate, write(bill_of(store, image, name=name, subject=subject))
+    if provenance:
+        yield slsa.MEDIA_TYPE, slsa.PREDICATE, write_provenance(store, image, name=name, subject=subject)
+
+
+def _bill_writer(form: BillFormat) -> "tuple[str, str, Callable[[Bill], bytes]]":
+    from mlbox.trust import cyclonedx, spdx
+
+    if form is BillFormat.SPDX:
+        return spdx.MEDIA_TYPE, spdx.PREDICATE, spdx.spdx
+    return cyclonedx.MEDIA_TYPE, cyclonedx.PREDICATE, cyclonedx.cyclonedx
+
+
+def _lock(store: Store, image: Image) -> "Lock | None":
+    from mlbox.lock.file import decode_lock
+
+    data = store.referrers.lock_of(image.digest)
+    return decode_lock(data, what="attached lock") if data else None
