@@ -43,6 +43,7 @@ COMMANDS = {
     "save": "archive",
     "load": "archive",
     "serve-store": "archive",
+    "bundle": "bundle",
     "df": "store",
     "prune": "store",
     "fsck": "store",

@@ -1,0 +1,1 @@
+"""SHARE: registries, archives and bundles: how images leave one store and reach another."""
