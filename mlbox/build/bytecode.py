@@ -12,7 +12,7 @@ from pathlib import Path
 from mlbox.build import compile_hook
 from mlbox.build.step import Bind, Step, StepRunner
 from mlbox.files import chunks
-from mlbox.plan.model import PREFIX, BytecodePiece
+from mlbox.plan.model import HOME, PREFIX, BytecodePiece
 from mlbox.store.tree import Tree, TreeWriter
 
 _PIECES, _WORK = "/run/mlbox/pieces", "/run/mlbox/work"
@@ -26,12 +26,13 @@ def compile_pieces(
     The unpacked pieces lie below `store`. Raises BuildError when the compiler itself fails; a module that is no
     valid Python is left out.
     """
-    python = next(iter(pieces.values())).python
+    first = next(iter(pieces.values()))
+    python, home = first.python, first.home or HOME
     (scratch / "out").mkdir()
     shutil.copyfile(compile_hook.__file__, scratch / "compile.py")
     (scratch / "keys").write_text("\n".join(pieces))
     folders = f"{PREFIX}/lib/python{python}/site-packages usr/lib/python{python}"
-    command = f"exec /usr/bin/python{python} -I {_WORK}/compile.py {_PIECES} {_WORK}/out {folders} < {_WORK}/keys"
+    command = f"exec {home}/python{python} -I {_WORK}/compile.py {_PIECES} {_WORK}/out {folders} < {_WORK}/keys"
     runner.run(
         Step(
             argv=("/bin/sh", "-c", command),

@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 
+from mlbox.build.addition import fill_addition
 from mlbox.build.bytecode import compile_pieces, fill_bytecode
 from mlbox.build.configure import configure
 from mlbox.build.deb import unpack_deb
@@ -18,6 +19,7 @@ from mlbox.build.step import StepRunner
 from mlbox.build.wheel import unpack_wheel
 from mlbox.codec import key_of
 from mlbox.events import Listener
+from mlbox.lock.model import Base
 from mlbox.oci.image import (
     History,
     Image,
@@ -27,6 +29,7 @@ from mlbox.oci.image import (
 )
 from mlbox.plan.model import (
     PREFIX,
+    AdditionPiece,
     AnyPiece,
     BuildPlan,
     BuiltWheelPiece,
@@ -34,6 +37,7 @@ from mlbox.plan.model import (
     ConfiguredPiece,
     DebPiece,
     EnvPiece,
+    ImageLayerPiece,
     LayerPlan,
     ProjectPiece,
     RootfsPiece,
@@ -46,20 +50,32 @@ from mlbox.store.store import Store
 from mlbox.store.tree import Tree
 
 _DOWNLOADS = 8
-_MADE_FROM_OTHERS = RootfsPiece | ConfiguredPiece | BuiltWheelPiece | BytecodePiece
+_SYSTEM = RootfsPiece | AdditionPiece
+_MADE_FROM_OTHERS = ImageLayerPiece | _SYSTEM | ConfiguredPiece | BuiltWheelPiece | BytecodePiece
+
+
+Bases = Callable[[Base], ImageConfig]
+"""Has the layers of an image below in the store, and returns its configuration."""
 
 
 class Builder:
     """Turns plans into images of one store."""
 
     def __init__(
-        self, store: Store, sources: Sources, runner: StepRunner, listener: Listener, project_root: Path
+        self,
+        store: Store,
+        sources: Sources,
+        runner: StepRunner,
+        listener: Listener,
+        project_root: Path,
+        bases: Bases | None = None,
     ) -> None:
         self._store = store
         self._sources = sources
         self._runner = runner
         self._listener = listener
         self._project_root = project_root
+        self._bases = bases
         self._lower: tuple[Path, ...] = ()
         self._configured: frozenset[str] = frozenset()
 
@@ -69,6 +85,7 @@ class Builder:
             known = self._store.images.built(plan.key)
             if known is not None:
                 return self._store.images.load(known)
+            below = self._bases(plan.base) if plan.base and self._bases else None
             self._configured = configured_packages(plan)
             ground = [layer for layer in plan.layers if layer.kind in ("base", "system")]
             self._make_pieces(plan.layers)
@@ -76,7 +93,7 @@ class Builder:
             self._make_in_containers(plan.layers)
             with ThreadPoolExecutor(_workers()) as pool:
                 layers = list(pool.map(self._layer, plan.layers))
-            image = assemble_image(plan, layers)
+            image = assemble_image(plan, layers, below)
             self._store.images.add(image)
             self._store.images.remember_build(plan.key, image.digest)
         return image
@@ -92,6 +109,9 @@ class Builder:
         found = self._store.layers.find(plan.key)
         if found is not None:
             return found
+        match plan.pieces:
+            case (ImageLayerPiece(diff_id=diff_id),):
+                return self._store.layers.adopt(plan.key, plan.name, diff_id)
         return self._store.layers.assemble(plan.key, plan.name, [self._piece(piece) for piece in plan.pieces])
 
     def _missing(self, layers: Iterable[LayerPlan]) -> list[AnyPiece]:
@@ -103,7 +123,7 @@ class Builder:
     def _make_pieces(self, layers: Iterable[LayerPlan]) -> None:
         """Unpack the archives that are missing, then make what is made from them."""
         missing = self._missing(layers)
-        rootfs = [piece for piece in missing if isinstance(piece, RootfsPiece)]
+        rootfs = [piece for piece in missing if isinstance(piece, _SYSTEM)]
         below = {deb.key: deb for piece in rootfs for deb in piece.debs}
         leaves = {piece.key: piece for piece in missing if not isinstance(piece, _MADE_FROM_OTHERS)}
         self._in_parallel([piece for key, piece in (leaves | below).items() if not self._store.pieces.has(key)])
@@ -169,21 +189,35 @@ class Builder:
                 return lambda root: fill_project(root, piece, self._project_root)
             case RootfsPiece():
                 return lambda root: self._rootfs(root, piece)
+            case AdditionPiece():
+                return lambda root: self._addition(root, piece)
             case ConfiguredPiece():
                 return lambda root: self._configure(root, piece)
             case BuiltWheelPiece():
                 return lambda root: self._built_wheel(root, piece)
             case BytecodePiece():
                 raise AssertionError("byte code is compiled for many packages at once")
+            case ImageLayerPiece():
+                raise AssertionError("a layer of an image is there, or was fetched")
 
     def _rootfs(self, root: Path, piece: RootfsPiece) -> Tree:
+        trees = self._unpacked(piece)
+        return fill_rootfs(root, trees, suite=piece.suite, arch=piece.arch, epoch=piece.epoch)
+
+    def _addition(self, root: Path, piece: AdditionPiece) -> Tree:
+        layers = self._store.layers
+        base = [(layers.root(diff_id), Tree(entries=layers.entries(diff_id))) for diff_id in piece.base]
+        return fill_addition(root, base, self._unpacked(piece), arch=piece.arch, epoch=piece.epoch)
+
+    def _unpacked(self, piece: RootfsPiece | AdditionPiece) -> list[tuple[Path, Tree]]:
+        """Return the unpacked .debs of a root file system, saying whose scripts would have done more than mlbox."""
         trees = [(stored.root, stored.tree) for stored in map(self._piece, piece.debs)]
         if scripted := [name for name in needs_configure(trees) if name not in self._configured]:
             self._listener.note(
                 f"the maintainer scripts of {', '.join(scripted)} make files that this image lacks; "
                 "if something misses them, name the package in [tool.mlbox] configure"
             )
-        return fill_rootfs(root, trees, suite=piece.suite, arch=piece.arch, epoch=piece.epoch)
+        return trees
 
     def _configure(self, root: Path, piece: ConfiguredPiece) -> Tree:
         self._listener.step(f"configure {', '.join(piece.packages)} in a container")
@@ -215,7 +249,7 @@ def _filled(compiled: Path, piece: BytecodePiece, root: Path) -> Tree:
 
 def build_pieces(piece: BuiltWheelPiece) -> tuple[EnvPiece | WheelPiece, ...]:
     """Return the pieces of the environment that `piece` is built in."""
-    env = EnvPiece(python=piece.python, python_full=piece.python_full, epoch=piece.epoch)
+    env = EnvPiece(python=piece.python, python_full=piece.python_full, home=piece.home, epoch=piece.epoch)
     wheels = (
         WheelPiece(
             name=needed.name,
@@ -244,18 +278,23 @@ def as_wheel(piece: BuiltWheelPiece, wheel: Path) -> WheelPiece:
     )
 
 
-def assemble_image(plan: BuildPlan, layers: Sequence[Layer]) -> Image:
-    """Return the image of `plan` over its built layers; every byte follows from both."""
+def assemble_image(plan: BuildPlan, layers: Sequence[Layer], below: ImageConfig | None = None) -> Image:
+    """Return the image of `plan` over its built layers and the configuration of the image `below` them, if any.
+
+    Every byte follows from these.
+    """
     when = created(plan.epoch)
+    history = [History(created=when, created_by=f"mlbox: {layer.name}", comment=layer.reason) for layer in plan.layers]
+    if below is not None and sum(not one.empty_layer for one in below.history) == len(below.rootfs.diff_ids):
+        history = [*below.history, *history[len(below.rootfs.diff_ids) :]]
     config = ImageConfig(
         created=when,
         architecture=plan.arch,
         os="linux",
+        variant=below.variant if below else "",
         config=plan.config,
         rootfs=RootFS(diff_ids=tuple(layer.diff_id for layer in layers)),
-        history=tuple(
-            History(created=when, created_by=f"mlbox: {layer.name}", comment=layer.reason) for layer in plan.layers
-        ),
+        history=tuple(history),
     )
     return image_of(config, tuple(layer.descriptor for layer in layers))
 
@@ -277,6 +316,10 @@ def label(piece: AnyPiece) -> str:
             return f"{piece.source.name} {piece.source.version}"
         case RootfsPiece():
             return f"root file system of Debian {piece.suite}"
+        case AdditionPiece():
+            return f"packages of Debian {piece.suite} on the base"
+        case ImageLayerPiece():
+            return f"layer {piece.diff_id}"
         case ConfiguredPiece():
             return f"configured {', '.join(piece.packages)}"
         case EnvPiece():

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import msgspec
 
@@ -103,12 +103,15 @@ def _plain(words: list[str]) -> bool:
     )
 
 
-def alternatives(root: Union) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Return the symlinks (path: target) and dpkg's records of every alternative; the highest priority is chosen."""
+def alternatives(root: Union, names: Collection[str] | None = None) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Return the symlinks (path: target) and dpkg's records of every alternative, or of those called `names`.
+
+    The highest priority is chosen.
+    """
     found: dict[str, list[Choice]] = {}
     for _package, script in scripts(root):
         for choice in choices(script):
-            if root.resolve(choice.path):
+            if (names is None or choice.name in names) and root.resolve(choice.path):
                 found.setdefault(choice.name, []).append(choice)
     links: dict[str, str] = {}
     records: dict[str, bytes] = {}

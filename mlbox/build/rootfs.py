@@ -7,6 +7,7 @@ needs_configure: whatever needs one of their programs to run. Byte code is not c
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from mlbox.build import ldcache
 from mlbox.build.accounts import account_files, pam_files
@@ -121,11 +122,13 @@ def fill_rootfs(root: Path, trees: Sequence[tuple[Path, Tree]], *, suite: str, a
     certificates, certificate_links = ca_files(union)
     links = union.add_links(_top_links(union, arch))
     chosen, records = alternatives(union)
-    links |= union.add_links(_missing(union, {**_LINKS, **_where(union), **chosen, **certificate_links}))
+    links |= union.add_links(_missing(union, {**_LINKS, **links_where(union), **chosen, **certificate_links}))
     links |= union.add_links(ldcache.missing_links(union, arch))
     made = {**records, **certificates, "etc/ld.so.cache": ldcache.cache_bytes(ldcache.libraries(union, arch), arch)}
     files = _files(union, epoch) | {path: (data, 0o644) for path, data in made.items()}
-    return _write(TreeWriter(root, f"the root file system of Debian {suite}", mtime=epoch), links, files)
+    return write_rootfs(
+        TreeWriter(root, f"the root file system of Debian {suite}", mtime=epoch), links, files, _DIRECTORIES
+    )
 
 
 def needs_configure(trees: Sequence[tuple[Path, Tree]]) -> list[str]:
@@ -138,7 +141,8 @@ def _top_links(union: Union, arch: Arch) -> dict[str, str]:
     return {name: f"usr/{name}" for name in ALIASES if name in always or union.entry(f"usr/{name}")}
 
 
-def _where(union: Union) -> dict[str, str]:
+def links_where(union: Union) -> dict[str, str]:
+    """Return the symlinks (path: target) that stand in every Debian whose packages have what they point to."""
     return {path: target for path, (target, needed) in _LINKS_WHERE.items() if union.resolve(needed)}
 
 
@@ -148,7 +152,7 @@ def _missing(union: Union, links: Mapping[str, str]) -> dict[str, str]:
 
 
 def _files(union: Union, epoch: int) -> dict[str, tuple[bytes, int]]:
-    plain = {**_FILES, "var/lib/dpkg/status": _status(union), "etc/shells": _shells(union), **_triggers(union)}
+    plain = {**_FILES, "var/lib/dpkg/status": _status(union), "etc/shells": _shells(union), **triggers(union)}
     for path, sources in _COPIES.items():
         content = next((data for source in sources if (data := union.read(source)) is not None), None)
         if content is not None:
@@ -178,7 +182,7 @@ def _shells(union: Union) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _triggers(union: Union) -> dict[str, bytes]:
+def triggers(union: Union) -> dict[str, bytes]:
     """Return dpkg's table of who wants to know about which file or event (deb-triggers(5))."""
     wanted: dict[str, list[str]] = {"File": []}
     for name in union.children(INFO):
@@ -196,8 +200,14 @@ def _triggers(union: Union) -> dict[str, bytes]:
     return {path: text.encode() for path, text in {**found, "var/lib/dpkg/triggers/Unincorp": ""}.items()}
 
 
-def _write(writer: TreeWriter, links: Mapping[str, str], files: Mapping[str, tuple[bytes, int]]) -> Tree:
-    for path, mode in _DIRECTORIES.items():
+def write_rootfs(
+    writer: TreeWriter,
+    links: Mapping[str, str],
+    files: Mapping[str, tuple[bytes, int]],
+    directories: Mapping[str, int] = MappingProxyType({}),
+) -> Tree:
+    """Write everything with `writer`: symlinks (path: target), files and directories with their modes."""
+    for path, mode in directories.items():
         writer.directory(path, mode)
     for path, target in links.items():
         writer.symlink(path, target)

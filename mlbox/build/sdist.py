@@ -18,7 +18,7 @@ from mlbox.codec import canonical_json, load_toml
 from mlbox.errors import ArchiveError, BuildError
 from mlbox.files import chunks, disk_errors
 from mlbox.oci.layer import EPOCH
-from mlbox.plan.model import PATH, PREFIX, BuiltWheelPiece
+from mlbox.plan.model import HOME, PATH, PREFIX, BuiltWheelPiece
 from mlbox.store.tree import TreeWriter
 
 _BUILD = "/build"
@@ -54,7 +54,7 @@ def build_wheel(
             runner.run(_step(piece, tree, build_site, lower, scratch))
         except BuildError as problem:
             raise BuildError(
-                f"building a wheel of {name} failed: {problem.message}", hint=_advice(problem)
+                f"building a wheel of {name} failed: {problem.message}", hint=_advice(problem, piece)
             ) from problem
         return _only_wheel(piece, scratch / "out")
 
@@ -63,7 +63,7 @@ def _step(piece: BuiltWheelPiece, tree: Path, build_site: Path, lower: Sequence[
     below = piece.source.subdirectory.strip("/")
     spec = canonical_json(_backend(tree / below, piece.source.name)).decode()
     isolated = build_site / "bin/python"
-    interpreter = f"/{PREFIX}/bin/python" if isolated.is_symlink() else f"/usr/bin/python{piece.python}"
+    interpreter = f"/{PREFIX}/bin/python" if isolated.is_symlink() else f"{piece.home or HOME}/python{piece.python}"
     return Step(
         argv=(interpreter, f"{_BUILD}/hook/hook.py", spec, f"{_BUILD}/out"),
         lower=tuple(lower),
@@ -137,9 +137,12 @@ def _leaves(path: str) -> bool:
     return normal.startswith(("/", "../")) or normal == ".."
 
 
-def _advice(problem: BuildError) -> str:
+def _advice(problem: BuildError, piece: BuiltWheelPiece) -> str:
     if any(word in problem.message for word in ("gcc", "cc'", "g++", "compiler", "Python.h")):
-        return "it needs a compiler: add 'build-essential' and 'python3-dev' to system-packages"
+        if not piece.suite:
+            return "it needs a compiler: take a base that has one (python:3.12 in place of python:3.12-slim)"
+        headers = "" if piece.home else " and 'python3-dev'"
+        return f"it needs a compiler: add 'build-essential'{headers} to system-packages"
     return problem.hint or _HINT
 
 

@@ -1,7 +1,7 @@
 """Several trees seen as the one root file system they will be, without copying anything."""
 
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 from mlbox.errors import BuildError
@@ -23,6 +23,23 @@ class Union:
                 if known is None or entry.kind != "dir" or known[0].kind != "dir":
                     self._found[entry.path] = (entry, root)
         self._children: dict[str, list[str]] | None = None
+
+    @classmethod
+    def of_layers(cls, layers: Sequence[tuple[Path, Tree]]) -> "Union":
+        """Return what a container sees of `layers`, the lowest first: what an upper one removes or replaces is gone."""
+        union = cls(())
+        for root, tree in layers:
+            union._lay(root, tree)
+        return union
+
+    def _lay(self, root: Path, tree: Tree) -> None:
+        gone = {entry.path for entry in tree.entries if entry.kind != "dir"}
+        emptied = {entry.path for entry in tree.entries if entry.opaque}
+        self._found = {path: found for path, found in self._found.items() if not _is_hidden(path, gone, emptied)}
+        for entry in tree.entries:
+            known = self._found.get(entry.path)
+            if entry.kind != "whiteout" and not (known and entry.kind == known[0].kind == "dir"):
+                self._found[entry.path] = (entry, root)
 
     def add_links(self, links: Mapping[str, str]) -> dict[str, str]:
         """Add symlinks (path: target) and return them."""
@@ -64,7 +81,7 @@ class Union:
         if not end:
             return None
         entry, root = self._found[end]
-        return Path(below(root)(entry)) if entry.kind == "file" and root else None
+        return Path(below(root)(entry)) if entry.kind in ("file", "link") and root else None
 
     def read(self, path: str, limit: int = 16 << 20) -> bytes | None:
         """Return the content of the file that `path` leads to, None when there is none."""
@@ -95,3 +112,13 @@ class Union:
     def paths(self) -> Iterable[str]:
         """Return every path."""
         return self._found
+
+
+def _is_hidden(path: str, gone: Set[str], emptied: Set[str]) -> bool:
+    """Whether `path` or a folder above it is in `gone`, or a folder above it in `emptied`."""
+    if path in gone:
+        return True
+    while path := path.rpartition("/")[0]:
+        if path in gone or path in emptied:
+            return True
+    return False

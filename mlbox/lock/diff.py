@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from mlbox.lock.model import Deb, LayerGroup, Lock, Package
+from mlbox.lock.model import Base, Deb, LayerGroup, Lock, Package
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +36,7 @@ def diff_locks(old: Lock | None, new: Lock) -> LockDiff:
     return LockDiff(
         changes=(
             *_fields("target", old.target, new.target),
-            *_fields("base", old.base, new.base),
+            *_base(old.base, new.base),
             *_settings(old, new),
             *_packages("package", old.packages, new.packages),
             *_packages("build-package", old.build_packages, new.build_packages),
@@ -59,7 +59,7 @@ def _line(change: Change) -> str:
         return f"+ {what} {change.new}"
     if not change.new:
         return f"- {what} {change.old}"
-    return f"~ {what} {change.old} -> {change.new}"
+    return f"~ {what} {change.old} -> {change.new}" + (f" ({change.detail})" if change.detail else "")
 
 
 def _packages(
@@ -127,8 +127,32 @@ def _homes(layers: Sequence[LayerGroup]) -> Mapping[str, str]:
     return {name: layer.name for layer in layers for name in layer.packages}
 
 
-def _fields(kind: Literal["target", "base"], old: msgspec.Struct, new: msgspec.Struct) -> Iterator[Change]:
-    for field in old.__struct_fields__:
+def _base(old: Base, new: Base) -> Iterator[Change]:
+    """Yield what differs in words of the user: the name, what it means, and what the image sets."""
+    yield from _fields("base", old, new, ("kind", "suite", "reference", "home", "user"))
+    moved = (old.digest, old.manifest) != (new.digest, new.manifest)
+    if moved and new.digest and old.digest:
+        name, was, now = (new.reference, old.digest[:19], new.digest[:19])
+        before = {layer.diff_id for layer in old.layers}
+        same = sum(layer.diff_id in before for layer in new.layers)
+        detail = f"{same} of {len(new.layers)} layers stay"
+        yield Change(kind="base", name=name, old=was, new=now, detail=detail)
+    for field in ("env", "labels"):
+        was_items, now_items = _items(getattr(old, field)), _items(getattr(new, field))
+        for name in sorted(was_items.keys() | now_items.keys()):
+            values = (was_items.get(name, ""), now_items.get(name, ""))
+            if values[0] != values[1]:
+                yield Change(kind="base", name=f"{field} {name}", old=values[0], new=values[1])
+
+
+def _items(pairs: Sequence[str]) -> Mapping[str, str]:
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
+
+
+def _fields(
+    kind: Literal["target", "base"], old: msgspec.Struct, new: msgspec.Struct, fields: Sequence[str] = ()
+) -> Iterator[Change]:
+    for field in fields or old.__struct_fields__:
         was, now = str(getattr(old, field)), str(getattr(new, field))
         if was != now:
             yield Change(kind=kind, name=field.replace("_", "-"), old=was, new=now)

@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 
 from mlbox.codec import load_toml
-from mlbox.errors import LockError
+from mlbox.errors import LockError, UsageError
 from mlbox.files import disk_errors, write_atomic
-from mlbox.lock.model import LOCK_VERSION, Lock, Package
+from mlbox.lock.model import LOCK_VERSION, Base, Lock, Package
+from mlbox.oci.digest import is_digest
 from mlbox.oci.layer import RULES
+from mlbox.oci.reference import parse_reference
 
 FILENAME = "mlbox.lock"
 
@@ -57,7 +59,9 @@ def encode_lock(lock: Lock) -> bytes:
 
     # Through JSON: toml takes only a list, not a tuple, of tables for an array of tables.
     table = {"version": lock.version, "rules": lock.rules, **msgspec.json.decode(msgspec.json.encode(lock))}
-    arrays = {short: table.pop(long) for short, long in _TABLES.items() if long in table}
+    layers = table["base"].pop("layers", None)
+    arrays = {_BASE_LAYER: layers} if layers else {}
+    arrays |= {short: table.pop(long) for short, long in _TABLES.items() if long in table}
     encoder = _encoder()
     parts = [toml.dumps(part, encoder=encoder).strip() for part in (table, arrays) if part]
     return "\n\n".join([_HEADER.strip(), *parts, ""]).rstrip("\n").encode() + b"\n"
@@ -74,6 +78,8 @@ def decode_lock(data: bytes, *, what: str = FILENAME) -> Lock:
     for short, long in _TABLES.items():
         if short in table:
             table[long] = table.pop(short)
+    if _BASE_LAYER in table and isinstance(base := table.get("base"), dict):
+        base["layers"] = table.pop(_BASE_LAYER)
     try:
         lock = msgspec.convert(table, Lock)
     except msgspec.ValidationError as problem:
@@ -85,9 +91,11 @@ def decode_lock(data: bytes, *, what: str = FILENAME) -> Lock:
 
 # What an array of tables is called in the file: [[package]] reads better than [[packages]].
 _TABLES = {"package": "packages", "build-package": "build-packages", "layer": "layers", "deb": "debs"}
+_BASE_LAYER = "base-layer"
 
 
 def _with_singular(message: str) -> str:
+    message = message.replace("$.base.layers[", f"$.{_BASE_LAYER}[")
     for short, long in _TABLES.items():
         message = message.replace(f"$.{long}[", f"$.{short}[")
     return message
@@ -111,8 +119,7 @@ def problems_of(lock: Lock) -> Iterator[str]:
         yield "inputs is not a sha256"
     if not 0 <= lock.epoch < 8**11:  # what a tar header can hold
         yield f"epoch {lock.epoch} is no time"
-    if not _NAME.fullmatch(lock.base.suite):
-        yield f"base: suite {lock.base.suite!r} is no name"
+    yield from (f"base: {problem}" for problem in _base_problems(lock.base))
     for field in ("python", "python_full", "glibc"):
         if not _DOTTED.fullmatch(value := getattr(lock.target, field)):
             yield f"target: {field.replace('_', '-')} {value!r} is not a version"
@@ -123,6 +130,39 @@ def problems_of(lock: Lock) -> Iterator[str]:
                 yield f"{what} {package.name!r} ({package.filename!r}): {problem}"
     yield from _deb_problems(lock)
     yield from _layer_problems(lock)
+
+
+def _base_problems(base: Base) -> Iterator[str]:
+    if (base.suite or base.kind == "debian") and not _NAME.fullmatch(base.suite):
+        yield f"suite {base.suite!r} is no name"
+    if base.kind == "debian":
+        more = [
+            field for field in ("reference", "digest", "manifest", "config", "home", "layers") if getattr(base, field)
+        ]
+        if more:
+            yield f"a Debian base has no {', '.join(more)}"
+        return
+    if not _is_reference(base.reference):
+        yield "reference is no name of an image"
+    digests: dict[str, str] = {"digest": base.digest, "manifest": base.manifest, "config": base.config}
+    for number, layer in enumerate(base.layers, 1):
+        digests |= {f"digest of layer {number}": layer.digest, f"diff-id of layer {number}": layer.diff_id}
+        if layer.size < 0:
+            yield f"size {layer.size} of layer {number} is negative"
+    yield from (f"{name} {text!r} is no digest" for name, text in digests.items() if not is_digest(text))
+    if not base.layers:
+        yield "no layers"
+    if base.home and (not base.home.startswith("/") or _climbs(base.home[1:])):
+        yield f"home {base.home!r} is no folder of an image"
+    if any("=" not in item or "\0" in item for item in (*base.env, *base.labels)):
+        yield "env and labels hold NAME=VALUE"
+
+
+def _is_reference(text: str) -> bool:
+    try:
+        return str(parse_reference(text)) == text
+    except UsageError:
+        return False
 
 
 def _package_problems(package: Package) -> Iterator[str]:

@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from mlbox.oci.digest import DiffID, Digest
+from mlbox.oci.image import LAYER_GZIP
 from mlbox.oci.layer import EPOCH, RULES
 
 LOCK_VERSION = 1
@@ -28,12 +30,44 @@ class Target(Locked, frozen=True, kw_only=True):
     accelerator: str = "cpu"
 
 
-class Base(Locked, frozen=True, kw_only=True):
-    """What the image stands on. A Debian base is assembled from the debs whose role is 'base'."""
+class BaseLayer(Locked, frozen=True, kw_only=True):
+    """One layer of an image that others stand on."""
 
-    kind: Literal["debian"] = "debian"
-    suite: str
-    """Codename: 'bookworm'."""
+    digest: Digest
+    """Of the blob in the registry, compressed as it is there."""
+    diff_id: DiffID
+    """Of the tar: what the layer is."""
+    size: int
+    """Bytes of the blob."""
+    media_type: str = LAYER_GZIP
+
+
+class Base(Locked, frozen=True, kw_only=True):
+    """What the image stands on.
+
+    A Debian base is assembled from the debs whose role is 'base'; only `suite` is set. An image of a registry is
+    named by digests; the debs whose role is 'system' are what is added to it.
+    """
+
+    kind: Literal["debian", "image"] = "debian"
+    suite: str = ""
+    """Codename of the Debian release: 'bookworm'; empty when the image is of no release whose packages can be added."""
+    reference: str = ""
+    """The image's whole name as the project asks for it: 'docker.io/library/python:3.12-slim'."""
+    digest: Digest = Digest("")
+    """What that name meant: of the index where there is one, else of the manifest."""
+    manifest: Digest = Digest("")
+    """Of the manifest for the target's machine."""
+    config: Digest = Digest("")
+    home: str = ""
+    """The folder of the image's own Python, '/usr/local/bin'; empty when Python comes with the debs."""
+    user: str = ""
+    env: tuple[str, ...] = ()
+    """What the image sets for its containers: 'NAME=VALUE'."""
+    labels: tuple[str, ...] = ()
+    """'NAME=VALUE', sorted."""
+    layers: tuple[BaseLayer, ...] = ()
+    """Lowest first."""
 
 
 class Deb(Locked, frozen=True, kw_only=True):

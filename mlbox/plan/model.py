@@ -4,9 +4,11 @@ from functools import cached_property
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from mlbox.codec import key_of
-from mlbox.lock.model import Arch, Deb, Package
+from mlbox.lock.model import Arch, Base, Deb, Package
+from mlbox.oci.digest import DiffID
 from mlbox.oci.image import ContainerConfig
 from mlbox.oci.layer import EPOCH, RULES
 from mlbox.project.model import Package as ProjectPackage
@@ -15,6 +17,8 @@ PREFIX = "opt/mlbox/env"
 """The environment's prefix in the image (no leading slash): the same in every image, so pieces are shared."""
 PATH = f"/{PREFIX}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for, in the image and where its packages are built."""
+HOME = "/usr/bin"
+"""Where Debian's Python lies, which is the one unless a piece says otherwise."""
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True, tag_field="piece"):
@@ -27,6 +31,12 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True, tag_field="piece"):
     def key(self) -> str:
         """The piece's identity (hex): a hash of everything that decides its tree."""
         return key_of(self)
+
+
+class ImageLayerPiece(Piece, frozen=True, kw_only=True, tag="image-layer"):
+    """A whole layer of an image that this one stands on; its content is its name, so there is nothing to make."""
+
+    diff_id: DiffID
 
 
 class DebPiece(Piece, frozen=True, kw_only=True, tag="deb"):
@@ -46,6 +56,15 @@ class RootfsPiece(Piece, frozen=True, kw_only=True, tag="rootfs"):
     debs: tuple[DebPiece, ...]
 
 
+class AdditionPiece(Piece, frozen=True, kw_only=True, tag="addition"):
+    """What maintainer scripts would have made of `debs` on an image that has the layers `base`, lowest first."""
+
+    suite: str
+    arch: Arch
+    debs: tuple[DebPiece, ...]
+    base: tuple[DiffID, ...]
+
+
 class ConfiguredPiece(Piece, frozen=True, kw_only=True, tag="configured"):
     """What the maintainer scripts of `packages` make in that root file system: pinned by its output."""
 
@@ -53,6 +72,8 @@ class ConfiguredPiece(Piece, frozen=True, kw_only=True, tag="configured"):
     arch: Arch
     debs: tuple[DebPiece, ...]
     packages: tuple[str, ...]
+    base: tuple[DiffID, ...] | UnsetType = UNSET
+    """The layers below the debs, when the image stands on another one. (Unset, it is no part of the key.)"""
 
 
 class EnvPiece(Piece, frozen=True, kw_only=True, tag="env"):
@@ -60,6 +81,8 @@ class EnvPiece(Piece, frozen=True, kw_only=True, tag="env"):
 
     python: str
     python_full: str
+    home: str | UnsetType = UNSET
+    """The folder of the interpreter, when it is not HOME."""
 
 
 class WheelPiece(Piece, frozen=True, kw_only=True, tag="wheel"):
@@ -88,6 +111,8 @@ class BuiltWheelPiece(Piece, frozen=True, kw_only=True, tag="built-wheel"):
     arch: Arch
     python_full: str
     requested: bool = False
+    home: str | UnsetType = UNSET
+    base: tuple[DiffID, ...] | UnsetType = UNSET
 
 
 class BytecodePiece(Piece, frozen=True, kw_only=True, tag="bytecode"):
@@ -96,7 +121,8 @@ class BytecodePiece(Piece, frozen=True, kw_only=True, tag="bytecode"):
     of: WheelPiece | BuiltWheelPiece | DebPiece
     python: str
     interpreter: str
-    """The exact package that compiles: 'python3.11-minimal 3.11.2-6+deb12u6'."""
+    """The exact one that compiles: 'python3.11-minimal 3.11.2-6+deb12u6', '/usr/local/bin/python3.12 of sha256:…'."""
+    home: str | UnsetType = UNSET
 
     @property
     def label(self) -> str:
@@ -125,7 +151,16 @@ class ProjectPiece(Piece, frozen=True, kw_only=True, tag="project"):
 
 
 AnyPiece = (
-    DebPiece | RootfsPiece | ConfiguredPiece | EnvPiece | WheelPiece | BuiltWheelPiece | BytecodePiece | ProjectPiece
+    ImageLayerPiece
+    | DebPiece
+    | RootfsPiece
+    | AdditionPiece
+    | ConfiguredPiece
+    | EnvPiece
+    | WheelPiece
+    | BuiltWheelPiece
+    | BytecodePiece
+    | ProjectPiece
 )
 
 LayerKind = Literal["base", "system", "configured", "environment", "project"]
@@ -153,6 +188,8 @@ class BuildPlan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     layers: tuple[LayerPlan, ...]
     config: ContainerConfig
     epoch: int = EPOCH
+    base: Base | None = None
+    """The image below, whose layers come first; None for a base made of debs."""
     debs: tuple[Deb, ...] = ()
     packages: tuple[Package, ...] = ()
     build_packages: tuple[Package, ...] = ()
@@ -160,4 +197,6 @@ class BuildPlan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def key(self) -> str:
         """The image's identity before it is built: equal plans make equal images."""
-        return key_of([self.arch, self.epoch, [layer.key for layer in self.layers], self.config])
+        # The base's configuration holds its history, which becomes part of the image's.
+        below = (self.base.config,) if self.base else ()
+        return key_of([self.arch, self.epoch, [layer.key for layer in self.layers], self.config, *below])

@@ -7,10 +7,10 @@ import msgspec
 
 from mlbox.codec import canonical_json
 from mlbox.errors import LockError
-from mlbox.lock.model import Deb, Lock, Package
+from mlbox.lock.model import Lock, Package
 from mlbox.oci.image import ContainerConfig
+from mlbox.plan.base import base_layers, deb_pieces, home_of, image_environment, image_labels, image_layers
 from mlbox.plan.model import (
-    PATH,
     PREFIX,
     BuildPlan,
     BuiltWheelPiece,
@@ -33,7 +33,7 @@ def make_plan(
 ) -> BuildPlan:
     """Return the plan of the image: base, system, environment and project layers, in that order."""
     layers = (
-        *_debian_layers(lock),
+        *(image_layers(lock) if lock.base.kind == "image" else _debian_layers(lock)),
         *_configured_layers(lock, settings),
         *_environment_layers(lock, settings),
         *_project_layers(lock, settings, files, package),
@@ -43,31 +43,29 @@ def make_plan(
         layers=layers,
         config=container_config(lock, settings),
         epoch=lock.epoch,
+        base=lock.base if lock.base.kind == "image" else None,
         debs=lock.debs,
         packages=lock.packages,
         build_packages=lock.build_packages,
     )
 
 
-def deb_pieces(debs: Sequence[Deb], epoch: int) -> tuple[DebPiece, ...]:
-    """Return the piece of each deb."""
-    return tuple(
-        DebPiece(name=deb.name, version=deb.version, arch=deb.arch, sha256=deb.sha256, epoch=epoch) for deb in debs
-    )
-
-
 def container_config(lock: Lock, settings: Settings) -> ContainerConfig:
-    """Return the defaults containers of the image start with."""
-    env = {"PATH": PATH, "LANG": "C.UTF-8", "VIRTUAL_ENV": f"/{PREFIX}", "PYTHONUNBUFFERED": "1"} | settings.env
+    """Return the defaults containers of the image start with.
+
+    Of the image it stands on, what describes the system is kept: environment, user and labels. What starts that
+    image's own program is not: entrypoint, command, working directory, ports, volumes, health check, stop signal.
+    """
     serve = settings.serve
     return ContainerConfig(
-        user=settings.user,
-        env=tuple(f"{key}={value}" for key, value in env.items()),
+        user=settings.user or lock.base.user,
+        env=tuple(f"{key}={value}" for key, value in image_environment(lock.base, settings).items()),
         entrypoint=settings.entrypoint or None,
         cmd=_default_command(settings),
         working_dir=settings.workdir,
         exposed_ports={f"{serve.port}/tcp": {}} if serve and serve.port else {},
         labels={
+            **image_labels(lock.base),
             "dev.mlbox.accelerator": lock.target.accelerator,
             "dev.mlbox.python": lock.target.python_full,
             **settings.labels,
@@ -126,6 +124,7 @@ def _configured_layers(lock: Lock, settings: Settings) -> list[LayerPlan]:
         arch=lock.target.arch,
         debs=deb_pieces(lock.debs, lock.epoch),
         packages=tuple(sorted(settings.configure)),
+        base=base_layers(lock.base),
         epoch=lock.epoch,
     )
     reason = f"what the scripts of {', '.join(piece.packages)} make; run in a container, pinned by its output"
@@ -135,7 +134,7 @@ def _configured_layers(lock: Lock, settings: Settings) -> list[LayerPlan]:
 def _environment_layers(lock: Lock, settings: Settings) -> list[LayerPlan]:
     target = lock.target
     packages = {package.name: package for package in lock.packages}
-    env = EnvPiece(python=target.python, python_full=target.python_full, epoch=lock.epoch)
+    env = EnvPiece(python=target.python, python_full=target.python_full, home=home_of(lock.base), epoch=lock.epoch)
     library = _standard_library(lock) if settings.bytecode else ()
     reason = f"/{PREFIX}, empty" + ("; byte code of the standard library" if library else "")
     layers = [LayerPlan(name="python environment", kind="environment", pieces=(env, *library), reason=reason)]
@@ -156,9 +155,21 @@ def _standard_library(lock: Lock) -> tuple[BytecodePiece, ...]:
 
 
 def _bytecode_piece(of: WheelPiece | BuiltWheelPiece | DebPiece, lock: Lock) -> BytecodePiece:
+    return BytecodePiece(
+        of=of,
+        python=lock.target.python,
+        interpreter=_interpreter(lock),
+        home=home_of(lock.base),
+        epoch=lock.epoch,
+    )
+
+
+def _interpreter(lock: Lock) -> str:
+    if lock.base.home:
+        return f"{lock.base.home}/python{lock.target.python} of {lock.base.config}"
     name = f"python{lock.target.python}-minimal"
     version = next((deb.version for deb in lock.debs if deb.name == name), lock.target.python_full)
-    return BytecodePiece(of=of, python=lock.target.python, interpreter=f"{name} {version}", epoch=lock.epoch)
+    return f"{name} {version}"
 
 
 def _package_piece(package: Package, lock: Lock) -> WheelPiece | BuiltWheelPiece:
@@ -183,6 +194,8 @@ def _package_piece(package: Package, lock: Lock) -> WheelPiece | BuiltWheelPiece
         suite=lock.base.suite,
         arch=lock.target.arch,
         requested=requested,
+        home=home_of(lock.base),
+        base=base_layers(lock.base),
         epoch=lock.epoch,
     )
 

@@ -6,6 +6,7 @@ import msgspec
 
 from mlbox.codec import canonical_json
 from mlbox.lock.model import Lock, Package
+from mlbox.plan.base import pinned
 from mlbox.plan.model import PREFIX, BuildPlan, LayerPlan
 from mlbox.project.model import Source
 from mlbox.units import mega
@@ -62,14 +63,10 @@ def as_dockerfile(plan: BuildPlan, lock: Lock) -> str:
 
     It runs apt and pip, so its image is equivalent in what it holds, not equal in bytes.
     """
-    system = [f"{deb.name}={deb.version}" for deb in lock.debs if deb.role == "system"]
-    python = ["python3", "python3-venv", "ca-certificates", "libgomp1"]
     lines = [
-        f"FROM debian:{lock.base.suite}-slim",
-        "RUN apt-get update && apt-get install -y --no-install-recommends \\",
-        *(f"      {name} \\" for name in (*python, *system)),
-        " && rm -rf /var/lib/apt/lists/*",
-        f"RUN python3 -m venv /{PREFIX}",
+        f"FROM {pinned(plan.base) if plan.base else f'debian:{lock.base.suite}-slim'}",
+        *_system_packages(plan, lock),
+        f"RUN {_interpreter(plan, lock)} -m venv /{PREFIX}",
         "COPY <<'EOF' /tmp/requirements.txt",
         *(_requirement(package) for package in lock.packages),
         "EOF",
@@ -89,6 +86,24 @@ def as_dockerfile(plan: BuildPlan, lock: Lock) -> str:
     if plan.config.cmd:
         lines.append(f"CMD {_exec_form(plan.config.cmd)}")
     return "\n".join(lines) + "\n"
+
+
+def _system_packages(plan: BuildPlan, lock: Lock) -> list[str]:
+    system = [f"{deb.name}={deb.version}" for deb in lock.debs if deb.role == "system"]
+    python = ["python3", "python3-venv", "ca-certificates", "libgomp1"]
+    if plan.base:
+        python = ["python3-venv"] if system and not plan.base.home else []
+    if not (python or system):
+        return []
+    return [
+        "RUN apt-get update && apt-get install -y --no-install-recommends \\",
+        *(f"      {name} \\" for name in (*python, *system)),
+        " && rm -rf /var/lib/apt/lists/*",
+    ]
+
+
+def _interpreter(plan: BuildPlan, lock: Lock) -> str:
+    return f"{plan.base.home}/python{lock.target.python}" if plan.base and plan.base.home else "python3"
 
 
 def _source_line(source: Source) -> str:

@@ -11,6 +11,7 @@ import msgspec
 
 from mlbox.errors import LockError
 from mlbox.lock.debian.closure import Archive, Closure, MovedError
+from mlbox.lock.debian.installed import Ground, read_status
 from mlbox.lock.debian.packages import Candidate, Packages
 from mlbox.lock.debian.release import Http, Keys, fetch_index, fetch_release
 from mlbox.lock.debian.sources import APT, GLIBC, PYTHON_FULL, RELEASES, Mirrors, read_mirrors, suite_for_python
@@ -25,6 +26,7 @@ __all__ = [
     "Keys",
     "Mirrors",
     "lock_debian",
+    "lock_on_base",
     "mirrors",
     "read_mirrors",
     "suite_for_python",
@@ -32,9 +34,10 @@ __all__ = [
 
 BASE = ("apt", "ca-certificates", "libgomp1", "netbase", "passwd", "python3", "tzdata")
 """What the base holds besides Debian's essential packages."""
+_SETUP_CODE = "python3-distutils"
 BASE_WHERE_OFFERED = (
     "debian-archive-keyring",  # apt inside the image
-    "python3-distutils",  # a package of its own up to Python 3.11, where setup code still imports it
+    _SETUP_CODE,  # a package of its own up to Python 3.11, where setup code still imports it
     "usr-is-merged",  # the light one of two ways to say that /usr is merged (bookworm)
 )
 
@@ -85,8 +88,62 @@ def lock_debian(
         python_full=upstream_version(everything[f"python{python}"].version),
         glibc=".".join(upstream_version(everything["libc6"].version).split(".")[:2]),
         debs=debs,
-        notes=() if sources.security else (f"no security archive is configured: Debian {suite} without its updates",),
+        notes=_notes(suite, sources),
     )
+
+
+def lock_on_base(
+    *,
+    suite: str,
+    arch: str,
+    status: bytes,
+    packages: Sequence[str],
+    http: Http,
+    cache: Path,
+    mirrors: Mirrors | None = None,
+    keys: Keys | None = None,
+    locked: Iterable[Deb] = (),
+    upgrade: bool = False,
+    now: datetime | None = None,
+) -> DebianLock:
+    """Resolve what an image of Debian `suite` needs besides what it has to get `packages`.
+
+    `status` is dpkg's status file of the image. An installed package stays as it is, unless something needs a newer
+    version, which then is among the debs. Otherwise as lock_debian.
+    """
+    sources = mirrors or read_mirrors()
+    suites = _fetch_suites(suite, arch, sources, http, keys or Keys(), cache / "debian", now)
+    installed = read_status(status, arch)
+    ground = Ground(suites, {} if upgrade else {deb.name: deb.version for deb in locked}, installed)
+    everything = _resolve_on(ground, sorted(installed), packages)
+    moves = [f"{move.name} {move.old} -> {move.new}" for move in ground.moves(everything)]
+    notes = (f"newer than in the base, because something needs it: {', '.join(moves)}",) if moves else ()
+    return DebianLock(
+        suite=suite,
+        python_full=_upstream(everything.get(f"python{RELEASES[suite]}")),
+        glibc=".".join(_upstream(everything.get("libc6")).split(".")[:2]),
+        debs=tuple(_deb(one, "system") for _, one in sorted(everything.items()) if one.path),
+        notes=(*notes, *_notes(suite, sources)),
+    )
+
+
+def _resolve_on(ground: Ground, installed: Sequence[str], packages: Sequence[str]) -> dict[str, Candidate]:
+    while True:
+        try:
+            closure = Closure(ground)
+            closure.add(installed)
+            with_python = "python3" in packages and ground.best(_SETUP_CODE)
+            return closure.add([*sorted(packages), *((_SETUP_CODE,) if with_python else ())])
+        except MovedError:
+            continue  # each time one version fewer that is held, so this ends
+
+
+def _upstream(one: Candidate | None) -> str:
+    return upstream_version(one.version) if one else ""
+
+
+def _notes(suite: str, sources: Mirrors) -> tuple[str, ...]:
+    return () if sources.security else (f"no security archive is configured: Debian {suite} without its updates",)
 
 
 def mirrors(suite: str, *, apt: Path = APT, env: Mapping[str, str] = os.environ) -> list[str]:

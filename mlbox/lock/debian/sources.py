@@ -68,8 +68,8 @@ def suite_for_python(python: str) -> str:
     available = ", ".join(f"{version} (Debian {suite})" for suite, version in RELEASES.items())
     raise LockError(
         f"no Debian release has Python {wanted}; available: {available}",
-        hint='ask for one of these (python = "3.11"); an image of a registry as the base'
-        ' (base = "docker.io/library/python:3.12-slim") is not available in this version',
+        hint='ask for one of these (python = "3.11"), or stand on an image that has it:'
+        f' base = "docker.io/library/python:{wanted}-slim"',
     )
 
 
