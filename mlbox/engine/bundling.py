@@ -9,7 +9,7 @@ import msgspec
 
 from mlbox.build.rebuild import decode_plan, planned_layers
 from mlbox.codec import canonical_json, decode_json
-from mlbox.engine.remaking import needed_for
+from mlbox.engine.bundle_layers import needed_for
 from mlbox.errors import MlboxError, NotFoundError, UsageError
 from mlbox.events import SILENT, Listener
 from mlbox.files import chunks

@@ -11,8 +11,8 @@ import msgspec
 
 from mlbox.build.rebuild import planned_layers
 from mlbox.codec import decode_json
+from mlbox.engine.bundle_layers import make_layer
 from mlbox.engine.bundling import is_index, manifest_for_others, media_type_of, read_plan
-from mlbox.engine.remaking import make_layer
 from mlbox.errors import StoreError
 from mlbox.events import SILENT, Listener
 from mlbox.files import disk_errors
