@@ -87,10 +87,7 @@ def contents_of(store: Store, image: Image, name: str = "") -> Contents:
     aliases = {path: place.entry.target for path, place in files.items() if _is_alias(place.entry)}
     database = read_database(files, lambda path: _read(store, diff_ids, files, path), aliases)
     plans = layer_plans(store, image)
-    layers = tuple(
-        _layer(image, number, entries, database, plans[number] if plans else None)
-        for number, entries in enumerate(trees)
-    )
+    layers = tuple(_layer(image, number, entries, database, plans[number]) for number, entries in enumerate(trees))
     return Contents(name=name or image.digest, digest=image.digest, layers=layers, database=database)
 
 
@@ -132,13 +129,13 @@ def _joined(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def layer_plans(store: Store, image: Image) -> tuple[LayerPlan, ...]:
-    """Return the planned layers of an image that was built by mlbox; empty when there is no plan that fits."""
+def layer_plans(store: Store, image: Image) -> tuple[LayerPlan | None, ...]:
+    """Return the plan of each layer of an image, None for those of a base that was pulled or without a plan."""
+    count = len(image.config.rootfs.diff_ids)
     data = store.referrers.plan_of(image.digest)
-    if data is None:
-        return ()
-    plan = decode_json(data, BuildPlan, what="attached plan", error=StoreError)
-    return plan.layers if len(plan.layers) == len(image.config.rootfs.diff_ids) else ()
+    layers = decode_json(data, BuildPlan, what="the image's plan", error=StoreError).layers if data else ()
+    # A plan covers the upper end of an image.
+    return (*(None for _ in range(count - len(layers))), *layers) if len(layers) <= count else (None,) * count
 
 
 def read_file(store: Store, diff_id: DiffID, entry: Entry, limit: int = DOCUMENT_LIMIT) -> bytes:

@@ -1,0 +1,130 @@
+"""Making the layers of a plan again in a scratch store, from nothing but files whose hash was just checked."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+from mlbox.build.executor import Builder
+from mlbox.build.fetch import Places
+from mlbox.build.rebuild import leaves
+from mlbox.build.sources import Sources
+from mlbox.engine.building import artifacts
+from mlbox.engine.running import step_runner
+from mlbox.errors import ArchiveError, ContainerError, MlboxError
+from mlbox.events import Listener
+from mlbox.http import Http
+from mlbox.lock.debian import mirrors
+from mlbox.lock.model import Lock
+from mlbox.lock.python.config import indexes_for
+from mlbox.oci.digest import DiffID
+from mlbox.oci.layer import parents
+from mlbox.plan.model import BuildPlan, BuiltWheelPiece, BytecodePiece, ConfiguredPiece, LayerPlan, ProjectPiece
+from mlbox.project.model import Project, Settings
+from mlbox.store.layers import Layer
+from mlbox.store.store import Store
+
+_IN_CONTAINERS = ConfiguredPiece | BuiltWheelPiece | BytecodePiece
+
+
+class Basis(msgspec.Struct, frozen=True, kw_only=True):
+    """What an image is made again from."""
+
+    what: str
+    plan: BuildPlan
+    lock: Lock | None
+    project: Project | None
+    """None: the project's files are those of the image, checked against the plan."""
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Remaker:
+    """Makes layers again in `scratch`; of `store` it takes files after hashing them, and the project's files."""
+
+    def __init__(self, store: Store, scratch: Store, basis: Basis, listener: Listener) -> None:
+        self._store = store
+        self._scratch = scratch
+        self._basis = basis
+        self._listener = listener
+
+    def take_artifacts(self, layers: Iterable[LayerPlan]) -> list[str]:
+        """Link the files that the layers need into the scratch store; return notes on those that were changed."""
+        layers = tuple(layers)
+        pieces = [piece for layer in (*layers, *self._ground(layers)) for piece in leaves(layer)]
+        wanted = {sha256 for piece in pieces for sha256 in artifacts(piece) if sha256}
+        self._scratch.home.artifacts.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            have = sorted(sha256 for sha256 in wanted if self._store.artifacts.has(sha256))
+            changed = [sha256 for sha256, good in zip(have, pool.map(self._take, have), strict=True) if not good]
+        return [f"the store's file {sha256} was changed on the disk: run 'mlbox fsck --deep'" for sha256 in changed]
+
+    def layers(
+        self, plans: Mapping[int, LayerPlan], diff_ids: Sequence[DiffID]
+    ) -> tuple[dict[int, Layer], dict[int, str]]:
+        """Return the layers that were made again, by number, and for the others why not."""
+        made: dict[int, Layer] = {}
+        reasons: dict[int, str] = {}
+        plain = {n: plan for n, plan in plans.items() if project_piece(plan) is None and not needs_container(plan)}
+        made.update(zip(plain, self._builder().layers(list(plain.values())), strict=True))
+        for number in plans.keys() - made.keys():
+            try:
+                made[number] = self._special(plans, number, diff_ids)
+            except (MlboxError, OSError) as problem:
+                reasons[number] = str(problem)
+        return made, reasons
+
+    def _special(self, plans: Mapping[int, LayerPlan], number: int, diff_ids: Sequence[DiffID]) -> Layer:
+        plan = plans[number]
+        if needs_container(plan):
+            if os.geteuid() != 0:
+                raise ContainerError("pinned by the output of a container, which needs root to run")
+            part = msgspec.structs.replace(self._basis.plan, layers=(*self._ground((plan,)), plan))
+            self._builder().build(part)
+            return self._builder().layers([plan])[0]
+        piece = project_piece(plan)
+        if self._basis.project is not None or piece is None:
+            return self._builder(self._basis.project.root if self._basis.project else Path()).layers([plan])[0]
+        if number >= len(diff_ids):
+            raise ArchiveError("the image has no project layer")
+        return self._builder(self._files_of_image(piece, diff_ids[number])).layers([plan])[0]
+
+    def _files_of_image(self, piece: ProjectPiece, diff_id: DiffID) -> Path:
+        """Return where the image has the project's files; no link may lead out of the layer on the way there."""
+        folders = {entry.path for entry in self._store.layers.entries(diff_id) if entry.kind == "dir"}
+        workdir = piece.workdir.strip("/")
+        if strange := parents(f"{workdir}/{file.path}" for file in piece.files) - folders:
+            raise ArchiveError(f"/{min(strange)} is no folder of the project layer")
+        return self._store.layers.root(diff_id) / workdir
+
+    def _take(self, sha256: str) -> bool:
+        if self._store.artifacts.verify(sha256):
+            os.link(self._store.artifacts.path(sha256), self._scratch.artifacts.path(sha256))
+            return True
+        return False
+
+    def _ground(self, layers: Iterable[LayerPlan]) -> list[LayerPlan]:
+        """Return what steps in containers stand on, when there are any."""
+        if not any(map(needs_container, layers)):
+            return []
+        return [layer for layer in self._basis.plan.layers if layer.kind in ("base", "system")]
+
+    def _builder(self, root: Path = Path()) -> Builder:
+        http = Http()
+        project = self._basis.project or Project(root=root.absolute(), name="", settings=Settings(), sources=())
+        target = self._basis.lock.target if self._basis.lock else None
+        places = Places(lambda: indexes_for(project), http, home=self._store.home, root=project.root, target=target)
+        sources = Sources(self._basis.plan, places, mirrors, self._scratch.artifacts, http, self._listener)
+        return Builder(self._scratch, sources, step_runner(self._scratch.home), self._listener, root)
+
+
+def needs_container(layer: LayerPlan) -> bool:
+    """Whether making the layer runs code: it is pinned by its output."""
+    return any(isinstance(piece, _IN_CONTAINERS) for piece in layer.pieces)
+
+
+def project_piece(layer: LayerPlan) -> ProjectPiece | None:
+    """Return the project's files when the layer holds them."""
+    return next((piece for piece in layer.pieces if isinstance(piece, ProjectPiece)), None)
