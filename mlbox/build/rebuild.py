@@ -4,6 +4,7 @@ A plan that came with somebody's image is not trusted. It may say what to unpack
 the caller compares the diffID, and makes nothing that would have to run code.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Literal
 
@@ -12,12 +13,17 @@ import msgspec
 from mlbox.codec import canonical_json, decode_json
 from mlbox.errors import BuildError
 from mlbox.oci.digest import DiffID
+from mlbox.oci.layer import RULES
 from mlbox.plan.model import AnyPiece, BuildPlan, DebPiece, EnvPiece, LayerPlan, RootfsPiece, WheelPiece
 from mlbox.store.store import Store
 
-_FROM_FILES = DebPiece | RootfsPiece | EnvPiece | WheelPiece
 _ELSEWHERE = ("direct", "git", "find-links")
 """Indexes that only the one who locked has."""
+_SHORT = re.compile(r"[0-9]{1,2}\.[0-9]{1,3}")
+_FULL = re.compile(r"[0-9]{1,2}(\.[0-9]{1,3}){1,2}[0-9a-z+]{0,20}")
+_WORD = re.compile(r"[a-z0-9-]{1,40}")
+_TEXT = re.compile(r"[^\0-\x1f\x7f/]{1,255}")
+_HEX = re.compile(r"[0-9a-f]{64}")
 
 
 def encode_plan(plan: BuildPlan) -> bytes:
@@ -49,7 +55,29 @@ def can_be_left_out(layer: LayerPlan, plan: BuildPlan) -> bool:
                 return False
         elif isinstance(piece, DebPiece) and piece.sha256 not in debs:
             return False
-    return all(isinstance(piece, _FROM_FILES) for piece in layer.pieces)
+    return all(is_harmless(piece) for piece in layer.pieces)
+
+
+def is_harmless(piece: AnyPiece) -> bool:
+    """Whether the piece is unpacked from files without running code, and the words of a stranger can become paths."""
+    if piece.rules != RULES or not 0 <= piece.epoch < 8**11:
+        return False
+    match piece:
+        case WheelPiece():
+            words = (piece.name, piece.version, piece.filename)
+            return _is_file(piece.sha256, *words) and _SHORT.fullmatch(piece.python) is not None
+        case DebPiece():
+            return _is_file(piece.sha256, piece.name, piece.version, piece.arch)
+        case RootfsPiece():
+            return _WORD.fullmatch(piece.suite) is not None and all(map(is_harmless, piece.debs))
+        case EnvPiece():
+            return bool(_SHORT.fullmatch(piece.python) and _FULL.fullmatch(piece.python_full))
+        case _:
+            return False
+
+
+def _is_file(sha256: str, *words: str) -> bool:
+    return _HEX.fullmatch(sha256) is not None and all(_TEXT.fullmatch(word) for word in words)
 
 
 def leaves(layer: LayerPlan) -> Iterator[AnyPiece]:
@@ -64,7 +92,7 @@ def made_from(layer: LayerPlan, store: Store) -> Literal["pieces", "artifacts"] 
     """Return what of the store the layer can be made from without the network, None when it cannot."""
     if all(store.pieces.has(piece.key) for piece in layer.pieces):
         return "pieces"
-    if not all(isinstance(piece, _FROM_FILES) or store.pieces.has(piece.key) for piece in layer.pieces):
+    if not all(is_harmless(piece) or store.pieces.has(piece.key) for piece in layer.pieces):
         return None
     return None if missing_files(layer, store) else "artifacts"
 
@@ -73,15 +101,13 @@ def missing_files(layer: LayerPlan, store: Store) -> frozenset[str]:
     """Return the sha256 of the files that making the layer would have to fetch."""
     files = (piece for piece in leaves(layer) if isinstance(piece, WheelPiece | DebPiece))
     return frozenset(
-        piece.sha256
-        for piece in files
-        if not store.pieces.has(piece.key) and not (piece.sha256 and store.artifacts.has(piece.sha256))
+        piece.sha256 for piece in files if not store.pieces.has(piece.key) and not store.artifacts.has(piece.sha256)
     )
 
 
 def file_sizes(plan: BuildPlan) -> dict[str, int]:
     """Return the sizes (bytes) of the plan's files, by sha256."""
-    return {one.sha256: one.size for one in (*plan.debs, *plan.packages)}
+    return {deb.sha256: deb.size for deb in plan.debs} | {one.sha256: one.size for one in plan.packages}
 
 
 def part_of(plan: BuildPlan, layers: tuple[LayerPlan, ...]) -> BuildPlan:

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from mlbox.cli.progress import listener
+
 app = typer.Typer(rich_markup_mode=None)
 
 
@@ -51,6 +53,7 @@ def run(
     restart: Annotated[str, typer.Option(help="no, always, on-failure[:N].")] = "no",
     label: Annotated[list[str] | None, typer.Option("--label", "-l", help="NAME=VALUE.")] = None,
     cidfile: Annotated[Path | None, typer.Option(help="Write the container's id to this new file.")] = None,
+    pull: Annotated[str, typer.Option(metavar="WHEN", help="missing, always or never: fetch the image.")] = "missing",
 ) -> int:
     """Run a command in a new container; the exit code is the command's, 125 when it could not be started."""
     from mlbox.engine.running import read_env_file, run_image
@@ -95,7 +98,16 @@ def run(
         restart=o.parse_restart(restart),
         remove=rm,
     )
-    return run_image(Home.default(), image, asked, detach=detach, cidfile=cidfile, say=print)
+    return run_image(
+        Home.default(),
+        image,
+        asked,
+        detach=detach,
+        cidfile=cidfile,
+        say=print,
+        pull=_pull(pull),
+        talk=listener,
+    )
 
 
 def _refuse(publish: list[str] | None, gpus: str) -> None:
@@ -108,6 +120,15 @@ def _refuse(publish: list[str] | None, gpus: str) -> None:
         )
     if gpus != "none":
         raise UsageError(f"--gpus {gpus}: this version of mlbox passes no GPUs to containers", hint="leave --gpus out")
+
+
+def _pull(when: str) -> Literal["missing", "always", "never"]:
+    from mlbox.errors import UsageError
+
+    match when:
+        case "missing" | "always" | "never":
+            return when
+    raise UsageError(f"--pull {when!r}", hint="--pull missing, always or never")
 
 
 def _network(name: str) -> Literal["host", "none"]:

@@ -4,13 +4,15 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from mlbox.engine.arch import host_arch, runs_here
-from mlbox.errors import ContainerError, MlboxError, UsageError
+from mlbox.errors import ContainerError, MlboxError, NotFoundError, UsageError
+from mlbox.events import SILENT, Listener
 from mlbox.oci.digest import DiffID, Digest, hex_of
 from mlbox.paths import Home
 from mlbox.runtime.containers import Containers
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from mlbox.project.model import Health, Project, Task
 
 Say = Callable[[str], None]
+Talk = Callable[[], AbstractContextManager[Listener]]
+Pull = Literal["missing", "always", "never"]
 _LOOPBACK = "127.0.0.1"
 
 
@@ -57,16 +61,29 @@ def create_container(store: Store, image: str, options: RunOptions) -> Container
         return containers_of(store.home).create(digest, image, config, lower, options)
 
 
-def run_image(home: Home, image: str, options: RunOptions, *, detach: bool, cidfile: Path | None, say: Say) -> int:
+def run_image(
+    home: Home,
+    image: str,
+    options: RunOptions,
+    *,
+    detach: bool,
+    cidfile: Path | None,
+    say: Say,
+    pull: Pull = "never",
+    talk: Talk = lambda: nullcontext(SILENT),
+) -> int:
     """Run a new container and return its exit code; with `detach` say its id and return 0 at once.
 
+    `pull` says when the image is fetched from its registry, `talk` makes the listener of that.
     What keeps it from starting has Docker's exit codes: 125, 126 not executable, 127 not found.
     """
     if options.tty and options.interactive and not detach and not os.isatty(0):
         raise UsageError("-t wants a terminal, and standard input is none", hint="leave -t out; -i alone passes a pipe")
     containers = containers_of(home)
     try:
-        container = _create(home, image, options, cidfile)
+        store = Store(home)
+        _bring(store, image, pull, talk)
+        container = _create(store, image, options, cidfile)
         return _run(containers, container, detach=detach, say=say)
     except UsageError:
         raise
@@ -76,12 +93,40 @@ def run_image(home: Home, image: str, options: RunOptions, *, detach: bool, cidf
         raise
 
 
-def _create(home: Home, image: str, options: RunOptions, cidfile: Path | None) -> Container:
+def _bring(store: Store, image: str, pull: Pull, talk: Talk) -> None:
+    """Have the image in the store, as far as `pull` allows to fetch it."""
+    if pull == "never":
+        return
+    missing: NotFoundError | None = None
+    if pull == "missing":
+        try:
+            store.images.resolve(image)
+            return
+        except NotFoundError as problem:
+            missing = problem
+    if image.startswith("sha256:"):  # a registry is asked by name
+        return
+    from mlbox.engine.sharing import pull as pull_image
+
+    try:
+        with talk() as listener:
+            listener.step(f"pull {image}")
+            pull_image(store.home, image, listener=listener)
+    except UsageError:
+        raise
+    except MlboxError as problem:
+        close = missing is not None and missing.hint is not None and "did you mean" in missing.hint
+        if missing is None or not close:
+            raise
+        raise NotFoundError(f"no image {image} here, and {problem.message}", hint=missing.hint) from problem
+
+
+def _create(store: Store, image: str, options: RunOptions, cidfile: Path | None) -> Container:
     if cidfile is None:
-        return create_container(Store(home), image, options)
+        return create_container(store, image, options)
     try:
         with cidfile.open("x") as file:
-            container = create_container(Store(home), image, options)
+            container = create_container(store, image, options)
             file.write(container.id)
     except FileExistsError as problem:
         raise ContainerError(f"--cidfile {cidfile} exists already", hint="remove it, or name another file") from problem
