@@ -17,10 +17,15 @@ class Node(NamedTuple):
 def node(path: str) -> Node | None:
     """Return the device node that `path` leads to, None when it is something else; raises OSError."""
     status = os.stat(path)  # noqa: PTH116 - paths are text here
-    for is_kind, kind in _KINDS:
-        if is_kind(status.st_mode):
-            return Node(kind, os.major(status.st_rdev), os.minor(status.st_rdev), stat.S_IMODE(status.st_mode))
-    return None
+    kind = _kind(status.st_mode)
+    if kind is None:
+        return None
+    return Node(kind, os.major(status.st_rdev), os.minor(status.st_rdev), stat.S_IMODE(status.st_mode))
 
 
-_KINDS = ((stat.S_ISCHR, "c"), (stat.S_ISBLK, "b"), (stat.S_ISFIFO, "p"))
+def _kind(mode: int) -> Literal["c", "b", "p"] | None:
+    if stat.S_ISCHR(mode):
+        return "c"
+    if stat.S_ISBLK(mode):
+        return "b"
+    return "p" if stat.S_ISFIFO(mode) else None

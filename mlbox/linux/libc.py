@@ -1,7 +1,7 @@
 """The C library, opened once; the only place where ctypes is used."""
 
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 _libc: Any = None
 
@@ -23,3 +23,21 @@ def call(name: str, *args: int | bytes | None) -> int:
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")
     return value
+
+
+class Buffer(NamedTuple):
+    """Memory that the kernel reads and writes."""
+
+    data: bytearray
+    address: int
+    owner: object
+    """What keeps the memory where it is."""
+
+
+def buffer_of(data: bytes) -> Buffer:
+    """Return a buffer that begins as `data`; its address is good as long as the buffer is held."""
+    import ctypes
+
+    memory = bytearray(data)
+    owner = (ctypes.c_char * len(memory)).from_buffer(memory)
+    return Buffer(memory, ctypes.addressof(owner), owner)
