@@ -20,8 +20,10 @@ EPOCH = 315532800
 BLOCK = 512
 END = bytes(2 * BLOCK)
 
-Kind = Literal["file", "dir", "symlink"]
-_TYPE = {"file": b"0", "dir": b"5", "symlink": b"2"}
+Kind = Literal["file", "dir", "symlink", "link", "whiteout", "fifo", "char", "block"]
+"""What an entry is. Layers that mlbox makes hold the first three only. A 'link' is one more name of the file at
+`target`; a 'whiteout' hides what lower layers have at that path."""
+_TYPE: dict[Kind, bytes] = {"file": b"0", "dir": b"5", "symlink": b"2"}
 _UNSAFE = re.compile(r"(?:^|/)(?:\.{1,2})?(?:/|$)|\0")
 
 
@@ -36,6 +38,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     target: str = ""
     uid: int = 0
     gid: int = 0
+    opaque: bool = False
+    """Of a directory: it hides what lower layers have below that path."""
 
 
 def safe_path(path: str, archive: str) -> str:
@@ -75,6 +79,8 @@ def header(entry: Entry) -> bytes:
     link = encoded(entry.target)
     if not (0 <= entry.mtime < 8**11 and 0 <= entry.uid < 8**7 and 0 <= entry.gid < 8**7):
         raise ArchiveError(f"{entry.path!r}: a time or an owner that does not fit into a tar header")
+    if entry.kind not in _TYPE:
+        raise ArchiveError(f"{entry.path!r}: a {entry.kind} has no place in a layer that mlbox makes")
     records = {}
     if len(name) > 100 or not name.isascii():
         records["path"] = name

@@ -2,22 +2,24 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from mlbox.errors import BuildError, StoreError
+from mlbox.errors import ArchiveError, BuildError, StoreError
 from mlbox.files import disk_errors
 from mlbox.oci.digest import DiffID, Digest, hex_of
 from mlbox.oci.image import LAYER_TAR, Descriptor
 from mlbox.oci.layer import EPOCH, Entry, sort_entries, tar_size
 from mlbox.paths import Home
 from mlbox.store.db import Database
+from mlbox.store.frames import read_frames
 from mlbox.store.pieces import StoredPiece
 from mlbox.store.publish import publish_folder, temporary_folder, withdraw, working_on
 from mlbox.store.saved import Record, load_entries, load_record, save, saved_path
-from mlbox.store.tree import below, diff_id_of, tar_chunks
+from mlbox.store.tree import below, diff_id_of, digest_of_chunks, joined, tar_chunks
+from mlbox.store.untar import unpack
 
 Locate = Callable[[Entry], str]
 _NO_LINK = (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP)
@@ -75,6 +77,29 @@ class LayerStore:
         with disk_errors(f"assembling layer {name}"), working_on(self._tmp, f"layer-{key}"):
             return self.find(key) or self._assemble(key, name, pieces)
 
+    def ingest(
+        self, diff_id: DiffID, chunks: Iterable[bytes | memoryview], name: str, *, limit: int | None = None
+    ) -> int:
+        """Take in the tar of a layer that others made, and return its size in bytes.
+
+        Nothing of it is seen before its digest is known to be `diff_id`. A tar that is not that, or is damaged or
+        hostile, or holds more than `limit` bytes of files, raises ArchiveError naming `name`. When the layer is there
+        already, `chunks` is not read.
+        """
+        if self.has(diff_id):
+            return self.record(diff_id).size
+        with disk_errors(f"unpacking {name}"), working_on(self._tmp, f"ingest-{hex_of(diff_id)}"):
+            if not self.has(diff_id):
+                self._ingest(diff_id, chunks, name, limit)
+        return self.record(diff_id).size
+
+    def adopt(self, key: str, name: str, diff_id: DiffID) -> Layer:
+        """Remember that the layer, which is there, is what would be assembled for `key`."""
+        size = self.record(diff_id).size
+        with self._db.write() as execute:
+            execute("INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?)", (key, diff_id, size, name))
+        return Layer(key=key, name=name, diff_id=diff_id, size=size)
+
     def entries(self, diff_id: DiffID) -> tuple[Entry, ...]:
         """Return the layer's entries in tar order."""
         self.record(diff_id)
@@ -89,11 +114,13 @@ class LayerStore:
 
     def tar(self, diff_id: DiffID) -> Iterator[bytes | memoryview]:
         """Yield the layer's tar; a memoryview is valid until the next chunk is asked for."""
+        if self.record(diff_id).frames:
+            return joined(read_frames(self.folder(diff_id)))
         return tar_chunks(self.entries(diff_id), below(self.root(diff_id)))
 
     def verify(self, diff_id: DiffID) -> bool:
         """Whether the files still make the tar of that digest."""
-        return diff_id_of(self.entries(diff_id), below(self.root(diff_id))) == diff_id
+        return digest_of_chunks(self.tar(diff_id)) == diff_id
 
     def delete(self, diff_id: DiffID) -> None:
         """Remove the layer; a missing one is fine."""
@@ -112,9 +139,21 @@ class LayerStore:
         size = tar_size(entries)
         if known is None or not self.has(known):
             known = self._write(key, name, pieces, entries, locate, known, size)
-        with self._db.write() as execute:
-            execute("INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?)", (key, known, size, name))
-        return Layer(key=key, name=name, diff_id=known, size=size)
+        return self.adopt(key, name, known)
+
+    def _ingest(self, diff_id: DiffID, chunks: Iterable[bytes | memoryview], name: str, limit: int | None) -> None:
+        with temporary_folder(self._tmp, "layer") as folder:
+            found = unpack(chunks, folder, name, final=self.root(diff_id), limit=limit)
+            if found.diff_id != diff_id:
+                raise ArchiveError(
+                    f"{name}: its content is {found.diff_id}, not {diff_id}",
+                    hint="it was damaged on its way or is not what the image says: pull it again, or ask who made it",
+                )
+            record = Record(
+                key="", label=name, diff_id=diff_id, size=found.size, frames=found.frames, omitted=found.omitted
+            )
+            save(folder, record, found.entries)
+            publish_folder(folder, self.folder(diff_id))
 
     def _write(
         self,

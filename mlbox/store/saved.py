@@ -28,6 +28,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Of a layer: bytes of its tar."""
     pieces: tuple[str, ...] = ()
     """Of a layer: keys of the pieces it was made of."""
+    frames: bool = False
+    """Of a layer that others made: its tar is made again from frames, not from its entries."""
+    omitted: tuple[str, ...] = ()
+    """Of such a layer: what is in its tar and could not be on the disk, the first hundred."""
 
 
 def saved_path(root: Path, key: str) -> Path:

@@ -11,7 +11,6 @@ from mlbox.errors import ArchiveError
 from mlbox.files import CHUNK
 from mlbox.oci.digest import DiffID
 from mlbox.oci.layer import (
-    BLOCK,
     END,
     EPOCH,
     Entry,
@@ -35,6 +34,14 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
     def size(self) -> int:
         """Bytes of file content."""
         return sum(entry.size for entry in self.entries)
+
+
+class Stretch(msgspec.Struct, frozen=True):
+    """A part of a file: where it begins and how many bytes it is."""
+
+    path: str
+    offset: int
+    size: int
 
 
 class TreeWriter:
@@ -130,7 +137,7 @@ def write_tree(
     (safe_path). A content that is not as long as its entry says raises ArchiveError naming `archive`.
     """
     entries = tuple(entries)
-    prefix, umask, digest = f"{root}/", _umask(), hashlib.sha256()
+    prefix, umask, digest = f"{root}/", current_umask(), hashlib.sha256()
     root.mkdir(parents=True, exist_ok=True)
     for entry in entries:
         if entry.kind == "file":
@@ -186,7 +193,8 @@ def _finish_directories(prefix: str, entries: Iterable[Entry]) -> None:
             os.utime(prefix + entry.path, (entry.mtime, entry.mtime))
 
 
-def _umask() -> int:
+def current_umask() -> int:
+    """Return the umask of this process."""
     # os.umask can only be read by setting it, which other threads would see.
     status = Path("/proc/self/status").read_bytes()
     return int(status.partition(b"\nUmask:")[2].split(maxsplit=1)[0], 8)
@@ -197,30 +205,50 @@ def tar_chunks(entries: Iterable[Entry], locate: Callable[[Entry], str]) -> Iter
 
     A yielded memoryview is valid only until the next chunk is asked for. Memory stays below two chunks.
     """
-    view = memoryview(bytearray(CHUNK))
-    filled = 0
+    return joined(_parts(entries, locate))
+
+
+def _parts(entries: Iterable[Entry], locate: Callable[[Entry], str]) -> Iterator[bytes | Stretch]:
     for entry in entries:
-        block = header(entry)
-        if filled + len(block) >= CHUNK:
-            yield view[:filled]
-            filled = 0
-        view[filled : filled + len(block)] = block
-        filled += len(block)
+        yield header(entry)
         if entry.kind == "file" and entry.size:
-            filled = yield from _content(locate(entry), entry, view, filled)
-    yield view[:filled]
+            yield Stretch(locate(entry), 0, entry.size)
+            yield padding(entry.size)
     yield END
 
 
-def _content(path: str, entry: Entry, view: memoryview, filled: int) -> Generator[memoryview, None, int]:
-    """Append a file and its padding to `view`, yield it whenever it is full; return how much of it is filled."""
-    left = entry.size
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def joined(parts: Iterable[bytes | Stretch]) -> Iterator[bytes | memoryview]:
+    """Yield `parts` as one stream; a yielded memoryview is valid only until the next chunk is asked for."""
+    view = memoryview(bytearray(CHUNK))
+    filled = 0
+    for part in parts:
+        if isinstance(part, Stretch):
+            filled = yield from _content(part, view, filled)
+            continue
+        if filled + len(part) >= CHUNK:
+            yield view[:filled]
+            filled = 0
+            if len(part) >= CHUNK:
+                yield part
+                continue
+        view[filled : filled + len(part)] = part
+        filled += len(part)
+    yield view[:filled]
+
+
+def _content(part: Stretch, view: memoryview, filled: int) -> Generator[memoryview, None, int]:
+    """Append a stretch of a file to `view`, yield it whenever it is full; return how much of it is filled."""
+    left = part.size
+    fd = os.open(part.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
+        if part.offset:
+            os.lseek(fd, part.offset, os.SEEK_SET)
         while left:
             got = os.readv(fd, [view[filled : filled + left]])
             if not got:
-                raise ArchiveError(f"{path} is shorter than the {entry.size} bytes it was stored with")
+                raise ArchiveError(
+                    f"{part.path} is shorter than the {part.offset + part.size} bytes it was stored with"
+                )
             left -= got
             filled += got
             if filled == CHUNK:
@@ -228,16 +256,18 @@ def _content(path: str, entry: Entry, view: memoryview, filled: int) -> Generato
                 filled = 0
     finally:
         os.close(fd)
-    # CHUNK is a multiple of the tar's blocks, so the padding always fits.
-    end = filled + -entry.size % BLOCK
-    view[filled:end] = bytes(end - filled)
-    return end
+    return filled
 
 
 def diff_id_of(entries: Iterable[Entry], locate: Callable[[Entry], str]) -> DiffID:
     """Return the digest of the tar of `entries`, reading every file once."""
+    return digest_of_chunks(tar_chunks(entries, locate))
+
+
+def digest_of_chunks(chunks: Iterable[bytes | memoryview]) -> DiffID:
+    """Return the digest of a tar."""
     digest = hashlib.sha256()
-    for chunk in tar_chunks(entries, locate):
+    for chunk in chunks:
         digest.update(chunk)
     return DiffID("sha256:" + digest.hexdigest())
 

@@ -1,0 +1,377 @@
+"""The tree of a foreign layer on the disk: an overlay lower directory.
+
+Every path is resolved here, in memory, over the folders that this very layer made: no system call ever goes through
+a symlink, so nothing outside the layer's folder can be reached. Whiteouts become what the kernel's overlay wants.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from mlbox.oci.layer import EPOCH, Entry, Kind, encoded, sort_entries
+from mlbox.oci.tar import Member, parts_of
+from mlbox.store.tree import current_umask
+
+MAX_MEMBERS = 2_000_000
+WHITEOUT = ".wh."
+OPAQUE = ".wh..wh..opq"
+_AUFS = ".wh..wh."
+_LINKS = 40
+_NOTED = 100
+_PATH_MAX = 4095
+_IMPOSSIBLE = {
+    getattr(errno, name)
+    for name in ("ENAMETOOLONG", "EINVAL", "EMLINK", "EFBIG", "EOVERFLOW", "ENOENT", "EILSEQ", "ELOOP")
+}
+"""What the file system says to names, sizes and times that it cannot hold."""
+_NO_XATTR = {getattr(errno, name) for name in ("EOPNOTSUPP", "EPERM", "ENOSPC", "E2BIG", "ERANGE", "EINVAL", "EACCES")}
+_FIRST, _LAST = -(1 << 31) * 10**9, (1 << 34) * 10**9
+
+
+class Node:
+    """A file, folder, link or device; the names of one file share it."""
+
+    __slots__ = ("gid", "kind", "mode", "mtime", "names", "number", "size", "target", "uid")
+
+    def __init__(self, kind: Kind, member: Member) -> None:
+        self.kind: Kind = kind
+        self.mode = member.mode
+        self.uid = member.uid
+        self.gid = member.gid
+        self.mtime = member.mtime
+        self.size = member.size
+        self.target = member.target
+        self.names = 1
+        self.number = -1
+        """Of the file in the frames; -1: none of it is there, or it lies under kept/ already."""
+
+    def entry(self, path: str) -> Entry:
+        """Return what stands at `path`."""
+        return Entry(path, self.kind, self.mode, self.mtime // 10**9, self.size, self.target, self.uid, self.gid)
+
+
+class Folder(Node):
+    """A folder; `hidden` are the names of lower layers that it does not show."""
+
+    __slots__ = ("children", "hidden", "opaque", "parent", "path", "xattrs")
+
+    def __init__(self, path: str, parent: "Folder | None", member: Member) -> None:
+        super().__init__("dir", member)
+        self.path = path
+        self.parent = parent or self
+        self.children: dict[str, Node] = {}
+        self.hidden: set[str] = set()
+        self.opaque = False
+        self.xattrs = member.xattrs
+
+
+class LowerTree:
+    """Makes what the members of one tar say, below the new folder `root`.
+
+    What a later member replaces is moved to `kept` when the frames need it. `final` is where the tree will lie: a
+    path must not become longer than the system takes. Problems are ValueError.
+    """
+
+    def __init__(self, root: Path, kept: Path, final: Path) -> None:
+        root.mkdir()
+        self.omitted: list[str] = []
+        self.implied = 0
+        """Folders that no member has made."""
+        self._prefix = f"{root}/"
+        self._kept = kept
+        self._longest = _PATH_MAX - len(os.fsencode(final)) - 1
+        self._umask = current_umask()
+        self._privileged = os.geteuid() == 0
+        found = root.stat()
+        self._owner = (found.st_uid, found.st_gid)
+        self._root = Folder("", None, _implied())
+        self._count = 0
+        self._near: tuple[list[str], Folder] = ([], self._root)
+
+    def place(self, member: Member) -> tuple[str, Node | None]:
+        """Make `member`; return where it lies below the root, "" for what is no file there, and its node.
+
+        A regular file is left to `content`.
+        """
+        self._counted()
+        parts = parts_of(member.path)
+        if not parts:
+            self._set_root(member)
+            return "", None
+        if WHITEOUT in member.path and self._hide(parts):
+            return "", None
+        folder = self._folder(parts[:-1])
+        name = parts[-1]
+        path = f"{folder.path}/{name}" if folder.path else name
+        if len(path) * 4 > self._longest and len(os.fsencode(path)) > self._longest:
+            raise ValueError("a path that is longer than the system takes")
+        if member.kind == "link":
+            return path, self._link(folder, name, path, member.target)
+        known = folder.children.get(name)
+        if isinstance(known, Folder) and member.kind == "dir":
+            known.mode, known.uid, known.gid, known.mtime = member.mode, member.uid, member.gid, member.mtime
+            known.xattrs = member.xattrs
+            return path, known
+        if known is not None:
+            self._remove(folder, name, path)
+        node = self._make(path, folder, member)
+        folder.children[name] = node
+        return path, node
+
+    def create(self, path: str, node: Node) -> int:
+        """Return a descriptor to write the new file `path` with."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(self._prefix + path, flags, node.mode)
+
+    def settle(self, fd: int, node: Node, member: Member) -> None:
+        """Give the file its owner, mode, attributes and time, in the order that keeps them."""
+        owner = (node.uid, node.gid)
+        if self._privileged and owner != self._owner:
+            os.fchown(fd, node.uid, node.gid)
+        if node.mode & (self._umask | 0o7000):
+            os.fchmod(fd, node.mode)
+        for name, value in member.xattrs.items():
+            self._xattr(fd, member.path, name, value)
+        time = _on_disk(node.mtime)
+        os.utime(fd, ns=(time, time))
+
+    def finish(self) -> tuple[Entry, ...]:
+        """Make the whiteouts, finish the folders, and return all entries in the order of their paths."""
+        folders: list[Folder] = [self._root]
+        entries: list[Entry] = []
+        shared: dict[int, list[tuple[str, Node]]] = {}
+        for folder in folders:  # grows as it is walked
+            prefix = f"{folder.path}/" if folder.path else ""
+            for name, node in folder.children.items():
+                if isinstance(node, Folder):
+                    folders.append(node)
+                    node.opaque = node.opaque or name in folder.hidden
+                    entries.append(_entry_of(node))
+                elif node.names == 1:
+                    entries.append(node.entry(prefix + name))
+                else:
+                    shared.setdefault(id(node), []).append((prefix + name, node))
+            entries += self._whiteouts(folder, prefix)
+        for folder in reversed(folders):
+            self._finish_folder(folder)
+        for names in shared.values():
+            entries += _names_of(names)
+        return sort_entries(entries)
+
+    def _counted(self) -> None:
+        self._count += 1
+        if self._count > MAX_MEMBERS:
+            raise ValueError(f"more than {MAX_MEMBERS} members")
+
+    def _set_root(self, member: Member) -> None:
+        if member.kind != "dir":
+            raise ValueError("the root of a layer must be a folder")
+        root = self._root
+        root.mode, root.uid, root.gid, root.mtime = member.mode, member.uid, member.gid, member.mtime
+        root.xattrs = member.xattrs
+
+    def _hide(self, parts: list[str]) -> bool:
+        """Note a whiteout; whether it was one, or what aufs kept for itself."""
+        *above, name = parts
+        if name == OPAQUE:
+            self._folder(above).opaque = True
+            return True
+        if any(part.startswith(_AUFS) for part in parts):
+            return True
+        if any(part.startswith(WHITEOUT) for part in above):
+            raise ValueError("a member below a whiteout")
+        if not name.startswith(WHITEOUT):
+            return False
+        hidden = name.removeprefix(WHITEOUT)
+        if hidden in ("", ".", ".."):
+            raise ValueError("a whiteout of nothing")
+        self._folder(above).hidden.add(hidden)
+        return True
+
+    def _folder(self, parts: list[str]) -> Folder:
+        """Return the folder that `parts` lead to inside this layer; what is missing is made."""
+        if parts == self._near[0]:
+            return self._near[1]
+        folder = self._resolve(parts, make=True)
+        assert folder is not None  # noqa: S101 - it was made
+        self._near = (parts, folder)
+        return folder
+
+    def _resolve(self, parts: list[str], *, make: bool) -> Folder | None:
+        here, links = self._root, 0
+        left = parts[::-1]
+        while left:
+            part = left.pop()
+            if part in ("", "."):
+                continue
+            if part == "..":
+                here = here.parent
+                continue
+            node = here.children.get(part)
+            if node is None:
+                if not make:
+                    return None
+                here = self._imply(here, part)
+            elif isinstance(node, Folder):
+                here = node
+            elif node.kind == "symlink" and links < _LINKS:
+                links += 1
+                here = self._root if node.target.startswith("/") else here
+                left += node.target.split("/")[::-1]
+            else:
+                raise ValueError(f"it lies below {part!r}, which is no folder")
+        return here
+
+    def _imply(self, folder: Folder, name: str) -> Folder:
+        self._counted()
+        self.implied += 1
+        path = f"{folder.path}/{name}" if folder.path else name
+        if len(os.fsencode(path)) > self._longest:
+            raise ValueError("a path that is longer than the system takes")
+        os.mkdir(self._prefix + path, 0o700)  # noqa: PTH102 - hot path
+        made = folder.children[name] = Folder(path, folder, _implied())
+        return made
+
+    def _make(self, path: str, folder: Folder, member: Member) -> Node:
+        where = self._prefix + path
+        if member.kind == "dir":
+            os.mkdir(where, 0o700)  # noqa: PTH102 - hot path
+            return Folder(path, folder, member)
+        node = Node(member.kind, member)
+        if member.kind == "symlink":
+            os.symlink(member.target, where)  # noqa: PTH211 - hot path
+            self._settle_path(where, node)
+        elif member.kind == "fifo":
+            os.mkfifo(where, 0o600)
+            self._settle_path(where, node)
+        elif member.kind != "file":
+            self._note(f"{member.path}: a {member.kind} device")
+        return node
+
+    def _settle_path(self, where: str, node: Node) -> None:
+        if self._privileged and (node.uid, node.gid) != self._owner:
+            os.chown(where, node.uid, node.gid, follow_symlinks=False)
+        if node.kind != "symlink":
+            os.chmod(where, node.mode)  # noqa: PTH101 - hot path
+        time = _on_disk(node.mtime)
+        os.utime(where, ns=(time, time), follow_symlinks=False)
+
+    def _link(self, folder: Folder, name: str, path: str, target: str) -> Node:
+        known = folder.children.get(name)
+        if known is not None:
+            if self._target(target)[1] is known:
+                return known
+            self._remove(folder, name, path)
+        source, node = self._target(target)
+        if node.kind not in ("char", "block"):
+            os.link(self._prefix + source, self._prefix + path, follow_symlinks=False)
+        node.names += 1
+        folder.children[name] = node
+        return node
+
+    def _target(self, target: str) -> tuple[str, Node]:
+        parts = parts_of(target)
+        folder = self._resolve(parts[:-1], make=False) if parts else None
+        node = folder.children.get(parts[-1]) if folder else None
+        if folder is None or node is None or node.kind == "dir":
+            raise ValueError(f"a hard link to {target[:200]!r}, which is no file of this layer before it")
+        return f"{folder.path}/{parts[-1]}" if folder.path else parts[-1], node
+
+    def _remove(self, folder: Folder, name: str, path: str) -> None:
+        self._near = ([], self._root)
+        node = folder.children.pop(name)
+        if not isinstance(node, Folder):
+            self._unlink(path, node)
+            return
+        emptied = [node]
+        for inner in emptied:  # grows as it is walked
+            for child_name, child in inner.children.items():
+                if isinstance(child, Folder):
+                    emptied.append(child)
+                else:
+                    self._unlink(f"{inner.path}/{child_name}", child)
+        for inner in reversed(emptied):
+            os.rmdir(self._prefix + inner.path)  # noqa: PTH106 - hot path
+
+    def _unlink(self, path: str, node: Node) -> None:
+        node.names -= 1
+        if node.number >= 0:
+            self._kept.mkdir(exist_ok=True)
+            os.rename(self._prefix + path, self._kept / str(node.number))  # noqa: PTH104 - hot path
+            node.number = -1
+        elif node.kind not in ("char", "block"):
+            os.unlink(self._prefix + path)  # noqa: PTH108 - hot path
+
+    def _whiteouts(self, folder: Folder, prefix: str) -> Iterator[Entry]:
+        for name in sorted(folder.hidden - folder.children.keys()):
+            try:
+                os.mknod(f"{self._prefix}{prefix}{name}", stat.S_IFCHR, os.makedev(0, 0))
+            except PermissionError:
+                self._note(f"{prefix}{name}: a whiteout, which needs root here")
+                continue
+            yield Entry(prefix + name, "whiteout", 0)
+
+    def _finish_folder(self, folder: Folder) -> None:
+        where = (self._prefix + folder.path).rstrip("/")
+        if self._privileged and (folder.uid, folder.gid) != self._owner:
+            os.chown(where, folder.uid, folder.gid, follow_symlinks=False)
+        os.chmod(where, folder.mode)  # noqa: PTH101 - hot path
+        for name, value in folder.xattrs.items():
+            self._xattr(where, folder.path, name, value)
+        if folder.opaque:
+            self._opaque(where, folder.path)
+        time = _on_disk(folder.mtime)
+        os.utime(where, ns=(time, time))
+
+    def _opaque(self, where: str, path: str) -> None:
+        if self._privileged:
+            os.setxattr(where, "trusted.overlay.opaque", b"y", follow_symlinks=False)
+            return
+        self._note(f"{path}: hides what lower layers have, which needs root here")
+        os.setxattr(where, "user.overlay.opaque", b"y", follow_symlinks=False)
+
+    def _xattr(self, where: int | str, path: str, name: str, value: bytes) -> None:
+        """Set what a container can rely on; other attributes belong to the machine and stay in the tar."""
+        if not (name == "security.capability" or (name.startswith("user.") and not name.startswith("user.overlay."))):
+            return
+        try:
+            os.setxattr(where, name, value)
+        except OSError as problem:
+            if problem.errno not in _NO_XATTR:
+                raise
+            self._note(f"{path}: its attribute {name}")
+
+    def _note(self, text: str) -> None:
+        if len(self.omitted) < _NOTED:
+            self.omitted.append(text)
+
+
+def impossible(problem: OSError) -> bool:
+    """Whether the file system says that there can be no such file, rather than that it is full or broken."""
+    return problem.errno in _IMPOSSIBLE
+
+
+def _implied() -> Member:
+    return Member(path="", kind="dir", mode=0o755, uid=0, gid=0, mtime=EPOCH * 10**9)
+
+
+def _on_disk(time: int) -> int:
+    """Return a time that every file system can hold in its own way."""
+    return min(max(time, _FIRST), _LAST)
+
+
+def _entry_of(folder: Folder) -> Entry:
+    time = folder.mtime // 10**9
+    return Entry(folder.path, "dir", folder.mode, time, 0, "", folder.uid, folder.gid, folder.opaque)
+
+
+def _names_of(names: list[tuple[str, Node]]) -> Iterator[Entry]:
+    """Yield the entries of a file with several names: the first in order is the file, the others link to it."""
+    (first, node), *others = sorted(names, key=lambda name: encoded(name[0]))
+    yield node.entry(first)
+    for path, _ in others:
+        yield msgspec.structs.replace(node.entry(path), kind="link", size=0, target=first)
