@@ -68,11 +68,12 @@ class Body(Protocol):
 
 
 class TemporaryError(Exception):
-    """Worth another try; `after` is the pause the server asked for, in seconds."""
+    """Worth another try; `after` is the pause the server asked for, in seconds, `status` its answer's, else 0."""
 
-    def __init__(self, reason: str, *, after: float = 0.0, unreachable: bool = False) -> None:
+    def __init__(self, reason: str, *, after: float = 0.0, unreachable: bool = False, status: int = 0) -> None:
         super().__init__(reason)
         self.after = after
+        self.status = status
         self.unreachable = unreachable
 
 
