@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from mlbox.engine.admission import admit_run
 from mlbox.engine.arch import host_arch, runs_here
 from mlbox.errors import ContainerError, MlboxError, NotFoundError, UsageError
 from mlbox.events import SILENT, Listener
@@ -46,7 +47,9 @@ def create_container(store: Store, image: str, options: RunOptions) -> Container
     """Make a container of `image` (a name, a digest, or the beginning of one); it does not run yet."""
     with store.using():
         digest = store.images.resolve(image)
-        config = store.images.load(digest).config
+        found = store.images.load(digest)
+        admit_run(store, image, found)
+        config = found.config
         missing = [diff_id for diff_id in config.rootfs.diff_ids if not store.layers.has(diff_id)]
         if missing:
             raise ContainerError(

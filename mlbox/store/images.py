@@ -141,6 +141,10 @@ class ImageStore:
         row = self._db.row(sql, plan_key)
         return row[0] if row else None
 
+    def is_built_here(self, digest: Digest) -> bool:
+        """Whether the image was built in this store."""
+        return self._db.row("SELECT 1 FROM builds WHERE digest = ?", digest) is not None
+
     def remember_build(self, plan_key: str, digest: Digest) -> None:
         """Note what a plan of that key makes."""
         with self._db.write() as execute:

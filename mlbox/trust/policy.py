@@ -24,13 +24,10 @@ import msgspec
 from mlbox.codec import load_toml
 from mlbox.errors import TrustError
 from mlbox.oci.digest import Digest
+from mlbox.trust.policy_files import LOCAL, SYSTEM, files_of
 
 if TYPE_CHECKING:
     from mlbox.trust.signature import Signature
-
-SYSTEM = Path("/etc/mlbox/policy.toml")
-LOCAL = ""
-"""Stands for the registry of an image that came from none: it was built or loaded here."""
 
 _LIMIT = 1 << 20
 _MEND = "a policy that cannot be understood allows nothing: mend the file"
@@ -81,8 +78,8 @@ class Policy(NamedTuple):
 def load(environ: Mapping[str, str] | None = None, system: Path = SYSTEM) -> Policy:
     """Read the policy of this machine, then that of the user (MLBOX_POLICY, else in the configuration folder)."""
     environ = os.environ if environ is None else environ
-    named = environ.get("MLBOX_POLICY")
-    found = [(system, _read(system)), (path := _users(environ), _read(path, must_exist=bool(named)))]
+    machines, users = files_of(environ, system)
+    found = ((machines, _read(machines)), (users, _read(users, must_exist=bool(environ.get("MLBOX_POLICY")))))
     return Policy(tuple((path, parse(data, path)) for path, data in found if data is not None))
 
 
@@ -156,7 +153,8 @@ def _check_signed(path: Path, rule: Rule, repository: str, claims: tuple[Claim, 
     raise TrustError(
         f"the policy {path} wants images of {rule.prefix} signed with {' or '.join(rule.keys)}; "
         f"for {repository}@{digest} {what}",
-        hint=f"have it signed: 'mlbox sign {repository}@{digest} --key FILE' with the key of {rule.keys[0]}",
+        hint=f"have it signed ('mlbox sign {repository}@{digest} --key FILE', with the key of {rule.keys[0]});"
+        " 'mlbox pull' brings signatures that were made since",
     )
 
 
@@ -169,20 +167,13 @@ def _plain(repository: str) -> str:
     return registry + slash + path
 
 
-def _users(environ: Mapping[str, str]) -> Path:
-    if named := environ.get("MLBOX_POLICY"):
-        return Path(named).absolute()
-    folder = environ.get("XDG_CONFIG_HOME")
-    return (Path(folder) if folder else Path(environ.get("HOME") or Path.home()) / ".config") / "mlbox/policy.toml"
-
-
 def _read(path: Path, *, must_exist: bool = False) -> bytes | None:
     try:
         with path.open("rb") as file:
             data = file.read(_LIMIT + 1)
     except (FileNotFoundError, NotADirectoryError):
-        if must_exist:
-            raise _Unreadable(f"there is no policy {path}, which MLBOX_POLICY names") from None
+        if must_exist or path.is_symlink():
+            raise _Unreadable(f"there is no policy {path}, and something says that there is one") from None
         return None
     except OSError as problem:
         raise _Unreadable(f"cannot read the policy {path}: {problem.strerror}") from problem

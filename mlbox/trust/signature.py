@@ -45,8 +45,8 @@ BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 SIGN_PREDICATE = "https://sigstore.dev/cosign/sign/v1"
 ANNOTATION = "dev.cosignproject.cosign/signature"
 PREDICATE_ANNOTATION = "dev.sigstore.bundle.predicateType"
-LIMIT = 32 << 20
-"""The largest payload or bundle that is read, in bytes: an SBOM may be inside."""
+LIMIT = 256 << 10
+"""The largest payload or bundle that is read, in bytes; what is larger has a document inside and is no signature."""
 MOST = 100
 """The most signatures of one image that are looked at."""
 

@@ -1,0 +1,73 @@
+"""What the policy of this machine says about pulling and running an image."""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from mlbox.errors import MlboxError, TrustError
+from mlbox.oci.image import Descriptor, Image
+from mlbox.oci.reference import Reference, parse_reference
+from mlbox.store.store import Store
+from mlbox.trust.policy_files import LOCAL, is_any
+
+if TYPE_CHECKING:
+    from mlbox.registry.client import Registry
+    from mlbox.trust.signature import Signature
+
+
+def admit_pull(store: Store, registry: "Registry", reference: Reference, subjects: Sequence[Descriptor]) -> None:
+    """Raise TrustError when the policy forbids to pull `reference`; `subjects` are its manifest and its index.
+
+    Signatures are fetched only when a rule asks for them, and are kept then, so that the image can be run.
+    """
+    if not is_any(os.environ):
+        return
+    from mlbox.trust import policy
+
+    claims = [policy.Claim(one.digest, lambda one=one: _ask(store, registry, reference, one)) for one in subjects]  # type: ignore[misc]
+    policy.load().check(reference.name, claims)
+
+
+def admit_run(store: Store, name: str, image: Image) -> None:
+    """Raise TrustError when the policy forbids to run `image`, called `name`.
+
+    An image is its content, so one place that it came from and that the policy allows is enough.
+    """
+    if not is_any(os.environ):
+        return
+    from mlbox.engine.signatures import kept_signatures, places_of
+    from mlbox.trust import policy
+
+    rules = policy.load()
+    places = places_of(store, image)
+    claims = [
+        policy.Claim(place.subject.digest, lambda place=place: kept_signatures(store, place.subject.digest))  # type: ignore[misc]
+        for place in places
+    ]
+    refused: list[TrustError] = []
+    for origin in _origins(store, image, name):
+        try:
+            rules.check(origin, claims)
+        except TrustError as problem:
+            refused.append(problem)
+        else:
+            return
+    raise refused[0]
+
+
+def _ask(store: Store, registry: "Registry", reference: Reference, subject: Descriptor) -> Iterator["Signature"]:
+    from mlbox.engine.signatures import keeping, remote_signatures
+
+    yield from keeping(store, subject, remote_signatures(registry, reference.repository, subject.digest))
+
+
+def _origins(store: Store, image: Image, name: str) -> list[str]:
+    """Return where the image came from; the place that `name` says first, for it is the one to speak of."""
+    found = list(dict.fromkeys(remote.repository for remote in store.remotes.of(image.digest)))
+    if not found or store.images.is_built_here(image.digest):
+        found.append(LOCAL)
+    try:
+        meant = parse_reference(name).name
+    except MlboxError:
+        return found
+    return sorted(found, key=lambda origin: origin != meant)
