@@ -129,9 +129,7 @@ class Authorizer:
         self._realm = _Realm(url=challenge.parameters["realm"], service=challenge.parameters.get("service", ""))
         wanted = [word for word in challenge.parameters.get("scope", "").split() if _SCOPE.fullmatch(word)]
         self._asked[scope] = tuple(dict.fromkeys([*scope.words, *wanted]))[:_MOST_SCOPES]
-        token = self._tokens.get(scope)
-        if token is not None and sent in ("", f"Bearer {token.value}"):
-            del self._tokens[scope]
+        self._tokens = {key: token for key, token in self._tokens.items() if sent != f"Bearer {token.value}"}
         credentials = self._credentials(scope)
         return not credentials.registry_token or sent != f"Bearer {credentials.registry_token}"
 
@@ -141,12 +139,18 @@ class Authorizer:
         return found
 
     def _token(self, realm: _Realm, scope: Scope, credentials: Credentials) -> str:
-        token = self._tokens.get(scope)
-        if token is None or token.ends <= self._clock():
+        token = self._kept(scope)
+        if token is None:
             token = self._buy(realm, self._asked.get(scope, scope.words), credentials)
             self._tokens[scope] = token
             self._secrets.add(token.value)
         return token.value
+
+    def _kept(self, scope: Scope) -> _Token | None:
+        """Return a token that is still good for `scope`; one for pushing is good for pulling too."""
+        more = Scope(repository=scope.repository, actions="pull,push") if scope.actions == "pull" else scope
+        found = (self._tokens.get(one) for one in (scope, more))
+        return next((token for token in found if token is not None and token.ends > self._clock()), None)
 
     def _buy(self, realm: _Realm, scopes: tuple[str, ...], credentials: Credentials) -> _Token:
         if credentials != Credentials():

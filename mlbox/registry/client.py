@@ -63,9 +63,9 @@ class Registry:
         """The registry's name, as in image names: 'docker.io', 'registry.example:5000'."""
         return self._endpoint.name
 
-    def check_login(self) -> None:
-        """Return when the registry accepts the login."""
-        self._endpoint.check_login()
+    def check_login(self) -> bool:
+        """Return when the registry accepts the login: True, or False when it did not want to see it."""
+        return self._endpoint.check_login()
 
     def manifest(self, repository: str, reference: str, accept: tuple[str, ...] = ALL) -> Fetched:
         """Return the manifest or index that a tag or digest names, at most 4 MiB of it."""

@@ -98,10 +98,15 @@ class Endpoint:
                 self._base = self._found()
             return self._base
 
-    def check_login(self) -> None:
-        """Ask for what only a login gets; raises RegistryError when the registry does not accept it."""
+    def check_login(self) -> bool:
+        """Ask for what only a login gets; raises RegistryError when the registry does not accept it.
+
+        Returns whether the registry wanted to see it.
+        """
         base = self.base()
         self.ask(Request(what="login", url=f"{base}/v2/", scope=Scope()), limit=1 << 16)
+        with self.errors():
+            return bool(self._authorizer.header(Scope()))
 
     def ask(self, request: Request, *, limit: int) -> Answer:
         """Return the answer with its content; more than `limit` bytes is an error."""
