@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from mlbox.runtime.options import BindMount
 from mlbox.runtime.record import Account
 
 _MAX_LAYERS = 500  # overlayfs' own limit
+_MAX_OPTIONS = 4096
+_OPAQUE = "trusted.overlay.opaque"
 _MAX_FILE = 1 << 20
 _LAST_ID = 0xFFFFFFFE
 
@@ -38,11 +40,9 @@ def mount_overlay(lower: Sequence[Path], upper: Path, work: Path, target: Path, 
         raise ContainerError(f"an image of {len(lower)} layers cannot be mounted (1 to {_MAX_LAYERS})")
     fds: list[int] = []
     try:
-        for path in (upper, work, *reversed(lower)):
+        for path in (upper, work, *_shown(lower)):
             fds.append(_folder(path))
-        names = [f"/proc/self/fd/{fd}" for fd in fds]
-        options = f"upperdir={names[0]},workdir={names[1]},lowerdir={':'.join(names[2:])}"
-        mount.mount("overlay", str(target), "overlay", data=options + (",volatile" if volatile else ""))
+        _mount_overlay(fds, target, ",volatile" if volatile else "")
     except OSError as problem:
         raise ContainerError(
             f"cannot mount the root file system: {problem.strerror}",
@@ -51,6 +51,35 @@ def mount_overlay(lower: Sequence[Path], upper: Path, work: Path, target: Path, 
     finally:
         for fd in fds:
             os.close(fd)
+
+
+def _mount_overlay(fds: list[int], target: Path, more: str) -> None:
+    options = _overlay_options("/proc/self/fd/", fds) + more
+    if len(options) < _MAX_OPTIONS:
+        mount.mount("overlay", str(target), "overlay", data=options)
+        return
+    there = str(target.absolute())
+    here = _folder(Path())  # shorter names, for the hundreds of layers that nobody should have
+    try:
+        os.chdir("/proc/self/fd")
+        mount.mount("overlay", there, "overlay", data=_overlay_options("", fds) + more)
+    finally:
+        os.fchdir(here)
+        os.close(here)
+
+
+def _overlay_options(prefix: str, fds: list[int]) -> str:
+    upper, work, *lower = (f"{prefix}{fd}" for fd in fds)
+    return f"upperdir={upper},workdir={work},lowerdir={':'.join(lower)}"
+
+
+def _shown(lower: Sequence[Path]) -> Iterator[Path]:
+    """Yield the layers from the highest down to the first whose root hides all below it, which overlayfs overlooks."""
+    for path in reversed(lower):
+        yield path
+        with suppress(OSError):
+            if os.getxattr(path, _OPAQUE) == b"y":
+                return
 
 
 def unmount(target: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from struct import Struct
 from typing import BinaryIO
 
-from mlbox.errors import StoreError
+from mlbox.errors import ArchiveError, StoreError
 from mlbox.files import CHUNK, chunks
 from mlbox.store.compression import decompressed
 from mlbox.store.tree import Stretch
@@ -89,6 +89,8 @@ def read_frames(folder: Path) -> Iterator[bytes | Stretch]:
                 path = f"{folder}/{KEPT}/{number}" if str(number) in kept else f"{folder}/fs/{name}"
     except OSError as problem:
         raise StoreError(f"{folder}: {problem.strerror}", hint=_DAMAGED) from problem
+    except ArchiveError as problem:
+        raise StoreError(problem.message, hint=_DAMAGED) from problem
 
 
 def _records(path: Path) -> Iterator[tuple[int, bytes, int, int]]:

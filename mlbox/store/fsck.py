@@ -13,13 +13,15 @@ from mlbox.errors import MlboxError, StoreError
 from mlbox.oci.digest import DiffID, hex_of
 from mlbox.oci.layer import Entry
 from mlbox.store.db import NewerStoreError
+from mlbox.store.frames import FRAMES, read_frames
 from mlbox.store.publish import discard_leftovers, withdraw
 from mlbox.store.referrers import ATTACHMENT_LIMIT
-from mlbox.store.saved import load_entries, load_record
+from mlbox.store.saved import Record, load_entries, load_record
 from mlbox.store.store import Store
-from mlbox.store.tree import below, diff_id_of
+from mlbox.store.tree import below, digest_of_chunks, joined, tar_chunks
 
 Kind = Literal["database", "content", "artifact", "piece", "layer", "image", "name"]
+_KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFLNK: "symlink", stat.S_IFIFO: "fifo"}
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -182,36 +184,72 @@ def tree_problem(folder: Path, *, deep: bool = False, diff_id: DiffID | None = N
     root = folder / "fs"
     if problem := _difference(root, entries):
         return problem
-    if deep and record.diff_id and diff_id_of(entries, below(root)) != record.diff_id:
-        return "its content has another digest"
+    if record.frames and not (folder / FRAMES).is_file():
+        return "its frames are missing"
+    if deep and record.diff_id and (problem := _other_content(folder, record, entries)):
+        return problem
     return None
 
 
+def _other_content(folder: Path, record: Record, entries: tuple[Entry, ...]) -> str | None:
+    try:
+        chunks = joined(read_frames(folder)) if record.frames else tar_chunks(entries, below(folder / "fs"))
+        found = digest_of_chunks(chunks)
+    except MlboxError as damage:
+        return damage.message
+    return None if found == record.diff_id else "its content has another digest"
+
+
 def _difference(root: Path, entries: tuple[Entry, ...]) -> str | None:
-    left = {entry.path: entry for entry in entries}
+    left = {entry.path: entry for entry in entries if entry.kind not in ("char", "block")}  # never on the disk
+    privileged = os.geteuid() == 0
     for path, item in _walk(str(root)):
         entry = left.pop(path, None)
         if entry is None:
             return f"{path!r} was added"
-        if problem := _changed(entry, item):
+        if problem := _changed(entry, item) or (privileged and _lost(entry, item)):
             return f"{path!r}: {problem}"
+        if entry.kind == "link" and not _is_same(item, root / entry.target):
+            return f"{path!r}: is another file than {entry.target!r}"
     return f"{next(iter(left))!r} is missing" if left else None
 
 
 def _changed(entry: Entry, item: "os.DirEntry[str]") -> str | None:
     status = item.stat(follow_symlinks=False)
-    kind = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFLNK: "symlink"}.get(stat.S_IFMT(status.st_mode))
-    if kind != entry.kind:
+    is_whiteout = stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+    kind = "whiteout" if is_whiteout else _KINDS.get(stat.S_IFMT(status.st_mode))
+    if kind != ("file" if entry.kind == "link" else entry.kind):
         return f"is no {entry.kind}"
+    if kind == "whiteout":
+        return None
     if kind == "symlink":
         return None if os.readlink(item.path) == entry.target else "points elsewhere"  # noqa: PTH115 - hot path
     if stat.S_IMODE(status.st_mode) != entry.mode:
         return f"has mode {stat.S_IMODE(status.st_mode):o}, not {entry.mode:o}"
-    if kind == "file" and status.st_size != entry.size:
+    if entry.kind == "file" and status.st_size != entry.size:
         return f"has {status.st_size} bytes, not {entry.size}"
-    if kind == "file" and int(status.st_mtime) != entry.mtime:
+    # Not every file system can hold a time before 1970 or after 2038.
+    if kind == "file" and 0 <= entry.mtime < 1 << 31 and status.st_mtime_ns // 10**9 != entry.mtime:
         return "was written to"
     return None
+
+
+def _lost(entry: Entry, item: "os.DirEntry[str]") -> str | None:
+    """Return what of a foreign entry is not there although root could have set it."""
+    if entry.uid or entry.gid:
+        status = item.stat(follow_symlinks=False)
+        if (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
+            return f"belongs to {status.st_uid}:{status.st_gid}, not {entry.uid}:{entry.gid}"
+    if entry.opaque and "trusted.overlay.opaque" not in os.listxattr(item.path, follow_symlinks=False):
+        return "does not hide lower layers any more"
+    return None
+
+
+def _is_same(item: "os.DirEntry[str]", other: Path) -> bool:
+    try:
+        return other.lstat().st_ino == item.inode()
+    except FileNotFoundError:
+        return False
 
 
 def _walk(root: str) -> Iterator[tuple[str, "os.DirEntry[str]"]]:

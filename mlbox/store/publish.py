@@ -53,7 +53,7 @@ def working_on(tmp: Path, key: str) -> Iterator[None]:
 
 def publish_folder(folder: Path, target: Path) -> None:
     """Rename `folder` to `target`; when another process was first, its result stands."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _private(target.parent)
     folder.chmod(0o755)
     try:
         folder.rename(target)
@@ -86,20 +86,38 @@ def discard_leftovers(tmp: Path) -> list[Path]:
 
 def remove_tree(path: Path) -> None:
     """Remove `path` and everything below it, whatever the modes of its folders; a missing path is fine."""
-    import shutil  # imports three decompressors
+    folders = [str(path)]
+    for folder in folders:  # grows as it is walked; deeper than any stack, if somebody's layer is
+        with suppress(FileNotFoundError):
+            try:
+                _empty(folder, folders)
+            except PermissionError:
+                os.chmod(folder, 0o700)  # noqa: PTH101 - as the others here
+                _empty(folder, folders)
+    for folder in reversed(folders):
+        with suppress(FileNotFoundError):
+            os.rmdir(folder)  # noqa: PTH106 - a layer has thousands
 
+
+def _empty(folder: str, folders: list[str]) -> None:
+    """Remove the files in `folder` and add its folders to `folders`."""
+    inside = []
+    with os.scandir(folder) as found:
+        for item in found:
+            if item.is_dir(follow_symlinks=False):
+                inside.append(item.path)
+            else:
+                os.unlink(item.path)  # noqa: PTH108 - a layer has thousands
+    folders += inside
+
+
+def _private(folder: Path) -> None:
+    """Make `folder` so that nobody else can enter: the trees in it hold other people's setuid programs."""
     try:
-        shutil.rmtree(path)
-    except FileNotFoundError:
-        return
-    except PermissionError:
-        path.chmod(0o700)
-        for folder, names, _ in os.walk(path):
-            for name in names:
-                inside = Path(folder, name)
-                if not inside.is_symlink():
-                    inside.chmod(0o700)
-        shutil.rmtree(path)
+        folder.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        if folder.stat().st_mode & 0o077:
+            folder.chmod(0o700)
 
 
 def _claim(tmp: Path, label: str) -> tuple[Path, int]:

@@ -239,7 +239,10 @@ def joined(parts: Iterable[bytes | Stretch]) -> Iterator[bytes | memoryview]:
 def _content(part: Stretch, view: memoryview, filled: int) -> Generator[memoryview, None, int]:
     """Append a stretch of a file to `view`, yield it whenever it is full; return how much of it is filled."""
     left = part.size
-    fd = os.open(part.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fd = os.open(part.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise ArchiveError(f"{part.path} is missing", hint="run 'mlbox fsck --repair'") from None
     try:
         if part.offset:
             os.lseek(fd, part.offset, os.SEEK_SET)

@@ -51,6 +51,7 @@ def test_our_own_layer_comes_back_as_if_assembled(store: Store, step: int) -> No
     ingest(store, data, step)
     assert store.layers.entries(layer.diff_id) == entries
     assert not store.layers.record(layer.diff_id).frames
-    assert sorted(path.name for path in store.layers.folder(layer.diff_id).iterdir()) == ["entries", "fs", "record.json"]
+    folder = store.layers.folder(layer.diff_id)
+    assert sorted(path.name for path in folder.iterdir()) == ["entries", "fs", "record.json"]
     assert {path: os.lstat(path).st_mtime_ns for path in store.layers.root(layer.diff_id).rglob("*")} == before
     assert store.layers.adopt(key("layer one"), "one", layer.diff_id) == layer == store.layers.find(key("layer one"))
