@@ -21,7 +21,15 @@ from mlbox.lock.model import Lock
 from mlbox.lock.python.config import indexes_for
 from mlbox.oci.digest import DiffID
 from mlbox.oci.layer import parents
-from mlbox.plan.model import BuildPlan, BuiltWheelPiece, BytecodePiece, ConfiguredPiece, LayerPlan, ProjectPiece
+from mlbox.plan.model import (
+    BuildPlan,
+    BuiltWheelPiece,
+    BytecodePiece,
+    ConfiguredPiece,
+    ImageLayerPiece,
+    LayerPlan,
+    ProjectPiece,
+)
 from mlbox.project.model import Project, Settings
 from mlbox.store.layers import Layer
 from mlbox.store.store import Store
@@ -67,6 +75,7 @@ class Remaker:
         """Return the layers that were made again, by number, and for the others why not."""
         made: dict[int, Layer] = {}
         reasons: dict[int, str] = {}
+        self._link_base()
         plain = {n: plan for n, plan in plans.items() if project_piece(plan) is None and not needs_container(plan)}
         made.update(zip(plain, self._builder().layers(list(plain.values())), strict=True))
         for number in plans.keys() - made.keys():
@@ -75,6 +84,14 @@ class Remaker:
             except (MlboxError, OSError) as problem:
                 reasons[number] = str(problem)
         return made, reasons
+
+    def _link_base(self) -> None:
+        """Let the scratch store have the layers of the image below, which are pinned by their digests."""
+        self._scratch.home.layers.mkdir(parents=True, exist_ok=True)
+        for layer in self._basis.plan.layers:
+            for piece in layer.pieces:
+                if isinstance(piece, ImageLayerPiece) and self._store.layers.has(piece.diff_id):
+                    self._scratch.layers.folder(piece.diff_id).symlink_to(self._store.layers.folder(piece.diff_id))
 
     def _special(self, plans: Mapping[int, LayerPlan], number: int, diff_ids: Sequence[DiffID]) -> Layer:
         plan = plans[number]

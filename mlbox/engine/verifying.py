@@ -22,7 +22,7 @@ from mlbox.events import Listener
 from mlbox.lock.file import FILENAME, decode_lock, read_lock
 from mlbox.lock.model import Lock
 from mlbox.oci.digest import DiffID, Digest
-from mlbox.oci.image import Image
+from mlbox.oci.image import Image, parse_config
 from mlbox.paths import Home
 from mlbox.plan.model import BuildPlan, BytecodePiece, ConfiguredPiece, ProjectPiece
 from mlbox.plan.planner import make_plan
@@ -81,13 +81,20 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def verify(
-    home: Home, listener: Listener, *, name: str = "", project: Path | None = None, layer: str = ""
+    home: Home,
+    listener: Listener,
+    *,
+    name: str = "",
+    project: Path | None = None,
+    layer: str = "",
+    key: Path | None = None,
 ) -> Verification:
     """Make an image again and compare it, bit by bit.
 
     With a `project` folder its mlbox.lock and its files are what the image must follow from (`name` is the
     project's own when it is left out), else the lock and the plan that are attached to the image. `layer` (its
-    number or name) restricts the work to one. Raises NotFoundError for an image that is not here or has no lock.
+    number or name) restricts the work to one; `key` is a public key that must have signed the image. Raises
+    NotFoundError for an image that is not here or has no lock.
     """
     store = Store(home)
     with store.using():
@@ -98,7 +105,18 @@ def verify(
         else:
             image = store.images.load(store.images.resolve(name))
             basis = _of_image(store, image, name)
-        return _Verifier(store, listener, image, basis, layer).run(name or str(image.digest))
+        found = _Verifier(store, listener, image, basis, layer).run(name or str(image.digest))
+    return found if key is None else _with_signature(home, found, key, listener)
+
+
+def _with_signature(home: Home, found: Verification, key: Path, listener: Listener) -> Verification:
+    from mlbox.engine.signing import verify
+    from mlbox.trust.keys import load_public
+
+    public = load_public(key)
+    if verify(home, found.image, [public], listener=listener).keys:
+        return msgspec.structs.replace(found, notes=(*found.notes, f"signed by {public.name}"))
+    return msgspec.structs.replace(found, problems=(*found.problems, f"not signed by {public.name}"))
 
 
 def _of_project(workshop: Workshop) -> Basis:
@@ -243,7 +261,11 @@ class _Verifier:
             for number in self.planned
             if number in made or number < len(self.diff_ids)
         ]
-        own = assemble_image(self.basis.plan, layers)
+        base = self.basis.plan.base
+        if base is not None and not self.store.content.has(base.config):
+            return "not checked", (f"the configuration of {base.reference}, which this image stands on, is not here",)
+        below = parse_config(self.store.content.read(base.config)) if base is not None else None
+        own = assemble_image(self.basis.plan, layers, below)
         if own.digest == self.image.digest:
             return "equal", ()
         ours, theirs = dict(config_fields(own)), dict(config_fields(self.image))
