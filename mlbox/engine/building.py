@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,10 +17,21 @@ from mlbox.http import Http
 from mlbox.lock.file import FILENAME, encode_lock, read_lock, write_lock
 from mlbox.lock.model import Lock
 from mlbox.oci.artifact import LOCK_TYPE, PLAN_TYPE, artifact_of, subject_of
+from mlbox.oci.digest import hex_of
 from mlbox.oci.image import Image
 from mlbox.oci.reference import Reference, parse_reference
 from mlbox.paths import Home
-from mlbox.plan.model import AnyPiece, BuildPlan, BuiltWheelPiece, DebPiece, LayerPlan, RootfsPiece, WheelPiece
+from mlbox.plan.model import (
+    AdditionPiece,
+    AnyPiece,
+    BuildPlan,
+    BuiltWheelPiece,
+    DebPiece,
+    ImageLayerPiece,
+    LayerPlan,
+    RootfsPiece,
+    WheelPiece,
+)
 from mlbox.plan.planner import make_plan
 from mlbox.plan.render import LayerState
 from mlbox.project.discover import load_project
@@ -129,6 +140,7 @@ class Workshop:
         """Return what the store has of each layer, by layer key."""
         sizes = {package.sha256: package.size for package in (*lock.packages, *lock.build_packages)}
         sizes |= {deb.sha256: deb.size for deb in lock.debs}
+        sizes |= {hex_of(one.diff_id): one.size for one in lock.base.layers}
         return {layer.key: self._state(layer, sizes) for layer in plan.layers}
 
     def build(self, lock: Lock, names: Sequence[str] = ()) -> Image:
@@ -182,7 +194,10 @@ class Workshop:
             target=lock.target,
         )
         sources = Sources(plan, places, mirrors, self.store.artifacts, self.http, self.listener)
-        return Builder(self.store, sources, step_runner(self.home), self.listener, self.project.root).build(plan)
+        from mlbox.engine.bases import have_base
+
+        runner, bases = step_runner(self.home), partial(have_base, self.store, listener=self.listener)
+        return Builder(self.store, sources, runner, self.listener, self.project.root, bases).build(plan)
 
     def _attach(self, image: Image, plan: BuildPlan, lock: Lock) -> None:
         """Keep beside the image what it was made from: others can then make, verify and explain it."""
@@ -195,6 +210,11 @@ class Workshop:
             self.store.referrers.add(artifact_of(PLAN_TYPE, canonical_json(plan)), subject)
 
     def _state(self, layer: LayerPlan, sizes: dict[str, int]) -> LayerState:
+        match layer.pieces:
+            case (ImageLayerPiece(diff_id=diff_id),):
+                if self.store.layers.has(diff_id):
+                    return LayerState(built=True, size=self.store.layers.record(diff_id).size)
+                return LayerState(fetch=sizes.get(hex_of(diff_id), 0))
         built = self.store.layers.find(layer.key)
         if built is not None:
             return LayerState(built=True, size=built.size)
@@ -211,7 +231,7 @@ def artifacts(piece: AnyPiece) -> tuple[str, ...]:
             return (piece.sha256,)
         case BuiltWheelPiece():
             return (piece.source.sha256, *(needed.sha256 for needed in piece.build_packages))
-        case RootfsPiece():
+        case RootfsPiece() | AdditionPiece():
             return tuple(deb.sha256 for deb in piece.debs)
         case _:
             return ()

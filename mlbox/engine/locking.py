@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from packaging.specifiers import SpecifierSet
@@ -12,15 +13,20 @@ from mlbox.engine.arch import host_arch
 from mlbox.errors import LockError
 from mlbox.events import Listener
 from mlbox.http import Http
-from mlbox.lock.debian import GLIBC, PYTHON_FULL, RELEASES, DebianLock, lock_debian, suite_for_python
+from mlbox.lock.base import choose_interpreter, full_version
+from mlbox.lock.debian import GLIBC, PYTHON_FULL, RELEASES, DebianLock, lock_debian, lock_on_base, suite_for_python
 from mlbox.lock.file import FILENAME
 from mlbox.lock.grouping import group_layers
-from mlbox.lock.model import Arch, Base, Lock, Target
+from mlbox.lock.model import Arch, Base, Deb, Lock, Target
 from mlbox.lock.python.resolve import LockedPython, lock_python
 from mlbox.oci.layer import EPOCH
+from mlbox.oci.reference import parse_reference
 from mlbox.paths import Home
 from mlbox.project.discover import inputs_digest
 from mlbox.project.model import Project
+
+if TYPE_CHECKING:
+    from mlbox.engine.bases import Ground
 
 
 class LockOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +67,51 @@ def _minor(version: str) -> str:
     return ".".join(version.split(".")[:2])
 
 
+class ChosenPython(msgspec.Struct, frozen=True, kw_only=True):
+    """The Python of an image to lock for."""
+
+    python: str
+    full: str
+    """Empty until the debs that bring it are known."""
+    home: str = ""
+    """Empty when it comes with debs."""
+    notes: tuple[str, ...] = ()
+
+
+def choose_interpreter_of(project: Project, ground: "Ground", name: str) -> ChosenPython:
+    """Return the Python of the image `name` that the project gets; LockError when it contradicts the project."""
+    stated = project.settings.python or project.python_file
+    one = choose_interpreter(ground.interpreters, _minor(stated), name=name, system=ground.system)
+    if one is None:
+        python = RELEASES[ground.system.suite]
+        _check_requires(project, PYTHON_FULL[ground.system.suite], f"the Python that Debian adds to base {name}")
+        return ChosenPython(python=python, full="")
+    found = full_version(ground.root, one, ground.env, ground.installed)
+    exact = project.settings.python if project.settings.python.count(".") == 2 else ""
+    if found and exact not in ("", found):
+        raise LockError(
+            f"base {name} has Python {found} ({one.path}), and the project's settings say python = {exact!r}",
+            hint=f'write python = "{one.python}", or take a base with {exact}',
+        )
+    if not (found or exact):
+        raise LockError(
+            f"base {name}: nothing in it says which {one.python} {one.path} exactly is",
+            hint=f'say it: python = "{one.python}.4"',
+        )
+    _check_requires(project, found or exact, f"{one.path} of base {name}")
+    others = ", ".join(f"{other.python} ({other.path})" for other in ground.interpreters if other.python != one.python)
+    notes = () if stated or not others else (f"the base has several Pythons: {one.path} is taken, not {others}",)
+    return ChosenPython(python=one.python, full=found or exact, home=one.home, notes=notes)
+
+
+def _check_requires(project: Project, full: str, what: str) -> None:
+    if not SpecifierSet(project.requires_python).contains(full, prereleases=True):
+        raise LockError(
+            f"{what} is Python {full}, and requires-python is {project.requires_python!r}",
+            hint="take another base, or widen requires-python",
+        )
+
+
 class Locker:
     """Resolves one project, with what resolving needs from outside."""
 
@@ -75,51 +126,40 @@ class Locker:
 
     def lock(self, previous: Lock | None, options: LockOptions) -> Lock:
         """Return the lock of the project; with a `previous` one for the same target only what must move moves."""
-        settings = self._project.settings
-        if settings.base != "debian":
-            raise LockError(
-                f"base {settings.base!r}: only 'debian' can be a base in this version of mlbox",
-                hint='leave base out; python = "3.11" or "3.13" picks the Debian release',
-            )
-        python = choose_python(self._project)
-        suite = suite_for_python(python)
         arch = options.arch or (previous.target.arch if previous else host_arch())
-        kept = previous if previous and (previous.target.arch, previous.target.python) == (arch, python) else None
-        self._listener.step(f"resolve Debian {suite} and Python {python} packages for {arch}")
-        target = Target(
-            arch=arch,
-            python=python,
-            python_full=PYTHON_FULL[suite],
-            glibc=GLIBC[suite],
-            accelerator=settings.accelerator,
-        )
-        debian, target, packages = self._resolve(target, suite, kept, options)
-        for note in debian.notes:
+        stand = self._on_debian if self._project.settings.base == "debian" else self._on_image
+        found = stand(arch, previous, options)
+        for note in found.notes:
             self._listener.note(note)
+        settings, kept = self._project.settings, _kept(previous, found.target)
         default_epoch = kept.epoch if kept else EPOCH
         return Lock(
             inputs=inputs_digest(self._project),
             epoch=options.epoch if options.epoch is not None else default_epoch,
             resolver=settings.resolver,
-            target=target,
-            base=Base(suite=suite),
+            target=found.target,
+            base=found.base,
             system_packages=settings.system_packages,
-            packages=packages.packages,
-            build_packages=packages.build_packages,
-            layers=group_layers(packages.packages, kept.layers if kept else ()),
-            debs=debian.debs,
+            packages=found.packages.packages,
+            build_packages=found.packages.build_packages,
+            layers=group_layers(found.packages.packages, kept.layers if kept else ()),
+            debs=found.debs,
         )
 
-    def _resolve(
-        self, guess: Target, suite: str, kept: Lock | None, options: LockOptions
-    ) -> tuple[DebianLock, Target, LockedPython]:
+    def _on_debian(self, arch: Arch, previous: Lock | None, options: LockOptions) -> "_Found":
         """Resolve debs and wheels side by side; the wheels again when the debs' Python is not the guessed one."""
+        python = choose_python(self._project)
+        suite = suite_for_python(python)
+        self._listener.step(f"resolve Debian {suite} and Python {python} packages for {arch}")
+        guess = self._target(arch, python, PYTHON_FULL[suite], GLIBC[suite])
+        kept = _kept(previous, guess)
         with ThreadPoolExecutor(1) as pool:
             debs = pool.submit(self._debian, guess, suite, kept, options)
             packages = self._python(guess, kept, options)
             debian = debs.result()
         target = msgspec.structs.replace(guess, python_full=debian.python_full, glibc=debian.glibc)
-        return debian, target, packages if target == guess else self._python(target, kept, options)
+        packages = packages if target == guess else self._python(target, kept, options)
+        return _Found(base=Base(suite=suite), target=target, debs=debian.debs, packages=packages, notes=debian.notes)
 
     def _debian(self, target: Target, suite: str, kept: Lock | None, options: LockOptions) -> DebianLock:
         return lock_debian(
@@ -128,9 +168,76 @@ class Locker:
             system_packages=self._project.settings.system_packages,
             cache=self._home.metadata,
             http=self._http,
-            locked=[deb for deb in kept.debs if deb.name not in options.upgrade_packages] if kept else (),
+            locked=_locked_debs(kept, options),
             upgrade=options.upgrade,
         )
+
+    def _on_image(self, arch: Arch, previous: Lock | None, options: LockOptions) -> "_Found":
+        """Find the image below and its Python, then the debs it lacks, then the wheels."""
+        from mlbox.engine.bases import find_base, look_into
+        from mlbox.store.store import Store
+
+        reference = parse_reference(self._project.settings.base)
+        before = previous.base if previous and previous.base.reference == str(reference) else None
+        store = Store(self._home)
+        with store.using():
+            base = find_base(
+                store,
+                reference,
+                arch,
+                self._listener,
+                locked=None if options.upgrade else before,
+                locked_arch=previous.target.arch if previous else "",
+            )
+            ground = look_into(store, base, arch)
+        chosen = choose_interpreter_of(self._project, ground, base.reference)
+        target = self._target(arch, chosen.python, chosen.full, ground.glibc)
+        kept = _kept(previous, target)
+        base = msgspec.structs.replace(base, suite=ground.system.suite, home=chosen.home)
+        debian = self._additions(ground, base, target, kept if before else None, options)
+        if debian is not None:
+            full = chosen.full or debian.python_full
+            target = msgspec.structs.replace(target, python_full=full, glibc=debian.glibc or ground.glibc)
+        if ground.entrypoint and not self._project.settings.entrypoint and base.config != (before and before.config):
+            self._listener.note(
+                f"the base's entrypoint {list(ground.entrypoint)} is not kept; the setting entrypoint puts one back"
+            )
+        return _Found(
+            base=base,
+            target=target,
+            debs=debian.debs if debian else (),
+            packages=self._python(target, kept, options),
+            notes=(*(debian.notes if debian else ()), *chosen.notes),
+        )
+
+    def _additions(
+        self, ground: "Ground", base: Base, target: Target, kept: Lock | None, options: LockOptions
+    ) -> DebianLock | None:
+        """Return the debs that the project asks for and the image lacks; None when there are none to ask for."""
+        wanted = (*self._project.settings.system_packages, *(() if base.home else ("python3",)))
+        if not wanted:
+            return None
+        if not base.suite:
+            raise LockError(
+                f"system-packages: mlbox adds packages to images of Debian {', '.join(RELEASES)}, and the base "
+                f"{base.reference} is {ground.system.name}",
+                hint="take a base that has them, or one of these releases: python:3.12-slim-bookworm",
+            )
+        self._listener.step(f"resolve packages of Debian {base.suite} on the base")
+        return lock_on_base(
+            suite=base.suite,
+            arch=target.arch,
+            status=ground.status,
+            packages=wanted,
+            cache=self._home.metadata,
+            http=self._http,
+            locked=_locked_debs(kept, options),
+            upgrade=options.upgrade,
+        )
+
+    def _target(self, arch: Arch, python: str, full: str, glibc: str) -> Target:
+        accelerator = self._project.settings.accelerator
+        return Target(arch=arch, python=python, python_full=full, glibc=glibc, accelerator=accelerator)
 
     def _python(self, target: Target, kept: Lock | None, options: LockOptions) -> LockedPython:
         return lock_python(
@@ -143,6 +250,26 @@ class Locker:
             find_links=self._find_links,
             home=self._home,
         )
+
+
+class _Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What a lock is made of."""
+
+    base: Base
+    target: Target
+    debs: tuple[Deb, ...]
+    packages: LockedPython
+    notes: tuple[str, ...] = ()
+
+
+def _kept(previous: Lock | None, target: Target) -> Lock | None:
+    """Return the previous lock when its versions can stay."""
+    same = previous and (previous.target.arch, previous.target.python) == (target.arch, target.python)
+    return previous if same else None
+
+
+def _locked_debs(kept: Lock | None, options: LockOptions) -> list[Deb]:
+    return [deb for deb in kept.debs if deb.name not in options.upgrade_packages] if kept else []
 
 
 def lock_path(root: Path) -> Path:

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mlbox.errors import ProjectError
+from mlbox.errors import ProjectError, UsageError
+from mlbox.oci.reference import parse_reference
 from mlbox.project.model import Health, Settings, Task
 from mlbox.project.problems import Problems, did_you_mean
 from mlbox.project.requirement import without_credentials
@@ -19,6 +20,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 FILE = "mlbox.toml"
 
 _PYTHON = re.compile(r"3\.[0-9]{1,2}")
+_EXACT_PYTHON = re.compile(r"3\.[0-9]{1,2}(\.[0-9]{1,2})?")
 _ACCELERATOR = re.compile(r"cpu|cu[0-9]{3}|rocm[0-9]+(\.[0-9]+){1,2}")
 _DEB = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -119,7 +121,9 @@ def check_settings(settings: Settings, where: Where, root: Path, problems: Probl
 
 
 def _check_target(settings: Settings, where: Where, problems: Problems) -> None:
-    if settings.python and not _PYTHON.fullmatch(settings.python):
+    _check_base(settings, where, problems)
+    python = _PYTHON if settings.base == "debian" else _EXACT_PYTHON
+    if settings.python and not python.fullmatch(settings.python):
         hint = 'write python = "3.11"; which 3.11.x it is, the base decides'
         problems.add(where("python"), f"{settings.python!r} is no Python version", hint)
     if not _ACCELERATOR.fullmatch(settings.accelerator):
@@ -132,6 +136,18 @@ def _check_target(settings: Settings, where: Where, problems: Problems) -> None:
                     "only the name; the lock pins the version" if re.search("[=:/]", name) else "like libgl1 or ffmpeg"
                 )
                 problems.add(where(key), f"{name!r} is no Debian package name", hint)
+
+
+def _check_base(settings: Settings, where: Where, problems: Problems) -> None:
+    if settings.base == "debian":
+        return
+    hint = '"debian", or an image of a registry: "docker.io/library/python:3.12-slim"'
+    try:
+        parse_reference(settings.base)
+    except UsageError:
+        # What stands before an '@' may be a password.
+        shown = settings.base[:100].rpartition("@")[2]
+        problems.add(where("base"), f"{shown!r} is no name of an image", hint)
 
 
 def _check_sources(settings: Settings, where: Where, root: Path, problems: Problems) -> None:
