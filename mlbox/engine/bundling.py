@@ -19,6 +19,7 @@ from mlbox.oci.image import INDEX, INDEX_TYPES, MANIFEST, Descriptor, Image, Man
 from mlbox.oci.reference import parse_reference
 from mlbox.plan.model import BuildPlan
 from mlbox.registry.bundle import (
+    FORMAT,
     BundledFile,
     BundledImage,
     BundledLayer,
@@ -70,7 +71,7 @@ def make_bundle(
     with store.using(), store.scratch("bundle") as scratch:
         work = _Bundling(store, scratch, options, listener)
         contents = work.contents(_named(store, names))
-        listener.step(f"write {len(contents.images)} images")
+        listener.step("write the bundle")
         size = write_bundle(contents, work.blob, out)
     return Bundled(digest=digest_of_bundle(contents), size=size, contents=contents)
 
@@ -116,6 +117,7 @@ class _Bundling:
         remotes = tuple(remote for named in images for remote in self._remotes(named.image.digest))
         subjects = [image.digest for image in bundled] + [remote.manifest.digest for remote in remotes]
         return Contents(
+            format=FORMAT,
             images=bundled,
             layers=layers,
             remotes=tuple(sorted(remotes, key=lambda remote: (remote.repository, remote.manifest.digest))),

@@ -3,6 +3,7 @@
 A bundle is a plain tar. Its members, in this order:
 
     bundle.json         the contents: canonical JSON of `Contents`. Its digest is the bundle's
+    bundle.sha256       that digest, as `sha256sum -c` reads it: with it no byte of the file can change unseen
     oci-layout          what makes the tar an OCI image layout ('oci-archive:' of skopeo and podman)
     index.json          one entry per name of each image; empty when layers are left out, as others could not add them
     blobs/sha256/HEX    everything else, each once, named by its sha256: the small documents first (configurations,
@@ -100,7 +101,7 @@ class BundledFile(Closed, frozen=True, kw_only=True):
 class Contents(Closed, frozen=True, kw_only=True):
     """All of bundle.json; every list is sorted by what identifies its items."""
 
-    format: int = FORMAT
+    format: int
     images: tuple[BundledImage, ...]
     layers: tuple[BundledLayer, ...]
     remotes: tuple[BundledRemote, ...] = ()
@@ -159,7 +160,13 @@ class Frame(NamedTuple):
 
 def frame_of(contents: Contents) -> Frame:
     """Return the tar that `contents` lead to."""
-    documents = {CONTENTS: canonical_json(contents), "oci-layout": MARKER, "index.json": index_of(contents)}
+    data = canonical_json(contents)
+    documents = {
+        CONTENTS: data,
+        "bundle.sha256": f"{hex_of(digest_of(data))}  {CONTENTS}\n".encode(),
+        "oci-layout": MARKER,
+        "index.json": index_of(contents),
+    }
     parts = [
         header(Entry(path, "file", 0o644, size=len(data))) + data + padding(len(data))
         for path, data in documents.items()

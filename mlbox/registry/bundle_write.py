@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -51,9 +51,9 @@ def bundle_file(target: Path, split: int | None = None) -> Iterator[Writable]:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
         try:
-            parts = _Parts(folder, target.name, split)
-            yield parts
-            parts.publish(target)
+            with closing(_Parts(folder, target.name, split)) as parts:
+                yield parts
+                parts.publish(target)
         finally:
             remove_tree(folder)
 
@@ -94,6 +94,11 @@ class _Parts:
         while (old := target.with_name(f"{target.name}.{number:03}")).exists():
             old.unlink()
             number += 1
+
+    def close(self) -> None:
+        """Close the file that is being written, when something went wrong."""
+        if self._file is not None:
+            self._file.close()
 
     def _path(self, number: int) -> Path:
         return self._folder / (f"{self._name}.{number:03}" if self._split else self._name)
