@@ -5,9 +5,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from mlbox.errors import NotFoundError
+from mlbox.events import SILENT, Listener
 from mlbox.oci.artifact import Artifact, artifact_of
 from mlbox.oci.digest import Digest
 from mlbox.oci.image import Image
+from mlbox.oci.reference import parse_reference
+from mlbox.paths import Home
 from mlbox.store.store import Store
 
 if TYPE_CHECKING:
@@ -18,12 +21,41 @@ if TYPE_CHECKING:
 Statement = tuple[str, str, bytes]
 """A document about an image: its media type, in-toto's predicate type for it, its bytes."""
 
+DOCUMENT_LIMIT = 64 << 20
+"""The largest document about an image that is taken from a registry, in bytes."""
+
 
 class BillFormat(StrEnum):
     """The formats of a bill of materials."""
 
     CYCLONEDX = "cyclonedx"
     SPDX = "spdx"
+
+
+def sbom(home: Home, name: str, form: BillFormat = BillFormat.CYCLONEDX, *, listener: Listener = SILENT) -> bytes:
+    """Return the bill of materials of the image `name`: of one in the store made here, else as its registry has it."""
+    from mlbox.engine.signatures import local_image
+
+    store = Store(home)
+    with store.using():
+        image = local_image(store, name)
+        if image is not None:
+            return write_bill(store, image, form)
+        media_type, predicate, _ = _bill_writer(form)
+        return _attached(name, media_type, predicate, f"bill of materials in {form}", listener)
+
+
+def provenance(home: Home, name: str, *, listener: Listener = SILENT) -> bytes:
+    """Return the provenance of the image `name`: of one in the store made here, else as its registry has it."""
+    from mlbox.engine.signatures import local_image
+    from mlbox.trust import provenance as slsa
+
+    store = Store(home)
+    with store.using():
+        image = local_image(store, name)
+        if image is not None:
+            return write_provenance(store, image)
+        return _attached(name, slsa.MEDIA_TYPE, slsa.PREDICATE, "provenance", listener)
 
 
 def write_bill(store: Store, image: Image, form: BillFormat, *, name: str = "", subject: Digest | None = None) -> bytes:
@@ -137,3 +169,26 @@ def _lock(store: Store, image: Image) -> "Lock | None":
 
     data = store.referrers.lock_of(image.digest)
     return decode_lock(data, what="attached lock") if data else None
+
+
+def _attached(name: str, media_type: str, predicate: str, what: str, listener: Listener) -> bytes:
+    """Return a document that a registry has about an image, plain or from an attestation; nobody has checked it."""
+    from mlbox.engine.signatures import find_there, open_for, referring
+    from mlbox.trust.signature import BUNDLE_TYPE, PREDICATE_ANNOTATION, parse_bundle
+    from mlbox.trust.statement import document_of, payload_of
+
+    reference = parse_reference(name)
+    registry = open_for(reference, listener)
+    digest = find_there(registry, reference).digest
+    found = list(referring(registry, reference.repository, digest, (media_type, BUNDLE_TYPE)))
+    plain = [manifest for manifest in found if manifest.kind == media_type and manifest.layers]
+    if plain:
+        return registry.blob(reference.repository, plain[-1].layers[0], DOCUMENT_LIMIT)
+    sealed = [manifest for manifest in found if manifest.annotations.get(PREDICATE_ANNOTATION) == predicate]
+    if sealed and sealed[-1].layers:
+        bundle = registry.blob(reference.repository, sealed[-1].layers[0], DOCUMENT_LIMIT)
+        return document_of(payload_of(parse_bundle(bundle)), predicate)
+    raise NotFoundError(
+        f"the registry has no {what} of {reference.familiar}",
+        hint=f"'mlbox pull {reference.familiar}' first, then one is made from its files",
+    )

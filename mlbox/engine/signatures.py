@@ -95,14 +95,14 @@ def remote_signatures(registry: "Registry", repository: str, digest: Digest) -> 
 
     seen: set[Signature] = set()
     manifests = iter([_tagged(registry, repository, signature_tag(digest))])
-    for manifest in (*manifests, *_referring(registry, repository, digest, (SIGNATURE_TYPE, BUNDLE_TYPE))):
+    for manifest in (*manifests, *referring(registry, repository, digest, (SIGNATURE_TYPE, BUNDLE_TYPE))):
         for signature in _inside(manifest, blob) if manifest else ():
             if signature not in seen and len(seen) < MOST:
                 seen.add(signature)
                 yield signature
 
 
-def _referring(
+def referring(
     registry: "Registry", repository: str, digest: Digest, kinds: tuple[str, ...]
 ) -> Iterator[ArtifactManifest]:
     for found in registry.referrers(repository, digest):
@@ -196,6 +196,17 @@ def signed_by(found: Iterable["Signature"], digest: Digest, key: "PublicKey") ->
     from mlbox.trust.signature import signer
 
     return tuple(signature for signature in found if signer(signature, digest, (key,)))
+
+
+def local_image(store: Store, name: str) -> Image | None:
+    """Return the image of the store; None when there is none, but the name says in which registry one may be."""
+    try:
+        return store.images.load(store.images.resolve(name))
+    except NotFoundError:
+        first = name.partition("/")[0] if "/" in name else ""
+        if "." in first or ":" in first or first == "localhost":
+            return None
+        raise
 
 
 def open_for(reference: Reference, listener: Listener) -> "Registry":

@@ -10,6 +10,7 @@ from mlbox.engine.signatures import (
     find_there,
     keeping,
     kept_signatures,
+    local_image,
     open_for,
     places_of,
     push_artifact,
@@ -92,7 +93,7 @@ def sign(
     """
     store = Store(home)
     with store.using():
-        image = _local(store, name)
+        image = local_image(store, name)
         if image is None:
             signed: tuple[Signed, ...] = (_sign_there(store, name, key, attest=sbom or provenance, listener=listener),)
         else:
@@ -178,6 +179,32 @@ def sign_pushed(
     return ours
 
 
+def publish(
+    store: Store,
+    registry: "Registry",
+    repository: str,
+    image: Image,
+    subject: Descriptor,
+    *,
+    sbom: bool = False,
+    provenance: bool = False,
+    key: "PrivateKey | None" = None,
+) -> tuple[Digest, ...]:
+    """Send what is asked for about a pushed image (`subject` in `repository`), signed with `key`; keep it too.
+
+    Returns the digests of the documents' manifests.
+    """
+    from mlbox.engine.materials import attachments
+
+    name = f"{registry.host}/{repository}"
+    made = attachments(store, image, subject.digest, name, sbom=sbom, provenance=provenance, key=key)
+    for artifact in made:
+        push_artifact(registry, repository, artifact, subject)
+    if key is not None:
+        sign_pushed(store, registry, repository, subject, key)
+    return tuple(store.referrers.add(artifact, subject) for artifact in made)
+
+
 def verify(home: Home, name: str, keys: Sequence["PublicKey"], *, listener: Listener = SILENT) -> SignatureReport:
     """Return which of `keys` signed the image `name`: the one of the store, else the one in a registry.
 
@@ -185,7 +212,7 @@ def verify(home: Home, name: str, keys: Sequence["PublicKey"], *, listener: List
     """
     store = Store(home)
     with store.using():
-        image = _local(store, name)
+        image = local_image(store, name)
         if image is None:
             reference = parse_reference(name)
             registry = open_for(reference, listener)
@@ -233,14 +260,3 @@ def _fetched(store: Store, place: Place, listener: Listener) -> Iterator["Signat
     yield from keeping(
         store, place.subject, remote_signatures(registry, place.reference.repository, place.subject.digest)
     )
-
-
-def _local(store: Store, name: str) -> Image | None:
-    """Return the image of the store; None when there is none, but the name says in which registry one may be."""
-    try:
-        return store.images.load(store.images.resolve(name))
-    except NotFoundError:
-        first = name.partition("/")[0] if "/" in name else ""
-        if "." in first or ":" in first or first == "localhost":
-            return None
-        raise

@@ -73,6 +73,14 @@ def statement_of(digest: Digest, name: str, predicate_type: str, document: bytes
     return statement_about(digest, name, predicate_type, predicate)
 
 
+def document_of(statement: bytes, predicate_type: str) -> bytes:
+    """Return the document that `statement_of` made the statement from."""
+    found = parse_statement(statement)
+    if found.predicate_type != predicate_type:
+        raise TrustError(f"a statement of the type {found.predicate_type[:100]!r} in the place of {predicate_type}")
+    return statement if predicate_type == _PROVENANCE else bytes(found.predicate)
+
+
 def parse_statement(data: bytes) -> Statement:
     """Return the statement that `data` is; raises TrustError when it is none."""
     statement = decode_json(data, Statement, what="in-toto statement", error=TrustError)

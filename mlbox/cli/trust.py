@@ -1,0 +1,138 @@
+"""Commands about what images are made of and who vouches for them: sbom, provenance, key, sign."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mlbox.cli.render import Format, print_json
+from mlbox.engine.materials import BillFormat
+
+if TYPE_CHECKING:
+    from mlbox.trust.keys import PrivateKey
+
+app = typer.Typer(rich_markup_mode=None)
+keys = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Make keys that sign images.")
+app.add_typer(keys, name="key")
+
+Name = Annotated[str, typer.Argument(metavar="IMAGE", help="An image of the store, else one in a registry.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Instead of stdout.")]
+FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the key's password from the first line.")]
+
+PASSWORD = "MLBOX_KEY_PASSWORD"  # noqa: S105 - the name of a variable
+
+
+@app.command()
+def sbom(
+    name: Name,
+    form: Annotated[BillFormat, typer.Option("--format")] = BillFormat.CYCLONEDX,
+    output: Output = None,
+) -> None:
+    """Print the software bill of materials of an image: every package with version, hash, licence and what needs it."""
+    from mlbox.engine import materials
+    from mlbox.paths import Home
+
+    _write(materials.sbom(Home.default(), name, form), output)
+
+
+@app.command()
+def provenance(name: Name, output: Output = None) -> None:
+    """Print what an image was built from: an in-toto statement with SLSA provenance."""
+    from mlbox.engine import materials
+    from mlbox.paths import Home
+
+    _write(materials.provenance(Home.default(), name), output)
+
+
+@app.command()
+def sign(
+    name: Name,
+    key: Annotated[
+        Path, typer.Option("--key", metavar="FILE", help="The private key; 'mlbox key generate' makes one.")
+    ],
+    sbom: Annotated[bool, typer.Option("--sbom", help="Attach a signed bill of materials.")] = False,
+    provenance: Annotated[bool, typer.Option("--provenance", help="Attach signed provenance.")] = False,
+    push: Annotated[
+        bool, typer.Option("--push", help="Send the signatures to the registries that the image is known to be in.")
+    ] = False,
+    password_stdin: FromStdin = False,
+    form: Annotated[Format, typer.Option("--format")] = Format.TABLE,
+) -> None:
+    """Sign an image so that cosign and the policies of other machines know it.
+
+    An image of the store is signed under every digest it is known by; 'mlbox push --sign' signs what it sends. A name
+    that only a registry has is signed there.
+    """
+    from mlbox.cli.progress import listener
+    from mlbox.engine import signing
+    from mlbox.paths import Home
+
+    private = load_key(key, from_stdin=password_stdin)
+    with listener() as talk:
+        report = signing.sign(Home.default(), name, private, sbom=sbom, provenance=provenance, push=push, listener=talk)
+    if form is Format.JSON:
+        print_json(report)
+        return
+    for signed in report.signed:
+        state = "signed" if signed.new else "was signed"
+        print(f"{state} {signed.repository}@{signed.digest}{', pushed' if signed.pushed else ''}")
+
+
+@keys.command()
+def generate(
+    prefix: Annotated[Path, typer.Argument(metavar="PREFIX", help="PREFIX.key and PREFIX.pub are written.")] = Path(
+        "mlbox"
+    ),
+    password_stdin: FromStdin = False,
+) -> None:
+    """Make a key pair for signing: PREFIX.key, encrypted and for you only, and PREFIX.pub for everybody."""
+    from mlbox.trust.keys import generate as make
+
+    for path in make(prefix, password(from_stdin=password_stdin, twice=True)):
+        print(path)
+
+
+@keys.command()
+def public(
+    key: Annotated[Path, typer.Argument(metavar="FILE", help="A private key.")], password_stdin: FromStdin = False
+) -> None:
+    """Print the public key of a private one."""
+    sys.stdout.write(load_key(key, from_stdin=password_stdin).public.pem.decode())
+
+
+def load_key(path: Path, *, from_stdin: bool = False) -> "PrivateKey":
+    """Return the private key of a file; its password is asked for when it has one."""
+    from mlbox.trust.keys import load_private
+
+    return load_private(path, lambda: password(from_stdin=from_stdin))
+
+
+def password(*, from_stdin: bool = False, twice: bool = False) -> bytes:
+    """Return the password of a key: from stdin, from MLBOX_KEY_PASSWORD, or from the terminal."""
+    from mlbox.errors import UsageError
+
+    if from_stdin:
+        return sys.stdin.buffer.readline().rstrip(b"\r\n")
+    if (given := os.environb.get(PASSWORD.encode())) is not None:
+        return given
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "the key needs a password, and nobody is there to ask", hint=f"set {PASSWORD}, or --password-stdin"
+        )
+    from getpass import getpass
+
+    typed = getpass("password of the key: ")
+    if twice and getpass("again: ") != typed:
+        raise UsageError("the two passwords differ")
+    return typed.encode()
+
+
+def _write(data: bytes, output: Path | None) -> None:
+    from mlbox.files import write_atomic
+
+    if output is None:
+        sys.stdout.buffer.write(data)
+    else:
+        write_atomic(output, data)
