@@ -23,6 +23,7 @@ MOST_MEMBERS = 100_000
 _MOST_LINKS = 8
 _RESERVE = 256 << 20
 """Bytes that must stay free on the store's disk while an archive is unpacked to it."""
+_LOOK_EVERY = 64 << 20
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
 _HARM = "do not use this file: whoever made it made a mistake or means harm"
 
@@ -186,7 +187,9 @@ class _Tar:
         if member.kind == "link":
             self._links[path] = _inside(member.target, self.name)
         elif member.kind == "symlink":
-            self._links[path] = _inside(posixpath.normpath(f"{posixpath.dirname(path)}/{member.target}"), self.name)
+            self._links[path] = _inside(
+                posixpath.normpath(posixpath.join(posixpath.dirname(path), member.target)), self.name
+            )
         elif member.extents is not None:
             raise ArchiveError(f"{self.name}: {path!r} is a sparse file, which no program writes here", hint=_HARM)
         elif self._at + member.stored > self._end:
@@ -218,10 +221,12 @@ def _is_plain_file(file: BinaryIO) -> bool:
 @contextmanager
 def _spooled(store: Store, file: BinaryIO, name: str) -> Iterator[BinaryIO]:
     with disk_errors(f"unpacking {name}"), store.scratch("load") as folder, (folder / "tar").open("x+b") as spool:
+        checked = 0
         for chunk in decompressed(chunks(file), name=name):
             spool.write(chunk)
-            if spool.tell() % (64 << 20) < len(chunk):
+            if spool.tell() >= checked:
                 _check_room(spool, name)
+                checked += _LOOK_EVERY
         spool.flush()
         spool.seek(0)
         yield spool
