@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from mlbox.engine.admission import admit_pull
 from mlbox.engine.arch import host_arch
 from mlbox.errors import MlboxError, RegistryError, UsageError
 from mlbox.events import SILENT, Listener
@@ -93,6 +94,7 @@ def pull(home: Home, name: str, *, arch: str = "", listener: Listener = SILENT) 
         remote = resolve(registry, reference, arch or host_arch())
         if arch and remote.config.architecture != arch:
             raise RegistryError(f"{reference.familiar} is for {remote.config.architecture}, not for {arch}")
+        admit_pull(store, registry, reference, remote.subjects)
         layers, documents = _Pull(store, registry, remote, listener).layers()
         names = () if reference.digest else (reference,)
         image = keep(store, remote, names)

@@ -104,9 +104,10 @@ class _Copy:
         else:
             self._blobs(_manifest(fetched))
         put_manifest(self._target.registry, name, fetched.data, kind)
-        if self._referrers:
+        if self._referrers and depth > 0:
             subject = Descriptor(media_type=kind, digest=fetched.digest, size=len(fetched.data))
             self._about(subject, depth)
+            self._tagged(fetched.digest)
 
     def _about(self, subject: Descriptor, depth: int) -> None:
         """Copy the artifacts about `subject`, and those about them."""
@@ -122,6 +123,17 @@ class _Copy:
                 self._target.registry.put_referrer(self._target.repository, fetched.data, subject)
             inner = Descriptor(media_type=entry.media_type, digest=entry.digest, size=len(fetched.data))
             self._about(inner, depth - 1)
+
+    def _tagged(self, subject: Digest) -> None:
+        """Copy what cosign keeps about `subject` under tags of its own, as it did before there were referrers."""
+        for ending in ("sig", "att"):
+            tag = f"{subject.replace(':', '-')}.{ending}"
+            found = self._source.registry.find(self._source.repository, tag)
+            if found is not None:
+                fetched = self._get(found.digest)
+                self.manifest(fetched, self._by_digest(found.digest), 0)
+                name = msgspec.structs.replace(self._by_digest(found.digest), tag=tag, digest=None)
+                put_manifest(self._target.registry, name, fetched.data, kind_of(fetched))
 
     def _get(self, digest: Digest) -> Fetched:
         return self._source.registry.manifest(self._source.repository, digest)

@@ -61,6 +61,14 @@ class RemoteImage(msgspec.Struct, frozen=True, kw_only=True):
         return Descriptor(media_type=self.media_type, digest=self.digest, size=len(self.manifest_bytes))
 
     @property
+    def subjects(self) -> tuple[Descriptor, ...]:
+        """What a signature of this image can be about: its manifest, and the index that holds it."""
+        if self.index is None:
+            return (self.descriptor,)
+        digest, data = self.index
+        return (self.descriptor, Descriptor(media_type=INDEX, digest=digest, size=len(data)))
+
+    @property
     def diff_ids(self) -> tuple[DiffID, ...]:
         """The layers, lowest first, each once."""
         return tuple(dict.fromkeys(self.config.rootfs.diff_ids))
