@@ -10,7 +10,11 @@ import msgspec
 from mlbox.cdi import ContainerEdits, Device, DeviceNode, Name, Spec, parse_name, parse_spec
 from mlbox.codec import decode_json
 from mlbox.errors import ContainerError, MlboxError
+from mlbox.linux.cgroup import hierarchies
 from mlbox.linux.device import node
+from mlbox.runtime import access, hotplug
+from mlbox.runtime.containers import Containers
+from mlbox.runtime.guard import spec_of
 
 FOLDERS = ("/etc/cdi", "/var/run/cdi")
 """Where CDI files lie; the definition in a later folder counts. MLBOX_CDI_PATH names others."""
@@ -24,6 +28,21 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     spec: Spec
     device: Device
     path: Path
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """What the kernel lets a running container do with devices, compared with what it was given."""
+
+    id: str
+    name: str
+    devices: tuple[str, ...]
+    """Paths of the nodes it was given, besides the standard ones."""
+    rules: tuple[str, ...]
+    """What is allowed, as 'c 195:0 rwm'."""
+    problems: tuple[str, ...]
+    """Where the kernel's rules differ."""
+    warnings: tuple[str, ...] = ()
+    """What its monitor saw and put right."""
 
 
 class Devices(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +72,44 @@ def edits_for(asked: Sequence[str], folders: Iterable[Path] | None = None) -> Co
         specs.add(found.path)
         edits += common + found.device.container_edits
     return edits
+
+
+def verify(containers: Containers, reference: str) -> Access:
+    """Read back what the kernel has for a running container; raises ContainerError when it does not run."""
+    container, folder = containers.running(reference)
+    spec = spec_of(folder)
+    rules = access.rules_of(spec)
+    nodes = tuple(one.path for one in spec.linux.devices) if spec.linux else ()
+    mounted = hierarchies()
+    # Where a program decides, that of a container without devices is the runtime's own, of any shape.
+    comparable = nodes or not access.is_by_program(mounted)
+    return Access(
+        id=container.id,
+        name=container.name,
+        devices=nodes,
+        rules=tuple(map(access.text, rules)),
+        problems=access.problems(folder.cgroup, rules, mounted) if comparable else (),
+        warnings=container.state.warnings,
+    )
+
+
+def attach(containers: Containers, reference: str, asked: Sequence[str]) -> tuple[str, ...]:
+    """Give devices to a running container until it stops; return the paths of their nodes."""
+    container, folder = containers.running(reference)
+    edits = edits_for(asked)
+    if not edits.device_nodes:
+        raise ContainerError(f"{', '.join(asked)}: nothing that can come to a program that runs")
+    return hotplug.attach(folder, container.state.pid, edits)
+
+
+def detach(containers: Containers, reference: str, asked: Sequence[str], *, force: bool = False) -> tuple[str, ...]:
+    """Take devices away from a running container; return the paths of their nodes.
+
+    Raises ContainerError naming the programs that have one open, unless `force`.
+    """
+    container, folder = containers.running(reference)
+    paths = [node.path for node in edits_for(asked).device_nodes]
+    return hotplug.detach(folder, container.state.pid, paths, force=force)
 
 
 def cdi_folders() -> tuple[Path, ...]:

@@ -29,3 +29,10 @@ def _kind(mode: int) -> Literal["c", "b", "p"] | None:
     if stat.S_ISBLK(mode):
         return "b"
     return "p" if stat.S_ISFIFO(mode) else None
+
+
+def make_node(path: str, kind: str, major: int, minor: int, mode: int) -> None:
+    """Make a device node of 'c', 'b' or 'p' with exactly that mode; raises OSError."""
+    types = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+    os.mknod(path, types[kind] | mode, os.makedev(major, minor))
+    os.chmod(path, mode)  # noqa: PTH101 - the umask took part in mknod

@@ -1,7 +1,10 @@
 """Processes and namespaces: who adopts orphans, what a pid really is, user namespaces that only hold a map."""
 
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import NamedTuple
 
 from mlbox.linux.libc import call
 
@@ -79,3 +82,64 @@ def _write_map(path: str, lines: IDMap) -> None:
         os.write(fd, "".join(f"{inside} {outside} {count}\n" for inside, outside, count in lines).encode())
     finally:
         os.close(fd)
+
+
+class OpenDevice(NamedTuple):
+    """A device that a process has open."""
+
+    is_block: bool
+    major: int
+    minor: int
+
+
+def open_devices(pid: int) -> Iterator[OpenDevice]:
+    """Yield the devices that `pid` has open; nothing when it is gone."""
+    with suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208
+            with suppress(OSError):
+                status = os.stat(f"/proc/{pid}/fd/{name}")  # noqa: PTH116
+                if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+                    yield OpenDevice(stat.S_ISBLK(status.st_mode), os.major(status.st_rdev), os.minor(status.st_rdev))
+
+
+def name_of(pid: int) -> str:
+    """Return the name that ps shows, '' when the process is gone."""
+    with suppress(OSError), open(f"/proc/{pid}/comm", "rb") as file:  # noqa: PTH123
+        return file.read().rstrip(b"\n").decode("utf-8", "replace")
+    return ""
+
+
+def in_root(pid: int, action: Callable[[], object]) -> None:
+    """Do `action` in the mounts and below the root of `pid`, where no link leads outside; raises its OSError.
+
+    A process of its own does it: a program with threads cannot change its mount namespace.
+    """
+    root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    call("getpid")  # opens the C library here: importing is not safe after the fork
+    try:
+        child = os.fork()
+        if child == 0:
+            _act(root, namespace, action)
+        number = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    finally:
+        os.close(root)
+        os.close(namespace)
+    if number:
+        raise OSError(number, os.strerror(number))
+
+
+def _act(root: int, namespace: int, action: Callable[[], object]) -> None:
+    number = 0
+    try:
+        call("setns", namespace, CLONE_NEWNS)
+        os.fchdir(root)
+        os.chroot(".")
+        os.chdir("/")
+        action()
+    except OSError as problem:
+        number = problem.errno or 5
+    except BaseException:  # noqa: BLE001 - nothing may run on in a copy of the caller
+        number = 5
+    finally:
+        os._exit(number)

@@ -171,6 +171,13 @@ class Containers:
             raise ContainerError(f"{container.name} does not run", hint=f"mlbox start {container.name}")
         return session
 
+    def running(self, reference: str) -> tuple[Container, Folder]:
+        """Return a container and its files; raises ContainerError when it does not run."""
+        container = self.get(reference)
+        if container.status != "running":
+            raise ContainerError(f"{container.name} does not run", hint=f"mlbox start {container.name}")
+        return container, self._folder(container)
+
     def wait(self, reference: str) -> int:
         """Return the exit code of a container when it has ended for good."""
         container = self.get(reference)

@@ -22,6 +22,7 @@ from mlbox.linux import cgroup, device, libc, process
 from mlbox.oci.runtime import Box, Spec
 from mlbox.runtime import frames, rootfs
 from mlbox.runtime.account import Account, resolve_account
+from mlbox.runtime.guard import Guard
 from mlbox.runtime.host import host_facts
 from mlbox.runtime.log import LogWriter
 from mlbox.runtime.oci_runtime import OciRuntime, logged_failure
@@ -171,6 +172,7 @@ class Monitor:
         self.options = record.options
         self.runtime = runtime
         self.edits = edits
+        self.guard: Guard | None = None
         self.lock = lock
         self.listener = listener
         self.size = size
@@ -290,10 +292,15 @@ class Monitor:
             started=timestamp(),
             restarts=restarts,
         )
+        if self.edits:
+            self.guard = Guard(self.folder, self.hierarchies)
+            self._warn_once(self.guard.begin())
         self._tell(frames.STARTED)
         self._reap()
         while self.program.status is None:
-            self._step(None)
+            self._step(self.guard.patience() if self.guard else None)
+            if self.guard:
+                self._warn_once(self.guard.look())
         status = self.program.status
         self._drain()
         self.program.close()
@@ -608,6 +615,11 @@ class Monitor:
     def _save(self, **changes: object) -> None:
         self.state = msgspec.structs.replace(self.state, **changes)
         self.folder.save_state(self.state)
+
+    def _warn_once(self, note: str) -> None:
+        if note and note not in self.state.warnings:
+            self._warn(note)
+            self._save()
 
     def _warn(self, note: str) -> None:
         self.state = msgspec.structs.replace(self.state, warnings=(*self.state.warnings, note))

@@ -4,17 +4,21 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from fakes.containers import Box, boxed, busybox_rootfs
+from fakes.containers import Box, boxed, busybox_rootfs, wait_for
 
-from mlbox.errors import ContainerError
+from mlbox.engine.devices import attach, detach, verify
+from mlbox.errors import ContainerError, NotFoundError
+from mlbox.linux import cgroup
 from mlbox.linux.mount import umount
 from mlbox.paths import Home
+from mlbox.runtime.record import Container
 
 pytestmark = pytest.mark.integration
 NODE = next(filter(os.path.exists, ("/dev/fuse", "/dev/loop-control", "/dev/hwrng")), "/dev/fuse")
@@ -126,3 +130,135 @@ def test_podman_reads_the_same_file(box: Box, need: Callable[[str], str]) -> Non
         shutil.rmtree(short)
         if made:
             folder.rmdir()
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Monitors look at the rules every moment."""
+    monkeypatch.setattr("mlbox.runtime.guard.EVERY", 0.1)
+
+
+def group_folder(container: Container) -> Path:
+    """Return the container's group in the hierarchy that knows devices."""
+    path = next((one.path for one in cgroup.hierarchies() if "devices" in one.controllers), None)
+    if path is None:
+        pytest.skip("this host has no version 1 device cgroup")
+    return Path(f"{path}/mlbox/{container.id}")
+
+
+def opens(box: Box, name: str, path: str = NODE) -> bool:
+    """Whether a program in the container can open the node."""
+    return box.containers.exec(name, ("sh", "-c", f"head -c 0 {path} 2>/dev/null")) == 0
+
+
+def test_rules_that_somebody_changed_are_right_again(box: Box, soon: None) -> None:
+    """As after systemctl daemon-reload: the device is lost, the monitor gives it back and says so."""
+    container = box.start("sleep", "60", devices=(NODE,))
+    assert verify(box.containers, container.name).problems == ()
+    folder, status = group_folder(container), Path(NODE).stat()
+    rule = f"c {os.major(status.st_rdev)}:{os.minor(status.st_rdev)} rwm"
+    (folder / "devices.deny").write_text(rule)
+    wait_for(lambda: box.containers.get(container.id).state.warnings != (), "a look")
+    assert opens(box, container.name)
+    found = verify(box.containers, container.name)
+    assert found.problems == () and found.devices == (NODE,)
+    assert "is denied, and should be allowed" in found.warnings[0]
+    box.containers.remove(container.id, force=True)
+
+
+def test_verify_sees_what_the_kernel_has(box: Box) -> None:
+    """Too little and too much."""
+    container = box.start("sleep", "60", devices=(NODE,))
+    (group_folder(container) / "devices.allow").write_text("c 1:11 rwm")
+    assert verify(box.containers, container.name).problems == ("c 1:11 rw is allowed, and should not be",)
+    box.containers.remove(container.id, force=True)
+    with pytest.raises(NotFoundError):
+        verify(box.containers, container.name)
+
+
+def test_a_device_comes_and_goes_while_the_container_runs(box: Box) -> None:
+    """It cannot be opened before nor after, and not taken away from a program that has it open."""
+    container = box.start("sh", "-c", f"while :; do sleep 0.05; [ -e {NODE} ] && exec 3<{NODE} && exec sleep 60; done")
+    assert not opens(box, container.name)
+    assert attach(box.containers, container.name, [NODE]) == (NODE,)
+    wait_for(lambda: Path(f"/proc/{container.state.pid}/fd/3").exists(), "the program opens it")
+    assert opens(box, container.name)
+    assert verify(box.containers, container.name).problems == ()
+    with pytest.raises(ContainerError, match="is open in sleep"):
+        detach(box.containers, container.name, [NODE])
+    assert opens(box, container.name)
+    assert detach(box.containers, container.name, [NODE], force=True) == (NODE,)
+    assert not opens(box, container.name)
+    assert verify(box.containers, container.name).devices == ()
+    with pytest.raises(ContainerError, match="no such device"):
+        detach(box.containers, container.name, [NODE])
+    box.containers.remove(container.id, force=True)
+
+
+def test_a_node_is_made_inside_whatever_links_the_container_made(box: Box, tmp_path: Path) -> None:
+    """A link to a place of the host leads to the place of that name inside."""
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    script = f"mkdir -p {victim}; ln -s {victim} /dev/trap; echo ready; sleep 60"
+    container = box.start("sh", "-c", script)
+    wait_for(lambda: box.containers.exec(container.name, ("ls", "/dev/trap")) == 0, "the link")
+    attach(box.containers, container.name, [f"{NODE}:/dev/trap/node"])
+    assert list(victim.iterdir()) == []
+    assert opens(box, container.name, f"{victim}/node")
+    box.containers.remove(container.id, force=True)
+
+
+UNIFIED = """
+import os, sys
+from pathlib import Path
+from mlbox.engine.devices import attach, detach, verify
+from mlbox.engine.running import containers_of
+from mlbox.linux import bpf, cgroup, libc
+from mlbox.oci.image import ContainerConfig, ImageConfig, RootFS
+from mlbox.paths import Home
+from mlbox.runtime.options import RunOptions
+from mlbox.runtime import guard
+home, rootfs, node = sys.argv[1:]
+libc.call("unshare", 0x00020000)
+libc.call("mount", b"none", b"/", None, 1 << 18 | 1 << 14, None)
+libc.call("umount2", b"/sys/fs/cgroup", 2)
+libc.call("mount", b"cgroup2", b"/sys/fs/cgroup", b"cgroup2", 0, None)
+assert cgroup.is_unified(cgroup.hierarchies())
+guard.EVERY = 0.1
+containers = containers_of(Home(Path(home)))
+image = ImageConfig(architecture="amd64", os="linux", config=ContainerConfig(), rootfs=RootFS(diff_ids=()))
+options = RunOptions(command=("sleep", "60"), devices=(node,), pids_limit=-1)
+container = containers.create("sha256:" + "0" * 64, "test:1", image, [Path(rootfs)], options)
+containers.start(container.id).close()
+def opens():
+    return containers.exec(container.name, ("sh", "-c", f"head -c 0 {node} 2>/dev/null")) == 0
+try:
+    print(opens(), verify(containers, container.name).problems)
+    folder = os.open(f"/sys/fs/cgroup/mlbox/{container.id}", os.O_RDONLY)
+    print(len(bpf.attached(folder)))
+    bpf.enforce(folder, (bpf.Rule(True, "c", 1, 3, "rwm"),))
+    for _ in range(100):
+        if containers.get(container.id).state.warnings:
+            break
+        import time; time.sleep(0.05)
+    print(opens(), verify(containers, container.name).problems)
+    detach(containers, container.name, [node])
+    print(opens(), verify(containers, container.name).problems)
+    attach(containers, container.name, [node])
+    print(opens(), verify(containers, container.name).problems)
+finally:
+    containers.remove(container.id, force=True)
+"""
+
+
+def test_where_version_2_is_all_there_is(box: Box) -> None:
+    """A program of ours decides: it is put in the place of runc's, compared, repaired, and follows the devices.
+
+    Version 2 alone is what this host's unified hierarchy looks like in a mount namespace of its own.
+    """
+    if not Path("/sys/fs/cgroup/unified/cgroup.procs").exists():
+        pytest.skip("this host has no unified hierarchy beside version 1")
+    command = [sys.executable, "-c", UNIFIED, str(box.home.root), str(box.rootfs), NODE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["True ()", "1", "True ()", "False ()", "True ()"]

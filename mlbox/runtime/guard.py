@@ -1,0 +1,66 @@
+"""Keeps the device rules of one container what its spec says, for as long as it runs."""
+
+import time
+
+from mlbox.codec import decode_json
+from mlbox.errors import ContainerError
+from mlbox.linux.cgroup import Hierarchy
+from mlbox.oci.runtime import Spec
+from mlbox.runtime import access
+from mlbox.runtime.record import Folder
+
+EVERY = 5.0
+"""Seconds between two looks; a look takes less than a millisecond."""
+
+
+class Guard:
+    """The device rules of the container in `folder`, read anew at each look: devices come and go while it runs."""
+
+    def __init__(self, folder: Folder, mounted: tuple[Hierarchy, ...]) -> None:
+        self._folder = folder
+        self._mounted = mounted
+        self._next = time.monotonic() + EVERY
+
+    def begin(self) -> str:
+        """Put a program of our own, which can be compared byte by byte, in the place of the runtime's.
+
+        Return what went wrong, '' when nothing did.
+        """
+        if not access.is_by_program(self._mounted):
+            return ""
+        try:
+            access.enforce(self._folder.cgroup, access.rules_of(spec_of(self._folder)), self._mounted)
+        except OSError as problem:
+            return f"its device rules are the runtime's and are not watched: {problem.strerror}"
+        return ""
+
+    def patience(self) -> float:
+        """Return the seconds until the next look."""
+        return max(0.0, self._next - time.monotonic())
+
+    def look(self) -> str:
+        """Look when it is time; put right what is wrong and return what it was, '' when nothing was."""
+        if self.patience():
+            return ""
+        self._next = time.monotonic() + EVERY
+        try:
+            rules = access.rules_of(spec_of(self._folder))
+            found = access.problems(self._folder.cgroup, rules, self._mounted)
+            if not found:
+                return ""
+            access.enforce(self._folder.cgroup, rules, self._mounted)
+        except FileNotFoundError:
+            return ""  # the group is gone: the container is ending
+        except (OSError, ContainerError) as problem:
+            return f"its device rules could not be looked at: {problem}"
+        return f"its device rules were changed by somebody else and are right again: {'; '.join(found)}"
+
+
+def spec_of(folder: Folder) -> Spec:
+    """Return the spec that the container in `folder` runs by."""
+    path = folder.bundle / "config.json"
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ContainerError("the container was never started") from None
+    return decode_json(data, Spec, what=str(path), error=ContainerError)
