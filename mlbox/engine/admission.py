@@ -11,7 +11,9 @@ from mlbox.store.store import Store
 from mlbox.trust.policy_files import LOCAL, is_any
 
 if TYPE_CHECKING:
+    from mlbox.engine.signatures import Place
     from mlbox.registry.client import Registry
+    from mlbox.trust.policy import Claim
     from mlbox.trust.signature import Signature
 
 
@@ -35,17 +37,15 @@ def admit_run(store: Store, name: str, image: Image) -> None:
     """
     if not is_any(os.environ):
         return
-    from mlbox.engine.signatures import kept_signatures, places_of
+    from mlbox.engine.signatures import places_of
     from mlbox.trust import policy
 
     rules = policy.load()
     places = places_of(store, image)
-    claims = [
-        policy.Claim(place.subject.digest, lambda place=place: kept_signatures(store, place.subject.digest))  # type: ignore[misc]
-        for place in places
-    ]
     refused: list[TrustError] = []
     for origin in _origins(store, image, name):
+        # The manifest that lies there first, for that is the one to speak of.
+        claims = [_claim(store, place.subject) for place in _first(places, origin)]
         try:
             rules.check(origin, claims)
         except TrustError as problem:
@@ -53,6 +53,17 @@ def admit_run(store: Store, name: str, image: Image) -> None:
         else:
             return
     raise refused[0]
+
+
+def _first(places: Sequence["Place"], origin: str) -> list["Place"]:
+    return sorted(places, key=lambda place: place.repository != origin)
+
+
+def _claim(store: Store, subject: Descriptor) -> "Claim":
+    from mlbox.engine.signatures import kept_signatures
+    from mlbox.trust.policy import Claim
+
+    return Claim(subject.digest, lambda: kept_signatures(store, subject.digest))
 
 
 def _ask(store: Store, registry: "Registry", reference: Reference, subject: Descriptor) -> Iterator["Signature"]:
@@ -65,7 +76,7 @@ def _origins(store: Store, image: Image, name: str) -> list[str]:
     """Return where the image came from; the place that `name` says first, for it is the one to speak of."""
     found = list(dict.fromkeys(remote.repository for remote in store.remotes.of(image.digest)))
     if not found or store.images.is_built_here(image.digest):
-        found.append(LOCAL)
+        found.insert(0, LOCAL)
     try:
         meant = parse_reference(name).name
     except MlboxError:

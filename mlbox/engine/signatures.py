@@ -134,8 +134,19 @@ def _manifest(registry: "Registry", repository: str, reference: str) -> Artifact
 
 
 def _inside(manifest: ArtifactManifest, blob: Callable[[Descriptor], bytes]) -> Iterator["Signature"]:
-    from mlbox.trust.signature import ANNOTATION, BUNDLE_TYPE, LIMIT, MOST, SIMPLE_SIGNING, Signature
+    from mlbox.trust.signature import (
+        ANNOTATION,
+        BUNDLE_TYPE,
+        LIMIT,
+        MOST,
+        PREDICATE_ANNOTATION,
+        SIGN_PREDICATE,
+        SIMPLE_SIGNING,
+        Signature,
+    )
 
+    if manifest.annotations.get(PREDICATE_ANNOTATION, SIGN_PREDICATE) != SIGN_PREDICATE:
+        return  # an attestation: something is said about the image, and it need not be good
     for layer in manifest.layers[:MOST]:
         if layer.size > LIMIT:
             continue
