@@ -11,6 +11,7 @@ ALLOWED = {
     "oci": BOTTOM,
     "cdi.py": BOTTOM | {"oci"},
     "linux": set(),
+    "gpu": BOTTOM | {"oci", "cdi", "linux"},
     "project": BOTTOM | {"oci"},
     "lock": BOTTOM | {"oci", "project"},
     "plan": BOTTOM | {"oci", "project", "lock"},
@@ -21,9 +22,9 @@ ALLOWED = {
     "trust": BOTTOM | {"oci", "project", "lock", "plan", "store"},
     "report": BOTTOM | {"oci", "project", "lock", "plan", "store"},
     "engine": BOTTOM
-    | {"oci", "cdi", "linux", "project", "lock", "plan", "store", "build", "runtime", "registry", "trust", "report"},
+    | {"oci", "cdi", "linux", "gpu", "project", "lock", "plan", "store", "build", "runtime", "registry", "trust", "report"},
     "cli": BOTTOM
-    | {"oci", "project", "lock", "plan", "store", "build", "runtime", "registry", "trust", "report", "engine"},
+    | {"oci", "gpu", "project", "lock", "plan", "store", "build", "runtime", "registry", "trust", "report", "engine"},
 }
 MODULES = sorted((ROOT / "mlbox").rglob("*.py"))
 
