@@ -170,7 +170,7 @@ class Transport:
                 response.close()  # half-read connections are not reused
                 raise
             else:
-                response.release_conn()
+                _finish(response)
         except errors.HTTPError as problem:
             raise self._translated(problem, url) from problem
 
@@ -218,6 +218,19 @@ def chunks(response: "BaseHTTPResponse", *, decoded: bool = False) -> Iterator[b
     """Yield the content of an answer, unpacked when `decoded`."""
     while chunk := response.read(CHUNK, decode_content=decoded):
         yield chunk
+
+
+def _finish(response: "BaseHTTPResponse") -> None:
+    """Make the connection ready for another request, unless more is left to read than that is worth."""
+    import urllib3.exceptions as errors
+
+    try:
+        if len(response.read(CHUNK, decode_content=False)) < CHUNK:
+            response.release_conn()
+            return
+    except errors.HTTPError:
+        pass
+    response.close()
 
 
 def retry_after(response: "BaseHTTPResponse") -> float:

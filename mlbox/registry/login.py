@@ -31,7 +31,7 @@ def log_in(
     limits: Limits = LIMITS,
     sleep: Callable[[float], None] = time.sleep,
 ) -> LoggedIn:
-    """Keep the login to `host` where Docker and podman find it too; raises RegistryError when the registry refuses it."""
+    """Keep the login to `host` where Docker and podman find it too; a RegistryError says that it is wrong."""
     registry = Registry(sites or sites_of(host), lambda _: lambda _: credentials, limits=limits, sleep=sleep)
     checked = registry.check_login()
     place = dockerconfig.save_login(registry.host, credentials, path or dockerconfig.login_paths()[0])

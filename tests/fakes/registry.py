@@ -333,6 +333,7 @@ def _referrer(digest: str, manifest: Manifest, document: dict[str, Any]) -> dict
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 30
+    wbufsize = 1 << 16  # one packet for a small answer: two would wait for each other
     fake: FakeRegistry
 
     def _handle(self) -> None:
