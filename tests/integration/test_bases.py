@@ -228,16 +228,15 @@ def test_the_loader_finds_added_libraries(
     settings(project, base=f"{registry}/cuda:libs", system_packages=["libgl1"])
     mlbox = Program(home, project)
     mlbox.build("-t", "with-gl")
-    script = (
-        "ldconfig -p | grep -c -e libGL.so.1 -e libc.so.6; cp /etc/ld.so.cache /tmp/a; ldconfig; ldconfig -p | wc -l;"
-    )
-    cached = mlbox.out(
-        "run", "--rm", "with-gl", "sh", "-c", script + " dpkg --verify libgl1; ldconfig -p -C /tmp/a | wc -l"
-    )
+    count = "grep -v -e generated -e 'libs found' | wc -l"
+    script = f"""ldconfig -p | grep -c -e libGL.so.1 -e libc.so.6; ldconfig -p | {count}
+        ldconfig; ldconfig -p | {count}; dpkg --verify libgl1"""
+
+    cached = mlbox.out("run", "--rm", "with-gl", "sh", "-c", script)
 
     lines = cached.splitlines()
     assert lines[0] == "2"
-    assert lines[1] == lines[-1]
+    assert lines[1:] == [lines[1], lines[1]]
 
 
 def test_a_source_is_built_and_byte_code_compiled_with_the_bases_python(
