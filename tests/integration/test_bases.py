@@ -230,7 +230,7 @@ def test_the_loader_finds_added_libraries(
     mlbox.build("-t", "with-gl")
     count = "grep -v -e generated -e 'libs found' | wc -l"
     script = f"""ldconfig -p | grep -c -e libGL.so.1 -e libc.so.6; ldconfig -p | {count}
-        ldconfig; ldconfig -p | {count}; dpkg --verify libgl1"""
+        ldconfig; ldconfig -p | {count}; dpkg --verify libgl1 | grep -v /usr/share/doc || true"""
 
     cached = mlbox.out("run", "--rm", "with-gl", "sh", "-c", script)
 
