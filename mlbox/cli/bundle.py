@@ -70,6 +70,7 @@ def create(
             help="Wheels, .debs and sdists, to build again from: all, or none. Else those that are here.",
         ),
     ] = None,
+    sbom: Annotated[bool, typer.Option("--sbom", help="Write a bill of materials of each image first.")] = False,
     split: Annotated[
         str, typer.Option("--split", metavar="SIZE", help="Write FILE.001, FILE.002, … of at most 4G, 700M, …")
     ] = "",
@@ -81,7 +82,7 @@ def create(
 
     size = _size(split)
     with listener() as talk:
-        options = _options(artifacts, since or [], have or [])
+        options = _options(artifacts, sbom, since or [], have or [])
         if str(output) == "-":
             made = make_bundle(_store(), names, sys.stdout.buffer, options, talk)
         else:
@@ -109,17 +110,30 @@ def have_(
 
 
 @verbs.command()
-def verify(file: File, form: Form = Format.TABLE) -> None:
+def verify(
+    file: File,
+    key: Annotated[
+        list[Path] | None, typer.Option("--key", metavar="PUB", help="Each image must be signed with one of these.")
+    ] = None,
+    form: Form = Format.TABLE,
+) -> None:
     """Check every byte of a bundle and say what is in it; nothing is written, no network is used."""
     from mlbox.engine.unbundling import verify_bundle
 
+    keys = []
+    for path in key or []:
+        from mlbox.trust.keys import load_public
+
+        keys.append(load_public(path))
     with listener() as talk:
-        checked = verify_bundle(_store(), file, talk)
+        checked = verify_bundle(_store(), file, talk, keys=keys)
     if form is Format.JSON:
         print_json(_document(checked.contents, checked.digest, checked.size) | {"missing": checked.missing})
         return
     _print_images(checked.contents)
     _tell(checked)
+    if key:
+        print(f"every image is signed with {' or '.join(str(path) for path in key)}")
 
 
 @verbs.command()
@@ -131,8 +145,8 @@ def load(file: File, form: Form = Format.TABLE) -> None:
         loaded = load_bundle(_store(), file, talk)
         _tell_moved(talk, [(name.name, name.before) for image in loaded.images for name in image.names if name.before])
         talk.note(
-            f"{len(loaded.unpacked)} layers came, {len(loaded.made)} were made from files of packages, "
-            f"{len(loaded.there)} were there; {loaded.files} wheels and packages came"
+            f"layers: {len(loaded.unpacked)} from the bundle, {len(loaded.made)} made from files of packages, "
+            f"{len(loaded.there)} that were there; {_count(loaded.files, 'file')} of packages from the bundle"
         )
     if form is Format.JSON:
         print_json(loaded)
@@ -141,10 +155,10 @@ def load(file: File, form: Form = Format.TABLE) -> None:
         print(" ".join((image.digest, *(name.name for name in image.names))))
 
 
-def _options(artifacts: bool | None, since: list[Path], have: list[Path]) -> "BundleOptions":
+def _options(artifacts: bool | None, sbom: bool, since: list[Path], have: list[Path]) -> "BundleOptions":
     from mlbox.engine.bundling import BundleOptions
-    from mlbox.registry.bundle_have import NOTHING, read_have
-    from mlbox.registry.bundle_read import given_by, open_bundle
+    from mlbox.registry.bundle_have import NOTHING, given_by, read_have
+    from mlbox.registry.bundle_read import open_bundle
 
     there, digests = NOTHING, []
     for path in have:
@@ -153,7 +167,7 @@ def _options(artifacts: bool | None, since: list[Path], have: list[Path]) -> "Bu
         with open_bundle(path) as bundle:
             there = there | given_by(bundle.contents)
             digests.append(bundle.digest)
-    return BundleOptions(artifacts=artifacts, have=there, since=tuple(digests))
+    return BundleOptions(artifacts=artifacts, sbom=sbom, have=there, since=tuple(digests))
 
 
 def _size(text: str) -> int | None:
@@ -191,14 +205,19 @@ def _tell(checked: "Checked") -> None:
     contents = checked.contents
     files = [file.size for file in contents.files if not file.there]
     print(
-        f"undamaged: {mega(checked.size)}, {sum(layer.way == 'blob' for layer in contents.layers)} layers, "
-        f"{len(files)} wheels and packages ({mega(sum(files))}), {len(contents.referrers)} documents about the images; "
+        f"undamaged: {mega(checked.size)}, {_count(sum(layer.way == 'blob' for layer in contents.layers), 'layer')}, "
+        f"{_count(len(files), 'file')} of packages ({mega(sum(files))}), "
+        f"{_count(len(contents.referrers), 'document')} about the images; "
         f"bundle {checked.digest}"
     )
     if checked.missing:
         print(f"a delta, which this store cannot load: it lacks {checked.missing}")
     elif contents.is_delta:
         print("a delta: what it leaves out is in this store")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _tell_moved(talk: Lines | Bars, moved: list[tuple[str, str | None]]) -> None:

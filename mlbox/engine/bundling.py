@@ -3,20 +3,19 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
-from mlbox.build.rebuild import decode_plan, planned_layers
-from mlbox.codec import canonical_json, decode_json
+from mlbox.build.rebuild import planned_layers
+from mlbox.engine.bundle_check import manifest_for_others, media_type_of
+from mlbox.engine.bundle_images import Chosen, attach_bills, called, chosen, with_bases
 from mlbox.engine.bundle_layers import needed_for
-from mlbox.errors import MlboxError, NotFoundError, UsageError
+from mlbox.errors import NotFoundError, StoreError
 from mlbox.events import SILENT, Listener
 from mlbox.files import chunks
 from mlbox.oci.artifact import LOCK_TYPE, PLAN_TYPE
 from mlbox.oci.digest import DiffID, Digest, digest_of, hex_of
-from mlbox.oci.image import INDEX, INDEX_TYPES, MANIFEST, Descriptor, Image, Manifest
-from mlbox.oci.reference import parse_reference
+from mlbox.oci.image import MANIFEST, Descriptor
 from mlbox.plan.model import BuildPlan
 from mlbox.registry.bundle import (
     FORMAT,
@@ -48,6 +47,8 @@ class BundleOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the receiving store has: left out."""
     since: tuple[Digest, ...] = ()
     """The bundles that say so."""
+    sbom: bool = False
+    """Whether each image gets a bill of materials first."""
     compression: Compression = "zstd"
 
 
@@ -70,7 +71,12 @@ def make_bundle(
     """
     with store.using(), store.scratch("bundle") as scratch:
         work = _Bundling(store, scratch, options, listener)
-        contents = work.contents(_named(store, names))
+        images = chosen(store, names)
+        if options.sbom:
+            attach_bills(store, images, listener)
+        if options.artifacts is not False:
+            images = with_bases(store, images, listener)
+        contents = work.contents(images)
         listener.step("write the bundle")
         size = write_bundle(contents, work.blob, out)
     return Bundled(digest=digest_of_bundle(contents), size=size, contents=contents)
@@ -90,12 +96,6 @@ def left_out(contents: Contents) -> Iterator[str]:
         yield f"{len(there)} wheels and packages ({mega(sum(there))}) are left out: the receiving store has them"
 
 
-class _Named(NamedTuple):
-    image: Image
-    names: tuple[str, ...]
-    plan: BuildPlan | None
-
-
 class _Bundling:
     """One bundle that is being made; its compressed layers lie in `scratch`."""
 
@@ -107,7 +107,7 @@ class _Bundling:
         self._made: dict[Digest, bytes | Path] = {}
         self._known: dict[str, tuple[str, int]] = {}
 
-    def contents(self, images: Sequence[_Named]) -> Contents:
+    def contents(self, images: Sequence[Chosen]) -> Contents:
         """Compress what is to be in the bundle and return its contents."""
         files = self._files(images)
         layers, needed = self._layers(images, files)
@@ -139,14 +139,14 @@ class _Bundling:
         with path.open("rb") as file:
             yield from chunks(file)
 
-    def _files(self, images: Iterable[_Named]) -> dict[str, BundledFile]:
+    def _files(self, images: Iterable[Chosen]) -> dict[str, BundledFile]:
         """Return the wheels, .debs and sdists that the bundle is to bring, or that are there; by sha256."""
         for named in images:
             if named.plan is not None:
                 self._known |= _files_of(named.plan)
-            elif self._options.artifacts:
+            elif self._options.artifacts and not named.below:
                 raise NotFoundError(
-                    f"image {_called(named)}: what it was built from is not known here",
+                    f"image {called(named)}: what it was built from is not known here",
                     hint="'mlbox build' in its project attaches that; --no-artifacts leaves wheels and packages out",
                 )
         if self._options.artifacts is False:
@@ -180,7 +180,7 @@ class _Bundling:
             f"bundle: {some}; the images can be run from it, but not built again"
         )
 
-    def _layers(self, images: Iterable[_Named], files: Collection[str]) -> tuple[tuple[BundledLayer, ...], Have]:
+    def _layers(self, images: Iterable[Chosen], files: Collection[str]) -> tuple[tuple[BundledLayer, ...], Have]:
         """Return the layers, and what the receiving store needs to make those that are made there."""
         have = self._options.have
         brought = have | Have(artifacts=frozenset(files))
@@ -241,9 +241,11 @@ class _Bundling:
             yield chunk
             self._listener.advance("compress", len(chunk))
         if hasher.hexdigest() != hex_of(layer.diff_id):
-            raise damaged_layer(layer.name)
+            raise StoreError(
+                f"layer {layer.name} was changed on the disk", hint="run 'mlbox fsck --deep --repair', then build again"
+            )
 
-    def _image(self, named: _Named, blobs: Mapping[DiffID, Descriptor] | None) -> BundledImage:
+    def _image(self, named: Chosen, blobs: Mapping[DiffID, Descriptor] | None) -> BundledImage:
         image = named.image
         manifest = None
         if blobs is not None:
@@ -257,6 +259,7 @@ class _Bundling:
             architecture=image.config.architecture,
             os=image.config.os,
             manifest=manifest,
+            below=named.below,
         )
 
     def _remotes(self, image: Digest) -> Iterator[BundledRemote]:
@@ -280,69 +283,6 @@ class _Bundling:
                 yield BundledReferrer(subject=subject, manifest=plain, blobs=tuple(blobs.values()))
                 seen.add(descriptor.digest)
                 waiting.append(descriptor.digest)
-
-
-def manifest_for_others(image: Image, blobs: Mapping[DiffID, Descriptor]) -> bytes:
-    """Return the manifest by which other tools read the image: of its compressed layers."""
-    layers = tuple(blobs[DiffID(layer.digest)] for layer in image.manifest.layers)
-    return canonical_json(Manifest(config=image.manifest.config, layers=layers))
-
-
-def media_type_of(data: bytes) -> str:
-    """Return what kind of manifest `data` is."""
-    kind = decode_json(data, _Kind, what="a manifest")
-    return kind.media_type or (INDEX if kind.manifests is not None else MANIFEST)
-
-
-def is_index(media_type: str) -> bool:
-    """Whether a manifest of that type lists others."""
-    return media_type in INDEX_TYPES
-
-
-def read_plan(data: bytes | None) -> BuildPlan | None:
-    """Return the plan that came with an image, None when this mlbox cannot read it."""
-    if data is None:
-        return None
-    try:
-        return decode_plan(data)
-    except MlboxError:
-        return None
-
-
-def damaged_layer(name: str) -> MlboxError:
-    """Return the error for a layer whose files no longer are what they were."""
-    from mlbox.errors import StoreError
-
-    return StoreError(
-        f"layer {name} was changed on the disk", hint="run 'mlbox fsck --deep --repair', then build again"
-    )
-
-
-class _Kind(msgspec.Struct, rename="camel"):
-    media_type: str = ""
-    manifests: msgspec.Raw | None = None
-
-
-def _named(store: Store, names: Sequence[str]) -> list[_Named]:
-    """Return the images that `names` mean, each once, with the names they were asked for by."""
-    if not names:
-        raise UsageError("no image is named", hint="mlbox bundle IMAGE -o FILE; 'mlbox images' lists them")
-    asked: dict[Digest, set[str]] = {}
-    for name in names:
-        digest = store.images.resolve(name)
-        kept = {str(reference) for reference in store.images.names(digest)}
-        given = "" if name.startswith("sha256:") else str(parse_reference(name))
-        asked.setdefault(digest, set()).update({given} if given in kept else kept)
-    found = []
-    for digest, kept in sorted(asked.items()):
-        image = store.images.load(digest)
-        plan = read_plan(store.referrers.plan_of(digest))
-        found.append(_Named(image, tuple(sorted(kept)), plan))
-    return found
-
-
-def _called(named: _Named) -> str:
-    return named.names[0] if named.names else named.image.digest
 
 
 def _files_of(plan: BuildPlan) -> dict[str, tuple[str, int]]:

@@ -81,7 +81,7 @@ def kept_signatures(store: Store, digest: Digest) -> Iterator["Signature"]:
 
     for kind in (SIGNATURE_TYPE, BUNDLE_TYPE):
         for found in store.referrers.of(digest, kind):
-            yield from _inside(
+            yield from signatures_in(
                 store.referrers.manifest(found.digest), lambda descriptor: store.referrers.blob(descriptor, LIMIT)
             )
 
@@ -96,7 +96,7 @@ def remote_signatures(registry: "Registry", repository: str, digest: Digest) -> 
     seen: set[Signature] = set()
     manifests = iter([_tagged(registry, repository, signature_tag(digest))])
     for manifest in (*manifests, *referring(registry, repository, digest, (SIGNATURE_TYPE, BUNDLE_TYPE))):
-        for signature in _inside(manifest, blob) if manifest else ():
+        for signature in signatures_in(manifest, blob) if manifest else ():
             if signature not in seen and len(seen) < MOST:
                 seen.add(signature)
                 yield signature
@@ -133,7 +133,8 @@ def _manifest(registry: "Registry", repository: str, reference: str) -> Artifact
         return None
 
 
-def _inside(manifest: ArtifactManifest, blob: Callable[[Descriptor], bytes]) -> Iterator["Signature"]:
+def signatures_in(manifest: ArtifactManifest, blob: Callable[[Descriptor], bytes]) -> Iterator["Signature"]:
+    """Yield the signatures that an artifact holds; `blob` gives its documents."""
     from mlbox.trust.signature import (
         ANNOTATION,
         BUNDLE_TYPE,

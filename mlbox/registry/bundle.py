@@ -70,6 +70,8 @@ class BundledImage(Closed, frozen=True, kw_only=True):
     os: str
     manifest: Descriptor | None = None
     """The manifest with compressed layers, for other tools; there is none when layers are left out."""
+    below: bool = False
+    """Whether it came along because another image stands on it: it takes no name that another image has."""
 
 
 class BundledRemote(Closed, frozen=True, kw_only=True):

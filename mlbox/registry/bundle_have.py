@@ -17,6 +17,7 @@ import msgspec
 
 from mlbox.errors import ArchiveError
 from mlbox.oci.digest import DiffID, hex_of
+from mlbox.registry.bundle import Contents
 from mlbox.store.store import Store
 
 FIRST_LINE = "mlbox-have 1"
@@ -95,6 +96,52 @@ def parse_have(data: bytes, what: str) -> Have:
         layers=frozenset(DiffID(f"sha256:{item}") for item in found["layer"]),
         artifacts=frozenset(found["artifact"]),
         pieces=frozenset(found["piece"]),
+    )
+
+
+def given_by(contents: Contents) -> Have:
+    """Return what a store has that has loaded a bundle of these `contents`."""
+    return Have(
+        layers=frozenset(layer.diff_id for layer in contents.layers),
+        artifacts=frozenset(hex_of(file.digest) for file in contents.files),
+        pieces=frozenset(contents.pieces),
+    )
+
+
+class Missing(msgspec.Struct, frozen=True, kw_only=True):
+    """What a delta takes for there, and a store does not have."""
+
+    layers: tuple[str, ...] = ()
+    """Names with the beginning of their diffIDs."""
+    files: tuple[str, ...] = ()
+    pieces: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether anything is missing."""
+        return bool(self.layers or self.files or self.pieces)
+
+    def __str__(self) -> str:
+        """Return it for people; of many things the first few."""
+        said = [("layer", self.layers), ("file", self.files), ("unpacked package", self.pieces)]
+        return "; ".join(
+            f"{len(items)} {what}{'s' if len(items) > 1 else ''}: {', '.join(items[:3])}{', …' if items[3:] else ''}"
+            for what, items in said
+            if items
+        )
+
+
+def missing_from(have: Have, contents: Contents) -> Missing:
+    """Return what a store that has `have` lacks to load a bundle of these `contents`."""
+    return Missing(
+        layers=tuple(
+            f"{layer.name} ({hex_of(layer.diff_id)[:12]})"
+            for layer in contents.layers
+            if layer.way == "there" and layer.diff_id not in have.layers
+        ),
+        files=tuple(
+            file.filename for file in contents.files if file.there and hex_of(file.digest) not in have.artifacts
+        ),
+        pieces=tuple(piece[:12] for piece in contents.pieces if piece not in have.pieces),
     )
 
 

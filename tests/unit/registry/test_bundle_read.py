@@ -17,7 +17,9 @@ from mlbox.errors import ArchiveError, MlboxError
 from mlbox.oci.digest import Digest, digest_of
 from mlbox.oci.layer import Entry, header
 from mlbox.registry.bundle import CONTENTS_LIMIT
-from mlbox.registry.bundle_read import Damage, given_by, missing_from, open_bundle, parse_contents, parts_of
+from mlbox.registry.bundle_contents import Damage, parse_contents
+from mlbox.registry.bundle_have import given_by, missing_from
+from mlbox.registry.bundle_read import open_bundle, parts_of
 
 SMALL = written(small())
 Change = Callable[[dict[str, Any]], object]
