@@ -104,11 +104,11 @@ class LowerTree:
             return "", None
         if WHITEOUT in member.path and self._hide(parts):
             return "", None
+        self._measure("/".join(parts))
         folder = self._folder(parts[:-1])
         name = parts[-1]
         path = f"{folder.path}/{name}" if folder.path else name
-        if len(path) * 4 > self._longest and len(os.fsencode(path)) > self._longest:
-            raise ValueError("a path that is longer than the system takes")
+        self._measure(path)
         if member.kind == "link":
             return path, self._link(folder, name, path, member.target)
         known = folder.children.get(name)
@@ -161,6 +161,10 @@ class LowerTree:
         for names in shared.values():
             entries += _names_of(names)
         return sort_entries(entries)
+
+    def _measure(self, path: str) -> None:
+        if len(path) * 4 > self._longest and len(encoded(path)) > self._longest:
+            raise ValueError("a path that is longer than the system takes")
 
     def _counted(self) -> None:
         self._count += 1
@@ -230,8 +234,7 @@ class LowerTree:
         self._counted()
         self.implied += 1
         path = f"{folder.path}/{name}" if folder.path else name
-        if len(os.fsencode(path)) > self._longest:
-            raise ValueError("a path that is longer than the system takes")
+        self._measure(path)
         os.mkdir(self._prefix + path, 0o700)  # noqa: PTH102 - hot path
         made = folder.children[name] = Folder(path, folder, _implied())
         return made
@@ -370,8 +373,9 @@ def _entry_of(folder: Folder) -> Entry:
 
 
 def _names_of(names: list[tuple[str, Node]]) -> Iterator[Entry]:
-    """Yield the entries of a file with several names: the first in order is the file, the others link to it."""
+    """Yield the entries of what has several names: of a file the first in order, the others link to it."""
     (first, node), *others = sorted(names, key=lambda name: encoded(name[0]))
     yield node.entry(first)
     for path, _ in others:
-        yield msgspec.structs.replace(node.entry(path), kind="link", size=0, target=first)
+        entry = node.entry(path)
+        yield msgspec.structs.replace(entry, kind="link", size=0, target=first) if node.kind == "file" else entry

@@ -230,7 +230,7 @@ def test_what_is_wrong_is_refused(data: bytes) -> None:
 )
 def test_an_end_inside_a_header(data: bytes) -> None:
     """Is no end."""
-    with pytest.raises(ArchiveError, match="^layer one: .*ends inside"):
+    with pytest.raises(ArchiveError, match=r"^layer one: .*ends inside"):
         members(data)
 
 
