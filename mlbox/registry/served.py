@@ -68,7 +68,7 @@ def blob(store: Store, repository: str, digest: Digest) -> Content:
     for image in images:
         config, layers = _parts(store, image)
         if digest in layers:
-            return _content(layers[digest], partial(_layer, store, DiffID(digest)))
+            return _content(layers[digest], partial(store.layers.tar, DiffID(digest)))
         if digest == config.digest:
             return _content(config, partial(_file, store, digest))
     for artifact in _manifests(store, images) - images:
@@ -133,17 +133,6 @@ def _parts_of(load: Callable[[Digest], Image], image: Digest) -> tuple[Descripto
 
 def _content(part: Descriptor, start: Callable[[int], Chunks]) -> Content:
     return Content(media_type=_BLOB, digest=part.digest, size=part.size, open=start)
-
-
-def _layer(store: Store, diff_id: DiffID, start: int) -> Chunks:
-    return _skipped(store.layers.tar(diff_id), start)
-
-
-def _skipped(tar: Chunks, start: int) -> Iterator[bytes | memoryview]:
-    for chunk in tar:
-        if start < len(chunk):
-            yield chunk[start:] if start else chunk
-        start = max(0, start - len(chunk))
 
 
 def _file(store: Store, digest: Digest, start: int) -> Iterator[bytes]:

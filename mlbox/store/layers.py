@@ -18,7 +18,7 @@ from mlbox.store.frames import read_frames
 from mlbox.store.pieces import StoredPiece
 from mlbox.store.publish import publish_folder, temporary_folder, withdraw, working_on
 from mlbox.store.saved import Record, load_entries, load_record, save, saved_path
-from mlbox.store.tree import below, diff_id_of, digest_of_chunks, joined, tar_chunks
+from mlbox.store.tree import below, diff_id_of, digest_of_chunks, joined, skipped, tar_parts
 from mlbox.store.untar import unpack
 
 Locate = Callable[[Entry], str]
@@ -112,11 +112,13 @@ class LayerStore:
             raise StoreError(f"layer {diff_id} is missing from the store", hint="build the image again")
         return record
 
-    def tar(self, diff_id: DiffID) -> Iterator[bytes | memoryview]:
-        """Yield the layer's tar; a memoryview is valid until the next chunk is asked for."""
+    def tar(self, diff_id: DiffID, start: int = 0) -> Iterator[bytes | memoryview]:
+        """Yield the layer's tar from the byte `start` on; a memoryview is valid until the next chunk is asked for."""
         if self.record(diff_id).frames:
-            return joined(read_frames(self.folder(diff_id)))
-        return tar_chunks(self.entries(diff_id), below(self.root(diff_id)))
+            parts = read_frames(self.folder(diff_id))
+        else:
+            parts = tar_parts(self.entries(diff_id), below(self.root(diff_id)))
+        return joined(skipped(parts, start) if start else parts)
 
     def verify(self, diff_id: DiffID) -> bool:
         """Whether the files still make the tar of that digest."""

@@ -205,16 +205,33 @@ def tar_chunks(entries: Iterable[Entry], locate: Callable[[Entry], str]) -> Iter
 
     A yielded memoryview is valid only until the next chunk is asked for. Memory stays below two chunks.
     """
-    return joined(_parts(entries, locate))
+    return joined(tar_parts(entries, locate))
 
 
-def _parts(entries: Iterable[Entry], locate: Callable[[Entry], str]) -> Iterator[bytes | Stretch]:
+def tar_parts(entries: Iterable[Entry], locate: Callable[[Entry], str]) -> Iterator[bytes | Stretch]:
+    """Yield what the tar of `entries` consists of."""
     for entry in entries:
         yield header(entry)
         if entry.kind == "file" and entry.size:
             yield Stretch(locate(entry), 0, entry.size)
             yield padding(entry.size)
     yield END
+
+
+def skipped(parts: Iterable[bytes | Stretch], start: int) -> Iterator[bytes | Stretch]:
+    """Yield `parts` without their first `start` bytes, of which none is read."""
+    for part in parts:
+        size = part.size if isinstance(part, Stretch) else len(part)
+        if not start:
+            yield part
+        elif start >= size:
+            start -= size
+        else:
+            if isinstance(part, Stretch):
+                yield Stretch(part.path, part.offset + start, size - start)
+            else:
+                yield part[start:]
+            start = 0
 
 
 def joined(parts: Iterable[bytes | Stretch]) -> Iterator[bytes | memoryview]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlbox.errors import BuildError, StoreError
-from mlbox.oci.digest import DiffID
+from mlbox.oci.digest import DiffID, digest_of
 from mlbox.oci.layer import EPOCH, Entry
 from mlbox.store.layers import Layer, union
 from mlbox.store.pieces import StoredPiece
@@ -171,3 +171,24 @@ def test_the_union_is_that_of_dictionaries(pieces: list[dict[str, int]]) -> None
     for i, piece in enumerate(pieces):
         expected |= {path: (size, f"/{i}/{path}") for path, size in piece.items()}
     assert [(e.path, (e.size, locate(e))) for e in entries] == sorted(expected.items())
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_tar_begins_anywhere(store: Store, tmp_path: Path, own: bool) -> None:
+    """What a layer's tar is from any byte on is the end of the whole, for mlbox's own layers and for others'."""
+    files = {"a": b"1" * 700, "b/c": b"", "b/d": b"2" * 2_000_000, "e": b"3" * 512, "link": "a"}
+    if own:
+        diff_id = make_layer(store, "one", files).diff_id
+    else:
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:
+            for path, data in files.items():
+                member = tarfile.TarInfo(path)
+                member.size = len(data) if isinstance(data, bytes) else 0
+                tar.addfile(member, io.BytesIO(data) if isinstance(data, bytes) else None)
+        diff_id = DiffID(digest_of(out.getvalue()))
+        store.layers.ingest(diff_id, [out.getvalue()], "foreign")
+        assert store.layers.record(diff_id).frames
+    whole = b"".join(bytes(chunk) for chunk in store.layers.tar(diff_id))
+    for start in (0, 1, 511, 512, 700, 1211, 1212, 1536, 3000, 1_500_000, len(whole) - 700, len(whole) - 1, len(whole)):
+        assert b"".join(bytes(chunk) for chunk in store.layers.tar(diff_id, start)) == whole[start:]
