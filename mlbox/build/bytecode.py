@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from mlbox.build import compile_hook
 from mlbox.build.step import Bind, Step, StepRunner
@@ -19,12 +20,17 @@ _PIECES, _WORK = "/run/mlbox/pieces", "/run/mlbox/work"
 
 
 def compile_pieces(
-    pieces: Mapping[str, BytecodePiece], store: Path, lower: Sequence[Path], runner: StepRunner, scratch: Path
+    pieces: Mapping[str, BytecodePiece],
+    store: Path,
+    lower: Sequence[Path],
+    runner: StepRunner,
+    scratch: Path,
+    env: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Compile the modules of `pieces`, by the key of what each is `of`; return a folder with a tree per key.
 
-    The unpacked pieces lie below `store`. Raises BuildError when the compiler itself fails; a module that is no
-    valid Python is left out.
+    The unpacked pieces lie below `store`; `env` is what the interpreter may need to start at all. Raises BuildError
+    when the compiler itself fails; a module that is no valid Python is left out.
     """
     first = next(iter(pieces.values()))
     python, home = first.python, first.home or HOME
@@ -38,7 +44,7 @@ def compile_pieces(
             argv=("/bin/sh", "-c", command),
             lower=tuple(lower),
             binds=(Bind(source=store, target=_PIECES), Bind(source=scratch, target=_WORK, readonly=False)),
-            env={"PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"},
+            env={**env, "PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"},
         )
     )
     return scratch / "out"

@@ -77,6 +77,7 @@ class Builder:
         self._project_root = project_root
         self._bases = bases
         self._lower: tuple[Path, ...] = ()
+        self._env: tuple[str, ...] = ()
         self._configured: frozenset[str] = frozenset()
 
     def build(self, plan: BuildPlan) -> Image:
@@ -86,6 +87,7 @@ class Builder:
             if known is not None:
                 return self._store.images.load(known)
             below = self._bases(plan.base) if plan.base and self._bases else None
+            self._env = plan.base.env if plan.base else ()
             self._configured = configured_packages(plan)
             ground = [layer for layer in plan.layers if layer.kind in ("base", "system")]
             self._make_pieces(plan.layers)
@@ -150,7 +152,8 @@ class Builder:
         self._listener.step(f"compile the byte code of {len(pieces)} packages in a container")
         sources = {self._piece(piece.of).key: piece for piece in pieces}
         with self._store.scratch("compile") as scratch:
-            out = compile_pieces(sources, self._store.home.pieces, self._lower, self._runner, scratch)
+            env = dict(item.partition("=")[::2] for item in self._env)
+            out = compile_pieces(sources, self._store.home.pieces, self._lower, self._runner, scratch, env)
             for key, piece in sources.items():
                 self._store.pieces.make(piece.key, label(piece), partial(_filled, out / key, piece))
 

@@ -18,7 +18,8 @@ from mlbox.codec import canonical_json, load_toml
 from mlbox.errors import ArchiveError, BuildError
 from mlbox.files import chunks, disk_errors
 from mlbox.oci.layer import EPOCH
-from mlbox.plan.model import HOME, PATH, PREFIX, BuiltWheelPiece
+from mlbox.plan.base import search_path
+from mlbox.plan.model import HOME, PREFIX, BuiltWheelPiece
 from mlbox.store.tree import TreeWriter
 
 _BUILD = "/build"
@@ -81,8 +82,10 @@ def _step(piece: BuiltWheelPiece, tree: Path, build_site: Path, lower: Sequence[
 
 def _environment(piece: BuiltWheelPiece) -> dict[str, str]:
     jobs = str(_jobs())
-    return {
-        "PATH": PATH,
+    below = dict(item.partition("=")[::2] for item in piece.env or ())
+    below.pop("PYTHONHOME", None)
+    return below | {
+        "PATH": search_path(below),
         "PYTHONPATH": f"/{PREFIX}/lib/python{piece.python}/site-packages",
         "HOME": "/tmp",  # noqa: S108 - the container's
         "TMPDIR": "/tmp",  # noqa: S108 - the container's

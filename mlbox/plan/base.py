@@ -1,6 +1,6 @@
 """What an image of a registry gives to those that stand on it: its layers, and part of its configuration. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import UNSET, UnsetType
 
@@ -64,10 +64,15 @@ def image_environment(base: Base, settings: Settings) -> dict[str, str]:
     below = dict(item.partition("=")[::2] for item in base.env)
     # It would lead the environment's Python away from the environment.
     below.pop("PYTHONHOME", None)
-    path = f"/{PREFIX}/bin:{below['PATH']}" if below.get("PATH") else PATH
+    path = search_path(below)
     fixed = {"PATH": path, "VIRTUAL_ENV": f"/{PREFIX}"}
     ours = {"PATH": path, "LANG": "C.UTF-8", "VIRTUAL_ENV": f"/{PREFIX}", "PYTHONUNBUFFERED": "1"}
     return ours | below | fixed | settings.env
+
+
+def search_path(below: Mapping[str, str]) -> str:
+    """Return where programs are looked for over an image with the variables `below`: first in the environment."""
+    return f"/{PREFIX}/bin:{below['PATH']}" if below.get("PATH") else PATH
 
 
 def image_labels(base: Base) -> dict[str, str]:

@@ -113,6 +113,8 @@ class BuiltWheelPiece(Piece, frozen=True, kw_only=True, tag="built-wheel"):
     requested: bool = False
     home: str | UnsetType = UNSET
     base: tuple[DiffID, ...] | UnsetType = UNSET
+    env: tuple[str, ...] | UnsetType = UNSET
+    """What the image below sets, its compilers' paths for one; mlbox's own variables win."""
 
 
 class BytecodePiece(Piece, frozen=True, kw_only=True, tag="bytecode"):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
+from msgspec import UNSET
 
 from mlbox.codec import canonical_json
 from mlbox.errors import LockError
@@ -196,6 +197,7 @@ def _package_piece(package: Package, lock: Lock) -> WheelPiece | BuiltWheelPiece
         requested=requested,
         home=home_of(lock.base),
         base=base_layers(lock.base),
+        env=lock.base.env or UNSET,
         epoch=lock.epoch,
     )
 
