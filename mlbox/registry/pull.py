@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from mlbox.errors import ArchiveError, MlboxError, RegistryError
+from mlbox.errors import ArchiveError, MlboxError, RegistryError, StoreError
 from mlbox.events import SILENT, Listener
 from mlbox.files import CHUNK, disk_errors
 from mlbox.oci.artifact import EMPTY, LOCK_TYPE, PLAN_TYPE, Artifact, ArtifactManifest, Blob
@@ -134,13 +134,23 @@ class _Fetch:
         part = self._store.artifacts.partial(hex_of(blob.digest))
         moved = max(0, blob.size - self._collected(diff_id))
         what = f"layer {blob.digest[7:19]} of {self._name}"
-        with disk_errors(f"fetching {what}"):
-            self._registry.download(self._image.reference.repository, blob, part, listener=self._watched(), name=what)
+        self._download(blob, part, what)
         with self._processors:
             size = self._ingest(diff_id, blob, part, what)
         self._store.remotes.remember_blob(blob.digest, diff_id, blob.media_type, blob.size)
         part.unlink(missing_ok=True)
         return PulledLayer(diff_id=diff_id, source="registry", size=size, moved=moved)
+
+    def _download(self, blob: Descriptor, part: Path, what: str) -> None:
+        try:
+            with disk_errors(f"fetching {what}"):
+                self._registry.download(
+                    self._image.reference.repository, blob, part, listener=self._watched(), name=what
+                )
+        except StoreError:
+            with suppress(OSError):
+                part.unlink()  # on a full disk even the command that makes room needs some
+            raise
 
     def _ingest(self, diff_id: DiffID, blob: Descriptor, part: Path, what: str) -> int:
         limit = min(max(_ROOM, blob.size * _RATIO), _free(part))
