@@ -27,7 +27,7 @@ class Component(msgspec.Struct, frozen=True, kw_only=True):
     """Of the wheel, sdist or .deb it came from (hex)."""
     filename: str = ""
     vcs: str = ""
-    """Where its source is, when it was built from a checkout: 'git+https://host/repository@commit'."""
+    """Where its source is, when it was built from a checkout: 'git+https://host/repository@commit#folder'."""
     licenses: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     """The purls of what it needs."""
@@ -147,7 +147,7 @@ def _base(base: Base, arch: str) -> Component:
 
 
 def _vcs(package: Package) -> str:
-    folder = f"#subdirectory={package.subdirectory}" if package.subdirectory else ""
+    folder = f"#{package.subdirectory}" if package.subdirectory else ""
     return f"git+{package.url.removeprefix('git+')}@{package.commit}{folder}"
 
 

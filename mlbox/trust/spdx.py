@@ -16,6 +16,8 @@ PREDICATE = "https://spdx.dev/Document"
 """in-toto's predicate type for it."""
 
 _NONE = "NOASSERTION"
+_LOCATION = re.compile(r"git\+(?:https?|ssh|git)://[A-Za-z0-9._:/~-]+@[0-9a-f]{40,64}(?:#[A-Za-z0-9._/-]+)?")
+"""Version control locations that every reader of the format takes (SPDX 2.3, 7.7)."""
 
 
 class _Document(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -99,7 +101,7 @@ def _package(one: Component, identity: str) -> _Package:
         spdx_id=identity,
         name=one.name,
         version_info=one.version,
-        download_location=one.vcs or _NONE,
+        download_location=one.vcs if _LOCATION.fullmatch(one.vcs) else _NONE,
         license_concluded=_NONE,
         license_declared=declared or _NONE,
         license_comments="" if declared else ", ".join(one.licenses),
