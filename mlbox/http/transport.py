@@ -58,6 +58,7 @@ class Hints(NamedTuple):
     )
     failing: str = "try again later, or configure another mirror"
     untrusted: str = "name your organisation's CA bundle in SSL_CERT_FILE"
+    plain: str = "is it an http address?"
 
 
 class Body(Protocol):
@@ -204,7 +205,11 @@ class Transport:
             case errors.ConnectTimeoutError():
                 return TemporaryError("no connection within the time limit", unreachable=True)
             case errors.SSLError():
-                return FetchError(f"{redact(url)}: {_tls_reason(problem)}", hint=self._hints.untrusted)
+                reason = _tls_reason(problem)
+                plain = "not speak TLS" in reason
+                return FetchError(
+                    f"{redact(url)}: {reason}", hint=self._hints.plain if plain else self._hints.untrusted
+                )
             case errors.ReadTimeoutError():
                 return TemporaryError("the server stopped answering")
             case errors.ResponseError():
@@ -256,5 +261,7 @@ def _tls_reason(problem: Exception) -> str:
     cause = problem.args[0] if problem.args else problem
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"the server's certificate is not trusted: {cause.verify_message}"
-    reason = cause.reason if isinstance(cause, ssl.SSLError) and cause.reason else type(cause).__name__
-    return f"the server's certificate is not trusted: {reason}"
+    reason = cause.reason if isinstance(cause, ssl.SSLError) else ""
+    if reason == "WRONG_VERSION_NUMBER":
+        return "the server does not speak TLS"
+    return f"no TLS connection: {reason or type(cause).__name__}"

@@ -4,6 +4,7 @@
 and `credsStore` name programs that keep them instead (mlbox.registry.helpers). What mlbox does not know stays.
 """
 
+import fcntl
 import os
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
@@ -16,7 +17,7 @@ import msgspec
 
 from mlbox.codec import decode_json
 from mlbox.errors import RegistryError
-from mlbox.files import locked, write_atomic
+from mlbox.files import write_atomic
 from mlbox.oci.reference import DEFAULT_REGISTRY
 from mlbox.registry import helpers
 from mlbox.registry.credentials import Credentials
@@ -202,11 +203,22 @@ def _read(path: Path) -> bytes:
 
 
 @contextmanager
+def _locked_folder(folder: Path) -> Iterator[None]:
+    """Hold the folder itself: a file of our own would stay behind in the user's."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def _changing(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the document at `path` and write it back; a link to it stays one."""
     real = path.resolve()
     real.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with locked(real.with_name(f".{real.name}.mlbox-lock")):
+    with _locked_folder(real.parent):
         data = _read(real)
         document = decode_json(data, dict[str, Any], what=str(path), error=RegistryError) if data.strip() else {}
         yield document

@@ -30,6 +30,7 @@ _HINTS = Hints(
     "are set in registries.toml",
     failing="try again later",
     untrusted="name your organisation's CA as 'ca' of this host in registries.toml, or in SSL_CERT_FILE",
+    plain="if that is meant, say 'insecure = true' of this host in registries.toml",
 )
 
 

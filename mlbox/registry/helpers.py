@@ -13,7 +13,7 @@ from mlbox.registry.problem import clean
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOKEN_USER = "<token>"  # noqa: S105 - what Docker writes in place of a user's name
 _PATIENCE = 120.0  # it may ask for a passphrase
-_MISSING = 127
+_MISSING, _LATE = 127, 124  # as mlbox.process has them
 _NOT_FOUND = b"credentials not found"
 
 
@@ -76,7 +76,8 @@ def _program(helper: str) -> str:
 
 
 def _failed(helper: str, action: str, problem: ProcessError) -> RegistryError:
-    reason = "is not installed" if problem.returncode == _MISSING else f"{action} gave no answer in time"
+    reasons = {_MISSING: "is not installed", _LATE: f"{action} gave no answer in time"}
+    reason = reasons.get(problem.returncode, f"{action} failed with status {problem.returncode}")
     return RegistryError(f"{_program(helper)} {reason}", hint=_hint(helper))
 
 

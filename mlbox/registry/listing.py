@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urljoin, urlsplit
 
+import msgspec
+
 from mlbox.registry.endpoint import Answer, Endpoint, Request
 
 _LINK = re.compile(r"<([^<>]*)>([^<]*)")
@@ -14,8 +16,6 @@ _MOST_PAGES = 10_000
 
 def pages(endpoint: Endpoint, request: Request) -> Iterator[Answer]:
     """Yield the page that `request` asks for and all that follow; each is asked for when it is wanted."""
-    import msgspec
-
     seen = set()
     for _ in range(_MOST_PAGES):
         seen.add(request.url)
@@ -34,7 +34,7 @@ def pages(endpoint: Endpoint, request: Request) -> Iterator[Answer]:
 
 def next_page(answer: Answer) -> str:
     """Return the address of the page after this one, '' after the last."""
-    for target, parameters in _LINK.findall(answer.headers.get("link", "")[: 1 << 13]):
-        if _NEXT.search(parameters):
-            return urljoin(answer.url, target)
+    for link in _LINK.finditer(answer.headers.get("link", "")[: 1 << 13]):
+        if _NEXT.search(link[2]):
+            return urljoin(answer.url, link[1])
     return ""
