@@ -1,17 +1,20 @@
-"""mlbox gpu: the devices of containers that run."""
+"""mlbox gpu: the GPUs of the host, and the devices of containers that run."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlbox.cli.render import Format, print_json, print_table
+from mlbox.cli.render import Format, mega, print_json, print_table
 
 if TYPE_CHECKING:
+    from mlbox.engine.gpus import GpuState, Holder
     from mlbox.runtime.containers import Containers
 
 app = typer.Typer(rich_markup_mode=None)
 gpu = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
-app.add_typer(gpu, name="gpu", help="Devices of containers: what they may use, verified, given and taken away.")
+app.add_typer(
+    gpu, name="gpu", help="The GPUs of the host; the devices of running containers, verified, given and taken away."
+)
 
 Container = Annotated[str, typer.Argument(metavar="CONTAINER")]
 Asked = Annotated[list[str], typer.Argument(metavar="DEVICE...", help="As --device of 'mlbox run' takes them.")]
@@ -22,6 +25,46 @@ def _containers() -> "Containers":
     from mlbox.paths import Home
 
     return containers_of(Home.default())
+
+
+@gpu.command(name="ls")
+def list_gpus(form: Annotated[Format, typer.Option("--format")] = Format.TABLE) -> None:
+    """List the host's GPUs: what they are, how much of them is used, and who holds them."""
+    import sys
+
+    from mlbox.engine.gpus import look
+
+    host = look(_containers())
+    if form is Format.JSON:
+        print_json(host)
+        return
+    if driver := host.inventory.driver:
+        print(f"NVIDIA driver {driver.version}" + (f", CUDA {driver.cuda}" if driver.cuda else ""))
+    if not host.gpus:
+        print("no GPUs on this host", file=sys.stderr)
+    print_table(("GPU", "NAME", "MEMORY", "BUSY", "DEVICE", "HELD BY"), [_row(state) for state in host.gpus])
+    for problem in host.inventory.problems:
+        print(f"problem: {problem}", file=sys.stderr)
+
+
+def _row(state: "GpuState") -> tuple[str, ...]:
+    gpu, use = state.gpu, state.use
+    used = f"{mega(use.memory_used)} / " if use and use.memory_used is not None else ""
+    mig = "".join(f", MIG {gpu.index}:{one.index} {one.profile}".rstrip() for one in gpu.mig)
+    return (
+        f"{gpu.vendor}:{gpu.index}",
+        gpu.name + mig,
+        used + (mega(gpu.memory) if gpu.memory else "-"),
+        f"{use.busy}%" if use and use.busy is not None else "-",
+        gpu.uuid or gpu.pci or "-",
+        ", ".join(_holder(one) for one in state.holders) or "-",
+    )
+
+
+def _holder(one: "Holder") -> str:
+    who = one.container or f"{one.user}'s {one.name}"
+    memory = f", {mega(one.memory)}" if one.memory else ""
+    return f"{who} ({one.pid}{memory})" if one.pid else f"{who} (idle)"
 
 
 @gpu.command()

@@ -4,13 +4,16 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from mlbox.errors import MlboxError
 from mlbox.paths import Home
 from mlbox.units import mega
+
+if TYPE_CHECKING:
+    from mlbox.gpu.model import Roots
 
 _LITTLE_SPACE = 10 * 10**9
 
@@ -87,25 +90,20 @@ def _debian(home: Home) -> Iterator[Finding]:
         yield Finding(subject="Debian mirror", verdict="ok", text="configured")
 
 
-def _gpus(home: Home, driver: Path = Path("/proc/driver/nvidia/version")) -> Iterator[Finding]:
-    if not driver.exists():
-        # Asking NVML without a loaded driver would, as root, make device nodes.
-        yield Finding(subject="GPUs", verdict="ok", text="no NVIDIA driver is loaded")
-        return
-    import pynvml
+def _gpus(home: Home, roots: "Roots | None" = None) -> Iterator[Finding]:
+    from mlbox.gpu import nvml
+    from mlbox.gpu.inventory import read_inventory
 
-    try:
-        pynvml.nvmlInit()
-        devices = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        names = [
-            f"{pynvml.nvmlDeviceGetName(one)}, {mega(pynvml.nvmlDeviceGetMemoryInfo(one).total)}" for one in devices
-        ]
-        version = pynvml.nvmlSystemGetDriverVersion()
-        text = f"driver {version}: {'; '.join(names) or 'none'} (containers get none in this version)"
-        yield Finding(subject="GPUs", verdict="ok", text=text)
-    except pynvml.NVMLError as problem:
-        hint = "the driver's library and kernel module may differ: restart after a driver update"
-        yield Finding(subject="GPUs", verdict="warn", text=f"the driver does not answer: {problem}", hint=hint)
+    inventory = nvml.ask(read_inventory(roots)).inventory
+    names = [gpu.name + (f", {mega(gpu.memory)}" if gpu.memory else "") for gpu in inventory.gpus]
+    driver = f"driver {inventory.driver.version}: " if inventory.driver else ""
+    if inventory.driver is None and not names:
+        names = ["no NVIDIA driver is loaded"]
+    if not inventory.problems:
+        yield Finding(subject="GPUs", verdict="ok", text=driver + ("; ".join(names) or "none"))
+    for problem in inventory.problems:
+        text, _, hint = problem.partition(": ")
+        yield Finding(subject="GPUs", verdict="bad" if inventory.gpus else "warn", text=text, hint=hint)
 
 
 def _git(home: Home) -> Iterator[Finding]:

@@ -11,13 +11,19 @@ NAMED_CAPABILITIES = ("compute", "utility", "video", "graphics", "display", "ngx
 
 
 class Version(NamedTuple):
-    """A version of a driver or of CUDA: numbers compare, '535.104.05' is (535, 104, 5)."""
+    """A version of a driver or of CUDA: '535.104.05' compares as (535, 104, 5)."""
 
     parts: tuple[int, ...]
+    text: str
 
     def __str__(self) -> str:
-        """Return the numbers with dots; leading zeros are not kept."""
-        return ".".join(map(str, self.parts))
+        """Return the version as its maker writes it."""
+        return self.text
+
+    @property
+    def minor(self) -> "Version":
+        """The first two numbers: 12.4 of 12.4.1."""
+        return Version(self.parts[:2], ".".join(map(str, self.parts[:2])))
 
 
 class ComputeCapability(NamedTuple):
@@ -114,7 +120,7 @@ def parse_version(text: str) -> Version | None:
     parts = text.strip().split(".")
     if not parts or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
         return None
-    return Version(tuple(map(int, parts)))
+    return Version(tuple(map(int, parts)), text.strip())
 
 
 def parse_capability(text: str) -> ComputeCapability | None:

@@ -109,6 +109,32 @@ def name_of(pid: int) -> str:
     return ""
 
 
+def pids() -> list[int]:
+    """Return the processes of this pid namespace."""
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208
+
+
+def user_of(pid: int) -> str:
+    """Return the name of whom the process belongs to, the number where it has none, '' when the process is gone."""
+    import pwd
+
+    with suppress(OSError):
+        uid = os.stat(f"/proc/{pid}").st_uid  # noqa: PTH116
+        try:
+            return pwd.getpwuid(uid).pw_name
+        except KeyError:
+            return str(uid)
+    return ""
+
+
+def groups_of(pid: int) -> tuple[str, ...]:
+    """Return the paths of the control groups that the process is in, without repetition; none when it is gone."""
+    with suppress(OSError), open(f"/proc/{pid}/cgroup", "rb") as file:  # noqa: PTH123
+        lines = file.read().decode("utf-8", "replace").splitlines()
+        return tuple(dict.fromkeys(line.split(":", 2)[2] for line in lines))
+    return ()
+
+
 def in_root(pid: int, action: Callable[[], object]) -> None:
     """Do `action` in the mounts and below the root of `pid`, where no link leads outside; raises its OSError.
 

@@ -1,0 +1,98 @@
+"""The GPUs of this host and who holds them: containers by what they were given, others by what they have open."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from mlbox.errors import MlboxError
+from mlbox.gpu import nvml
+from mlbox.gpu.inventory import read_inventory
+from mlbox.gpu.model import Gpu, Inventory, Roots
+from mlbox.linux import process
+from mlbox.runtime.containers import Containers
+from mlbox.runtime.guard import spec_of
+
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """Who has a GPU: a process that has it open, or a container that was given it and does not use it now."""
+
+    container: str = ""
+    """The container's name; empty for a process outside of mlbox's containers."""
+    pid: int = 0
+    """0 for a container in which nothing has the GPU open."""
+    name: str = ""
+    """Of the process, as ps shows it."""
+    user: str = ""
+    memory: int = 0
+    """Bytes of the GPU, 0 when unknown."""
+
+
+class GpuState(msgspec.Struct, frozen=True, kw_only=True):
+    """A GPU now."""
+
+    gpu: Gpu
+    use: nvml.Use | None = None
+    """None where no driver library tells."""
+    holders: tuple[Holder, ...] = ()
+
+
+class GpuHost(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it."""
+
+    inventory: Inventory
+    gpus: tuple[GpuState, ...]
+
+
+def look(containers: Containers, roots: Roots | None = None) -> GpuHost:
+    """Return the host's GPUs, how much they are used, and by whom."""
+    answer = nvml.ask(read_inventory(roots))
+    gpus = answer.inventory.gpus
+    running = containers.list(all=False) if gpus else []
+    names = {one.id: one.name for one in running}
+    given = _given(containers, names)
+    opened = _opened({number for gpu in gpus for number in _numbers(gpu)})
+    states = []
+    for gpu in gpus:
+        use = answer.use.get(gpu.pci)
+        held = {pid: 0 for pid, numbers in opened.items() if numbers & _numbers(gpu)} | dict(
+            use.processes if use else ()
+        )
+        holders = [_holder(pid, memory, names) for pid, memory in sorted(held.items())]
+        busy = {holder.container for holder in holders}
+        idle = [name for name, numbers in given.items() if numbers & _numbers(gpu) and name not in busy]
+        states.append(GpuState(gpu=gpu, use=use, holders=(*(Holder(container=name) for name in idle), *holders)))
+    return GpuHost(inventory=answer.inventory, gpus=tuple(states))
+
+
+def _numbers(gpu: Gpu) -> set[tuple[int, int]]:
+    """Return the numbers of the nodes that mean this GPU and no other: /dev/kfd is that of all of AMD's."""
+    nodes = (*gpu.nodes, *(node for one in gpu.mig for node in one.nodes))
+    return {(node.major, node.minor) for node in nodes if not node.path.endswith("/kfd")}
+
+
+def _given(containers: Containers, names: Mapping[str, str]) -> dict[str, set[tuple[int, int]]]:
+    """Return the device numbers that each running container was given, by its name."""
+    given = {}
+    for id, name in names.items():
+        try:
+            linux = spec_of(containers.running(id)[1]).linux
+        except MlboxError:
+            continue  # it ended meanwhile
+        given[name] = {(node.major or 0, node.minor or 0) for node in (linux.devices if linux else ())}
+    return given
+
+
+def _opened(wanted: set[tuple[int, int]]) -> dict[int, set[tuple[int, int]]]:
+    """Return the processes that have any of these devices open; those of other users only root sees."""
+    found: dict[int, set[tuple[int, int]]] = {}
+    for pid in process.pids() if wanted else ():
+        numbers = {(one.major, one.minor) for one in process.open_devices(pid) if not one.is_block}
+        if held := numbers & wanted:
+            found[pid] = held
+    return found
+
+
+def _holder(pid: int, memory: int, names: Mapping[str, str]) -> Holder:
+    ids = (group.rpartition("/mlbox/")[2].partition("/")[0] for group in process.groups_of(pid) if "/mlbox/" in group)
+    container = next((names[id] for id in ids if id in names), "")
+    return Holder(container=container, pid=pid, name=process.name_of(pid), user=process.user_of(pid), memory=memory)

@@ -1,0 +1,58 @@
+"""The reviewed tables in gpu/: which driver runs which CUDA."""
+
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from mlbox import resources
+from mlbox.codec import load_toml
+from mlbox.errors import MlboxError
+from mlbox.gpu.model import Version, parse_version
+
+
+class CudaTable(msgspec.Struct, frozen=True, kw_only=True):
+    """CUDA toolkits and drivers (gpu/cuda.toml)."""
+
+    drivers: tuple[tuple[Version, Version], ...]
+    """A toolkit and the driver it came with, oldest toolkit first."""
+    floors: dict[int, Version]
+    """By CUDA's major version: the oldest driver that runs any toolkit of it, with limits."""
+
+    def cuda_of(self, driver: Version) -> Version | None:
+        """Return the newest CUDA (major, minor) that `driver` runs in full, None when it is older than the table."""
+        known = [toolkit for toolkit, needed in self.drivers if needed <= driver]
+        return known[-1].minor if known else None
+
+    def driver_for(self, cuda: Version) -> Version | None:
+        """Return the oldest driver that runs `cuda` in full; None for one that the table does not know.
+
+        '12.4' means any 12.4.x, so its first.
+        """
+        wanted = cuda.parts
+        return next((driver for toolkit, driver in self.drivers if toolkit.parts[: len(wanted)] == wanted), None)
+
+    def floor_for(self, cuda: Version) -> Version | None:
+        """Return the oldest driver that runs `cuda` with the limits of minor-version compatibility."""
+        return self.floors.get(cuda.parts[0])
+
+
+@cache
+def cuda_table() -> CudaTable:
+    """Return the table that travels with mlbox."""
+    return read_cuda_table(resources.folder("gpu") / "cuda.toml")
+
+
+def read_cuda_table(path: Path) -> CudaTable:
+    """Read a table; a version that is none raises MlboxError naming the file."""
+    document = load_toml(path.read_bytes(), what=str(path))
+    drivers = [(_version(toolkit, path), _version(driver, path)) for toolkit, driver in document["driver"].items()]
+    floors = {int(major): _version(driver, path) for major, driver in document["floor"].items()}
+    return CudaTable(drivers=tuple(sorted(drivers)), floors=floors)
+
+
+def _version(text: str, path: Path) -> Version:
+    version = parse_version(text)
+    if version is None:
+        raise MlboxError(f"{path}: not a version: {text!r}")
+    return version

@@ -1,0 +1,49 @@
+"""Who holds which GPU."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fakes.gpu import FakeHost
+from fakes.nvml import FakeNvml
+
+from mlbox.engine.gpus import look
+from mlbox.engine.running import containers_of
+from mlbox.paths import Home
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    """Two GPUs; the node of the first is that of /dev/zero, which anybody can open."""
+    made = FakeHost(tmp_path / "host")
+    made.nvidia(0, 1)
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(made, processes={1: {os.getpid(): 1 << 30}}))
+    node = made.root / "dev/nvidia0"
+    node.unlink()
+    node.symlink_to("/dev/zero")
+    return made
+
+
+@pytest.fixture
+def opened(host: FakeHost) -> Iterator[None]:
+    """This process has the first GPU open."""
+    with (host.root / "dev/nvidia0").open("rb"):
+        yield
+
+
+def test_a_process_that_has_a_node_open_holds_it(home: Home, host: FakeHost, opened: None) -> None:
+    """The second GPU is held by whom NVIDIA's library names."""
+    first, second = look(containers_of(home), host.roots).gpus
+    assert os.getpid() in {one.pid for one in first.holders}
+    mine = next(one for one in second.holders if one.pid == os.getpid())
+    assert (mine.memory, mine.container) == (1 << 30, "")
+    assert mine.name and mine.user
+
+
+def test_a_gpu_that_nobody_has_open_is_free(home: Home, host: FakeHost) -> None:
+    """Nor do we look for holders where there are no GPUs."""
+    first, _ = look(containers_of(home), host.roots).gpus
+    assert os.getpid() not in {one.pid for one in first.holders}
+    assert look(containers_of(home), FakeHost(home.root / "empty").roots).gpus == ()
