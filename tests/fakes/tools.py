@@ -1,0 +1,67 @@
+"""Other people's container tools, each with a store of its own and nothing left behind."""
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mlbox.linux.mount import umount
+
+Run = Callable[..., str]
+Need = Callable[[str], str]
+
+
+def out(*command: str, **env: str) -> str:
+    """Return what a program prints; it must succeed."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, **env})
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout.strip()
+
+
+@contextmanager
+def podman(need: Need, folder: Path) -> Iterator[Run]:
+    """Yield podman as a function."""
+    # podman refuses long names for its run folder.
+    with tempfile.TemporaryDirectory(prefix="mlbox") as run:
+        argv = [need("podman"), "--root", f"{folder}/podman", "--runroot", run, "--tmpdir", f"{run}/tmp"]
+        argv += ["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]
+        try:
+            yield lambda *args: out(*argv, *args)
+        finally:
+            out(*argv, "rmi", "--all", "--force")
+
+
+@contextmanager
+def docker(need: Need, **env: str) -> Iterator[Run]:
+    """Yield the client of a Docker daemon of its own, as a function."""
+    # A newer client may stand before Debian's in PATH and refuse Debian's daemon.
+    daemon, client = need("dockerd"), "/usr/bin/docker" if Path("/usr/bin/docker").exists() else need("docker")
+    with tempfile.TemporaryDirectory(prefix="mlbox") as folder:
+        argv = [daemon, "--bridge=none", "--iptables=false", "--data-root", f"{folder}/data"]
+        argv += ["--exec-root", f"{folder}/exec", "-p", f"{folder}/pid", "-H", f"unix://{folder}/sock"]
+        ours = {"DOCKER_HOST": f"unix://{folder}/sock", "DOCKER_CONFIG": f"{folder}/config", **env}
+        cgroups = set(Path("/sys/fs/cgroup").glob("*/docker"))
+        with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+            try:
+                _wait_for(client, ours)
+                yield lambda *args: out(client, *args, **ours)
+            finally:
+                server.send_signal(signal.SIGTERM)
+                server.wait(60)
+                with suppress(OSError):
+                    umount(f"{folder}/exec/netns/default")
+                for path in set(Path("/sys/fs/cgroup").glob("*/docker")) - cgroups:
+                    with suppress(OSError):
+                        path.rmdir()
+
+
+def _wait_for(client: str, env: dict[str, str]) -> None:
+    for _ in range(200):
+        if subprocess.run([client, "info"], env={**os.environ, **env}, capture_output=True).returncode == 0:
+            return
+        time.sleep(0.1)
+    raise AssertionError("dockerd does not answer")
