@@ -132,7 +132,7 @@ def manifest_for_others(image: Image, blobs: Mapping[DiffID, Descriptor]) -> byt
 def media_type_of(data: bytes) -> str:
     """Return what kind of manifest `data` is."""
     kind = decode_json(data, _Kind, what="a manifest")
-    return kind.media_type or (INDEX if kind.manifests is not None else MANIFEST)
+    return kind.media_type or (INDEX if bytes(kind.manifests) else MANIFEST)
 
 
 def is_index(media_type: str) -> bool:
@@ -142,7 +142,7 @@ def is_index(media_type: str) -> bool:
 
 class _Kind(msgspec.Struct, rename="camel"):
     media_type: str = ""
-    manifests: msgspec.Raw | None = None
+    manifests: msgspec.Raw = msgspec.Raw()
 
 
 def told(chunks: Iterable[T], listener: Listener, what: str) -> Iterator[T]:

@@ -124,6 +124,7 @@ def load_bundle(store: Store, path: Path, listener: Listener = SILENT) -> Loaded
         ways = work.layers(images)
         files = work.files()
         work.make(images)
+        work.check_sizes()
         work.keep_documents()
         loaded = tuple(work.keep(bundled, images[bundled.digest]) for bundled in bundle.contents.images)
     by_way = {way: tuple(name for name, how in ways if how == way) for way in ("blob", "made", "there")}
@@ -202,6 +203,13 @@ class _Loading:
             self._listener.step(f"make layer {name}")
             make_layer(self._store, jobs[diff_id], diff_id, name)
 
+    def check_sizes(self) -> None:
+        """Compare the sizes of all layers, which the images' digests hold, with those of the tars."""
+        for layer in self._contents.layers:
+            size = self._store.layers.record(layer.diff_id).size
+            if size != layer.size:
+                raise Damage(f"{self._bundle.name}: layer {layer.name} has {size} bytes, not {layer.size}")
+
     def keep_documents(self) -> None:
         """Keep the manifests and what is about the images: blobs that nothing names yet."""
         for remote in self._contents.remotes:
@@ -260,10 +268,8 @@ class _Loading:
             return
         chunks = self._bundle.blob(layer.blob.digest)
         tar = decompressed(chunks, layer.size, name=f"layer {layer.name}")
-        size = self._store.layers.ingest(layer.diff_id, told(tar, self._listener, "unpack"), layer.name)
+        self._store.layers.ingest(layer.diff_id, told(tar, self._listener, "unpack"), layer.name)
         finish(chunks)
-        if size != layer.size:
-            raise Damage(f"{self._bundle.name}: layer {layer.name} has {size} bytes, not {layer.size}")
         blob = layer.blob
         self._store.remotes.remember_blob(blob.digest, layer.diff_id, blob.media_type, blob.size)
 
