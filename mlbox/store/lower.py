@@ -110,7 +110,7 @@ class LowerTree:
         path = f"{folder.path}/{name}" if folder.path else name
         self._measure(path)
         if member.kind == "link":
-            return path, self._link(folder, name, path, member.target)
+            return path, self._link(folder, name, path, member)
         known = folder.children.get(name)
         if isinstance(known, Folder) and member.kind == "dir":
             known.mode, known.uid, known.gid, known.mtime = member.mode, member.uid, member.gid, member.mtime
@@ -263,17 +263,21 @@ class LowerTree:
         time = _on_disk(node.mtime)
         os.utime(where, ns=(time, time), follow_symlinks=False)
 
-    def _link(self, folder: Folder, name: str, path: str, target: str) -> Node:
+    def _link(self, folder: Folder, name: str, path: str, member: Member) -> Node:
         known = folder.children.get(name)
         if known is not None:
-            if self._target(target)[1] is known:
+            if self._target(member.target)[1] is known:
                 return known
             self._remove(folder, name, path)
-        source, node = self._target(target)
+        source, node = self._target(member.target)
         if node.kind not in ("char", "block"):
             os.link(self._prefix + source, self._prefix + path, follow_symlinks=False)
         node.names += 1
         folder.children[name] = node
+        if node.kind == "file" and (node.mode, node.uid, node.gid) != (member.mode, member.uid, member.gid):
+            # As in Docker and podman, the last of the names says what the file is.
+            node.mode, node.uid, node.gid, node.mtime = member.mode, member.uid, member.gid, member.mtime
+            self._settle_path(self._prefix + path, node)
         return node
 
     def _target(self, target: str) -> tuple[str, Node]:

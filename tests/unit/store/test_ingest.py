@@ -190,6 +190,15 @@ def test_modes_owners_and_times(store: Store) -> None:
     assert tree_problem(store.layers.folder(diff_id), deep=True) is None
 
 
+def test_the_last_name_says_what_a_file_is(store: Store) -> None:
+    """Where the names of one file disagree, as in Docker and podman."""
+    diff_id = ingest(store, file("a", b"1", mode=0o644) + hardlink("b", "a", mode=0o4755, uid=7, mtime=5) + END)
+    found = (store.layers.root(diff_id) / "a").stat()
+    assert (stat.S_IMODE(found.st_mode), found.st_mtime) == (0o4755, 5)
+    assert not ROOT or found.st_uid == 7
+    assert tree_problem(store.layers.folder(diff_id), deep=True) is None
+
+
 def test_entries_say_what_the_layer_is(store: Store) -> None:
     """Also what the disk cannot hold."""
     data = file("b", b"12") + hardlink("a", "b") + hardlink("z", "a") + file(".wh.w") + file("o/.wh..wh..opq")
