@@ -117,7 +117,10 @@ def interpreters(root: Root, env: Mapping[str, str]) -> list[Interpreter]:
 
 def _in_folder(root: Root, folder: str) -> list[Interpreter]:
     place = root.resolve(folder) or ""
-    versions = [match[1] for name in root.children(place) if place and (match := _PYTHON.fullmatch(name))]
+    # The Python of a virtual environment is only a link to the one that counts.
+    if not place or root.resolve(f"{folder.rpartition('/')[0]}/pyvenv.cfg"):
+        return []
+    versions = [match[1] for name in root.children(place) if (match := _PYTHON.fullmatch(name))]
     versions = [version for version in versions if root.resolve(f"{folder}/python{version}")]
     default = root.resolve(f"{folder}/python3") or ""
     versions.sort(key=lambda version: (default.endswith(f"/python{version}"), int(version[2:])), reverse=True)
@@ -139,12 +142,18 @@ def _versions(
     if prefix == "usr":
         yield upstream_version(installed.get(f"python{one.python}-minimal", ""))
     yield from (match[1] for file in _listed(root, f"{prefix}/conda-meta") if (match := _CONDA.fullmatch(file)))
-    # The C string that sys.version begins with: in the program, or in the library it is linked to.
-    text = re.compile(rb"\0(" + re.escape(one.python).encode() + rb"\.[0-9]{1,2}(?:(?:a|b|rc)[0-9]{1,2})?)\+?\0")
     for path in (one.path, f"{prefix}/lib/libpython{one.python}.so.1.0"):
-        said = text.search(root.read(path, _BINARY) or b"")
-        yield said[1].decode() if said else ""
+        yield _version_inside(root.read(path, _BINARY) or b"", one)
     yield env.get("PYTHON_VERSION", "")
+
+
+def _version_inside(program: bytes, one: Interpreter) -> str:
+    """Return the version that a program or library of Python holds as a C string, when it holds only one."""
+    ours = re.compile(
+        rb"(?<![0-9.])" + re.escape(one.python).encode() + rb"\.[0-9]{1,2}(?:(?:a|b|rc)[0-9]{1,2})?(?=\+?\0)"
+    )
+    found = set(ours.findall(program))
+    return found.pop().decode() if len(found) == 1 else ""
 
 
 def _is_of(version: str, one: Interpreter) -> bool:
