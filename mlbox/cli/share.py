@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -59,16 +60,24 @@ def push(
     thin: Annotated[
         bool, typer.Option("--thin", help="Without what mlbox can make again from the index and the mirror.")
     ] = False,
+    sign: Annotated[
+        Path | None, typer.Option("--sign", metavar="KEY", help="Sign with a private key, as 'mlbox sign' does.")
+    ] = None,
+    sbom: Annotated[bool, typer.Option("--sbom", help="Attach a bill of materials.")] = False,
+    provenance: Annotated[bool, typer.Option("--provenance", help="Attach what it was built from.")] = False,
     quiet: Quiet = False,
     form: Form = Format.TABLE,
 ) -> None:
     """Send images to the registry their names say; prints NAME@DIGEST of each."""
+    from mlbox.cli.trust import load_key
     from mlbox.engine import sharing
+    from mlbox.engine.signing import Publication
     from mlbox.errors import UsageError
     from mlbox.paths import Home
 
     if to and len(names) > 1:
         raise UsageError("--to is one name, for one image", hint="push one after the other")
+    also = Publication(sbom=sbom, provenance=provenance, key=load_key(sign) if sign else None)
     reports = []
     with _talk(quiet) as talk:
         for name in names:
@@ -78,6 +87,7 @@ def push(
                 to=to,
                 compression=compression.value if compression else None,
                 thin=thin,
+                also=also,
                 listener=talk,
             )
             reports.append(report)

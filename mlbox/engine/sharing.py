@@ -33,6 +33,7 @@ from mlbox.store.store import Store
 
 if TYPE_CHECKING:
     from mlbox.build.executor import Builder
+    from mlbox.engine.signing import Publication
     from mlbox.plan.model import BuildPlan, LayerPlan
 
 _DOCUMENT_LIMIT = 64 << 20
@@ -252,12 +253,13 @@ def push(
     to: str = "",
     compression: Compression | None = None,
     thin: bool = False,
+    also: "Publication | None" = None,
     listener: Listener = SILENT,
 ) -> PushReport:
     """Send the image `name` to the registry that its name (or `to`) says, with its lock and its plan.
 
     A `thin` image leaves out what everybody can make from its lock. Pushing again sends nothing, and gives the same
-    digest.
+    digest. `also` asks for documents and a signature.
     """
     target = parse_reference(to or name)
     if target.digest:
@@ -283,6 +285,10 @@ def push(
             for document in documents
             if not thin
         ]
+        if also is not None:
+            from mlbox.engine.signing import publish
+
+            attachments += publish(store, registry, target.repository, image, pushed.descriptor, also)
     return PushReport(
         name=target.familiar,
         image=image.digest,

@@ -1,7 +1,7 @@
 """Signing images and finding out who signed them, here and in registries."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -179,29 +179,36 @@ def sign_pushed(
     return ours
 
 
+class Publication(NamedTuple):
+    """What is said about an image when it is pushed, besides its lock and its plan."""
+
+    sbom: bool = False
+    provenance: bool = False
+    key: "PrivateKey | None" = None
+    """Signs the image and the documents."""
+
+
 def publish(
     store: Store,
     registry: "Registry",
     repository: str,
     image: Image,
     subject: Descriptor,
-    *,
-    sbom: bool = False,
-    provenance: bool = False,
-    key: "PrivateKey | None" = None,
+    what: Publication,
 ) -> tuple[Digest, ...]:
-    """Send what is asked for about a pushed image (`subject` in `repository`), signed with `key`; keep it too.
+    """Send what is asked for about a pushed image (`subject` in `repository`), and keep it too.
 
     Returns the digests of the documents' manifests.
     """
     from mlbox.engine.materials import attachments
 
     name = f"{registry.host}/{repository}"
-    made = attachments(store, image, subject.digest, name, sbom=sbom, provenance=provenance, key=key)
+    asked = what.sbom or what.provenance
+    made = attachments(store, image, subject.digest, name, **what._asdict()) if asked else ()
     for artifact in made:
         push_artifact(registry, repository, artifact, subject)
-    if key is not None:
-        sign_pushed(store, registry, repository, subject, key)
+    if what.key is not None:
+        sign_pushed(store, registry, repository, subject, what.key)
     return tuple(store.referrers.add(artifact, subject) for artifact in made)
 
 

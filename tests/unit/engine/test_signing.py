@@ -12,7 +12,7 @@ from mlbox.codec import canonical_json
 from mlbox.engine import materials, sharing
 from mlbox.engine.admission import admit_run
 from mlbox.engine.signatures import kept_signatures, places_of, remote_signatures
-from mlbox.engine.signing import publish, require, sign, verify
+from mlbox.engine.signing import Publication, publish, require, sign, verify
 from mlbox.errors import LockError, NotFoundError, TrustError
 from mlbox.oci.artifact import LOCK_TYPE, artifact_of, subject_of
 from mlbox.oci.digest import Digest, digest_of
@@ -365,7 +365,7 @@ def test_documents_are_published_and_read_from_the_registry(
     with pytest.raises(NotFoundError, match="has no bill of materials"):
         materials.sbom(elsewhere, name)
     subject = Descriptor(media_type=MANIFEST, digest=there.digest, size=store.content.path(there.digest).stat().st_size)
-    publish(store, open_registry(fake.host), "team/x", image, subject, sbom=True, key=key)
+    publish(store, open_registry(fake.host), "team/x", image, subject, Publication(sbom=True, key=key))
     document = json.loads(materials.sbom(elsewhere, name))
     assert {part["name"] for part in document["components"]} == {"libc6", "numpy"}
     assert document["metadata"]["component"]["version"] == there.digest
