@@ -60,11 +60,18 @@ class PrivateKey(NamedTuple):
     key: "EllipticCurvePrivateKey"
 
     def sign(self, data: bytes) -> bytes:
-        """Return the signature of `data` (DER); it is another one every time."""
+        """Return the signature of `data` (DER): the same for the same data (RFC 6979), where OpenSSL can do that.
+
+        So an image that is pushed and signed twice has one signature.
+        """
+        from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
         from cryptography.hazmat.primitives.hashes import SHA256
 
-        return self.key.sign(data, ECDSA(SHA256()))
+        try:
+            return self.key.sign(data, ECDSA(SHA256(), deterministic_signing=True))
+        except UnsupportedAlgorithm:
+            return self.key.sign(data, ECDSA(SHA256()))
 
     def __repr__(self) -> str:
         """Say which key it is, and nothing of it."""

@@ -50,6 +50,11 @@ def test_what_one_key_signs_its_public_file_verifies(key_files: tuple[Path, Path
     assert key.public.pem == key_files[1].read_bytes()
 
 
+def test_equal_data_has_equal_signatures(key: PrivateKey) -> None:
+    """Signing twice makes nothing new that would have to be kept or sent."""
+    assert key.sign(b"data") == key.sign(b"data") != key.sign(b"date")
+
+
 @pytest.mark.parametrize("ending", [".key", ".pub"])
 def test_keys_are_never_overwritten(tmp_path: Path, ending: str) -> None:
     """A file of either name stops the making of both."""
