@@ -15,6 +15,7 @@ from mlbox.build.maintainer import alternatives, choices, scripts
 from mlbox.build.rootfs import links_where, triggers, write_rootfs
 from mlbox.build.union import Union
 from mlbox.errors import BuildError
+from mlbox.loader import cache_bytes
 from mlbox.lock.model import Arch
 from mlbox.store.tree import Tree, TreeWriter
 
@@ -43,7 +44,7 @@ def fill_addition(root: Path, base: Trees, debs: Trees, *, arch: Arch, epoch: in
     links |= whole.add_links(certificate_links)
     links |= whole.add_links(ldcache.missing_links(whole, arch))
     made = {**_texts(below, new, whole), **records, **certificates}
-    made["etc/ld.so.cache"] = ldcache.cache_bytes(ldcache.libraries(whole, arch), arch)
+    made["etc/ld.so.cache"] = cache_bytes(ldcache.libraries(whole, arch), arch)
     files: Files = {path: (data, 0o644) for path, data in made.items()}
     return write_rootfs(TreeWriter(root, "the packages added to the base", mtime=epoch), links, files)
 

@@ -15,6 +15,7 @@ from mlbox.build.certs import ca_files
 from mlbox.build.deb import ALIASES, INFO
 from mlbox.build.maintainer import alternatives, unreplicated
 from mlbox.build.union import Union
+from mlbox.loader import cache_bytes
 from mlbox.lock.model import Arch
 from mlbox.store.tree import Tree, TreeWriter
 
@@ -124,7 +125,7 @@ def fill_rootfs(root: Path, trees: Sequence[tuple[Path, Tree]], *, suite: str, a
     chosen, records = alternatives(union)
     links |= union.add_links(_missing(union, {**_LINKS, **links_where(union), **chosen, **certificate_links}))
     links |= union.add_links(ldcache.missing_links(union, arch))
-    made = {**records, **certificates, "etc/ld.so.cache": ldcache.cache_bytes(ldcache.libraries(union, arch), arch)}
+    made = {**records, **certificates, "etc/ld.so.cache": cache_bytes(ldcache.libraries(union, arch), arch)}
     files = _files(union, epoch) | {path: (data, 0o644) for path, data in made.items()}
     return write_rootfs(
         TreeWriter(root, f"the root file system of Debian {suite}", mtime=epoch), links, files, _DIRECTORIES

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BOTTOM = {"errors", "codec", "files", "process", "events", "paths", "resources", "http", "units"}
+BOTTOM = {"errors", "codec", "files", "process", "events", "paths", "resources", "http", "units", "loader"}
 ALLOWED = {
     "oci": BOTTOM,
     "cdi.py": BOTTOM | {"oci"},

@@ -9,8 +9,9 @@ from fakes.elf import AMD64, ARM64, shared_library
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlbox.build.ldcache import Library, _order, cache_bytes, libraries, missing_links, read_soname
+from mlbox.build.ldcache import libraries, missing_links
 from mlbox.build.union import Union
+from mlbox.loader import Library, cache_bytes, order, read_soname
 from mlbox.store.tree import TreeWriter
 
 MULTIARCH = "usr/lib/x86_64-linux-gnu"
@@ -109,4 +110,4 @@ def test_no_bytes_break_the_elf_reader(tmp_path_factory: pytest.TempPathFactory,
 
 def test_numbers_in_names_count_as_numbers() -> None:
     names = ["liba.so", "liba.so.1", "liba.so.2", "liba.so.10", "liba0.so"]
-    assert sorted({*names}, key=_order) == names
+    assert sorted({*names}, key=order) == names
