@@ -47,7 +47,7 @@ def decrypt(pem: bytes, password: bytes, name: str) -> bytes:
     except ImportError:
         raise TrustError(
             f"{name} is a key in cosign's own form, which needs PyNaCl",
-            hint="pip install 'mlbox[cosign]', or make a key with 'mlbox key generate'",
+            hint="'pip install pynacl' beside mlbox, or make a key with 'mlbox key generate'",
         ) from None
     sealed = _parse(pem, name)
     n, r, p = sealed.kdf.params.N, sealed.kdf.params.r, sealed.kdf.params.p

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mlbox import __version__
-from mlbox.errors import UsageError
 from mlbox.oci.digest import hex_of
 from mlbox.oci.layer import EPOCH
 from mlbox.trust.bill import Bill, Component
@@ -25,14 +24,9 @@ PREDICATE = "https://cyclonedx.org/bom"
 
 
 def cyclonedx(bill: Bill) -> bytes:
-    """Return `bill` as CycloneDX; equal bills make equal bytes. Raises UsageError when the library is not installed."""
-    try:
-        from cyclonedx.output.json import JsonV1Dot6
-    except ImportError:
-        raise UsageError(
-            "writing CycloneDX needs cyclonedx-python-lib",
-            hint="pip install 'mlbox[sbom]', or take --format spdx, which needs nothing",
-        ) from None
+    """Return `bill` as CycloneDX; equal bills make equal bytes."""
+    from cyclonedx.output.json import JsonV1Dot6
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # an image of no packages depends on nothing, and that is right
         text = JsonV1Dot6(_document(bill)).output_as_string()

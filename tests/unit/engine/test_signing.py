@@ -359,7 +359,6 @@ def test_documents_are_published_and_read_from_the_registry(
     home: Home, elsewhere: Home, store: Store, image: Image, fake: FakeRegistry, key: PrivateKey
 ) -> None:
     """As they are, and as attestations; both are about the manifest there."""
-    pytest.importorskip("cyclonedx")
     there = pushed(home, fake)
     name = f"{fake.host}/{NAME}"
     with pytest.raises(NotFoundError, match="has no bill of materials"):

@@ -219,4 +219,4 @@ def test_without_the_library_cosigns_keys_have_a_clear_error(tmp_path: Path, mon
     monkeypatch.setitem(sys.modules, "nacl.secret", None)
     with pytest.raises(TrustError, match="PyNaCl") as caught:
         load_private(tmp_path / "k", lambda: PASSWORD)
-    assert "mlbox[cosign]" in str(caught.value.hint)
+    assert "pip install pynacl" in str(caught.value.hint)
