@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import msgspec
 
 from mlbox.errors import FetchError
-from mlbox.http.url import redact, without_credentials
+from mlbox.http.url import is_loopback, redact, without_credentials
 
 if TYPE_CHECKING:
     import ssl
@@ -37,11 +37,12 @@ def ca_bundle() -> str:
 
 
 def proxy_for(parts: SplitResult) -> str:
-    """Return the proxy that the environment names for that address, '' for none."""
+    """Return the proxy that the environment names for that address, '' for none and for this machine."""
     from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
+    host = parts.netloc.rpartition("@")[2]
     proxies = getproxies_environment()
-    if proxy_bypass_environment(parts.netloc.rpartition("@")[2], proxies):
+    if is_loopback(host) or proxy_bypass_environment(host, proxies):
         return ""
     proxy: str = proxies.get(parts.scheme) or proxies.get("all") or ""
     return proxy if "://" in proxy or not proxy else f"http://{proxy}"

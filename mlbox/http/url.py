@@ -38,6 +38,21 @@ def file_path(url: str) -> Path | None:
     return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
+def is_loopback(host: str) -> bool:
+    """Whether `host` (with or without a port) is this machine."""
+    name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    if not name.startswith("127.") and ":" not in name:
+        return False
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
 def host_of(parts: SplitResult) -> str:
     """Return scheme, host and port, which a password belongs to."""
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"

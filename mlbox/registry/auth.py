@@ -16,10 +16,10 @@ import msgspec
 from mlbox.codec import decode_json
 from mlbox.errors import RegistryError
 from mlbox.http.transport import RETRIED_STATUS, TemporaryError, Transport, chunks, retry_after
-from mlbox.http.url import host_of, redact
+from mlbox.http.url import host_of, is_loopback, redact
 from mlbox.registry.challenge import Challenge
 from mlbox.registry.credentials import Credentials
-from mlbox.registry.hosts import Site, is_loopback
+from mlbox.registry.hosts import Site
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -74,12 +74,11 @@ class Authorizer:
         self,
         site: Site,
         look_up: Look,
-        own: Transport,
-        foreign: Transport,
+        transport_to: Callable[[str], Transport],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._site, self._look_up, self._own, self._foreign, self._clock = site, look_up, own, foreign, clock
+        self._site, self._look_up, self._transport_to, self._clock = site, look_up, transport_to, clock
         self._lock = threading.RLock()
         self._realm: _Realm | None = None
         self._base = ""
@@ -156,8 +155,7 @@ class Authorizer:
         if credentials != Credentials():
             self._check_realm(realm.url)
         url, headers, form = _request(realm, scopes, credentials)
-        own = urlsplit(url).hostname == urlsplit(self._base).hostname
-        transport = self._own if own else self._foreign
+        transport = self._transport_to(url)
         anonymous = credentials == Credentials()
         started = self._clock()
         answer = transport.retrying(realm.url, lambda: self._ask(transport, url, headers, form, anonymous=anonymous))

@@ -4,12 +4,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
 from mlbox.errors import FetchError, MlboxError, RegistryError
+from mlbox.http.pool import Tls
 from mlbox.http.transport import RETRIED_STATUS, Body, Hints, Limits, TemporaryError, Transport, chunks, retry_after
 from mlbox.http.url import host_of, join, redact
 from mlbox.registry.auth import Authorizer, Look, Scope
@@ -71,9 +73,10 @@ class Endpoint:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.site = site
-        self._transport = Transport(limits=limits, sleep=sleep, tls=site.tls, hints=_HINTS)
-        self._foreign = Transport(limits=limits, sleep=sleep, hints=_HINTS)
-        self._authorizer = Authorizer(site, look_up, self._transport, self._foreign, clock=clock)
+        self._open_transport = partial(Transport, limits=limits, sleep=sleep, hints=_HINTS)
+        self._transport = self._open_transport(tls=site.tls)
+        self._others: dict[Tls, Transport] = {}
+        self._authorizer = Authorizer(site, look_up, self._transport_to, clock=clock)
         self._lock = threading.Lock()
         self._base = ""
 
@@ -209,7 +212,7 @@ class Endpoint:
         for _ in range(_REDIRECTS):
             own = own and _origin(url) == _origin(self.base())
             headers = {**request.headers, "Authorization": sent} if own and sent else dict(request.headers)
-            transport = self._transport if own else self._foreign
+            transport = self._transport if own else self._transport_to(url)
             body = request.body() if request.body else None
             with transport.open(
                 url, headers, method=request.method, body=body, redirects=0, patience=request.patience
@@ -220,6 +223,17 @@ class Endpoint:
                     return
             url = self.location(url, target, request.what)
         self.fail(request.what, "too many redirects")
+
+    def _transport_to(self, url: str) -> Transport:
+        """Return what to speak with: our certificates are for the registry's own host only."""
+        parts = urlsplit(url)
+        if parts.hostname == urlsplit(f"//{self.site.host}").hostname:
+            return self._transport
+        host = parts.netloc.rpartition("@")[2].lower()
+        tls = self.site.elsewhere.get(host, Tls())
+        if tls not in self._others:
+            self._others[tls] = self._open_transport(tls=tls)
+        return self._others[tls]
 
     def _redirect(self, request: Request, response: "BaseHTTPResponse") -> str:
         reads = request.method in ("GET", "HEAD")

@@ -13,7 +13,6 @@
 Names without a file of settings need none: https, or plain http for the machine itself.
 """
 
-import ipaddress
 import os
 import re
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ import msgspec
 from mlbox.codec import load_toml
 from mlbox.errors import RegistryError, UsageError
 from mlbox.http.pool import Tls
+from mlbox.http.url import is_loopback
 from mlbox.oci.reference import DEFAULT_REGISTRY
 
 _HUB = "registry-1.docker.io"
@@ -59,6 +59,8 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     schemes: tuple[str, ...] = ("https",)
     """Tried in this order, the first that answers is kept."""
     tls: Tls = Tls()
+    elsewhere: dict[str, Tls] = {}
+    """The certificates for other hosts that it may send us on to: token servers, storage."""
 
 
 class Sites(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,17 +104,6 @@ def canonical_host(text: str) -> str:
     return DEFAULT_REGISTRY if host in _HUB_NAMES else host
 
 
-def is_loopback(host: str) -> bool:
-    """Whether `host` (with or without a port) is this machine."""
-    name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
-
-
 def load_settings(files: Sequence[Path]) -> dict[str, Settings]:
     """Return the settings by host; a later file's keys replace an earlier one's, paths become absolute."""
     found: dict[str, Settings] = {}
@@ -134,23 +125,27 @@ def sites_of(host: str, places: Places | None = None) -> Sites:
     places = places or default_places()
     settings = load_settings(places.settings)
     name = canonical_host(host)
-    registry = _site(name, settings, places)
-    mirrors = tuple(_mirror(place, settings, places) for place in settings.get(name, Settings()).mirrors)
-    return Sites(registry=registry, mirrors=mirrors)
-
-
-def _site(name: str, settings: dict[str, Settings], places: Places) -> Site:
     own = settings.get(name, Settings())
-    host, prefix = _place(own.location) if own.location else (_HUB if name == DEFAULT_REGISTRY else name, "")
-    tls = _tls(host, own, places)
-    return Site(name=name, host=host, prefix=prefix, schemes=_schemes(host, own, tls), tls=tls)
+    elsewhere = _all_tls(settings, places)
+    registry = _site(name, own.location or (_HUB if name == DEFAULT_REGISTRY else name), own, places, elsewhere)
+    mirrors = []
+    for place in own.mirrors:
+        mirror = canonical_host(_place(place)[0])
+        mirrors.append(_site(mirror, place, settings.get(mirror, Settings()), places, elsewhere))
+    return Sites(registry=registry, mirrors=tuple(mirrors))
 
 
-def _mirror(place: str, settings: dict[str, Settings], places: Places) -> Site:
+def _site(name: str, place: str, own: Settings, places: Places, elsewhere: dict[str, Tls]) -> Site:
     host, prefix = _place(place)
-    own = settings.get(canonical_host(host), Settings())
     tls = _tls(host, own, places)
-    return Site(name=canonical_host(host), host=host, prefix=prefix, schemes=_schemes(host, own, tls), tls=tls)
+    return Site(name=name, host=host, prefix=prefix, schemes=_schemes(host, own, tls), tls=tls, elsewhere=elsewhere)
+
+
+def _all_tls(settings: dict[str, Settings], places: Places) -> dict[str, Tls]:
+    """Return the certificates of every host that has some of its own."""
+    folders = [folder.name for place in places.certificates if place.is_dir() for folder in place.iterdir()]
+    found = {host: _tls(host, settings.get(host, Settings()), places) for host in [*settings, *folders]}
+    return {host: tls for host, tls in found.items() if tls != Tls()}
 
 
 def _schemes(host: str, own: Settings, tls: Tls) -> tuple[str, ...]:

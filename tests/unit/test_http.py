@@ -8,6 +8,7 @@ from fakes.server import Reply, Request, Server, serving
 
 from mlbox.errors import FetchError
 from mlbox.http import Http, HttpError, Limits, redact, redact_text, without_credentials
+from mlbox.http.transport import TemporaryError, Transport
 
 DATA = bytes(range(256)) * 4000
 SHA = hashlib.sha256(DATA).hexdigest()
@@ -356,3 +357,74 @@ def test_progress_adds_up(server: Server, http: Http, tmp_path: Path) -> None:
     (tmp_path / "t").write_bytes(b"junk")
     http.download([f"{server.url}/file"], tmp_path / "t", sha256=SHA, size=len(DATA), listener=listener)
     assert listener.total == len(DATA)
+
+
+# What registries need of the transport
+
+
+class Pieces:
+    """A body that counts how often it was read to its end."""
+
+    def __init__(self, data: bytes) -> None:
+        self.left = data
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return at most 1000 bytes."""
+        piece, self.left = self.left[:1000], self.left[1000:]
+        return piece
+
+
+@pytest.fixture
+def transport(pauses: list[float]) -> Transport:
+    """A transport that does not wait."""
+    return Transport(limits=Limits(connect=1, read=0.2, attempts=3, most=12, unreachable=2), sleep=pauses.append)
+
+
+def test_answers_of_any_status_come_back(server: Server, transport: Transport) -> None:
+    """The transport judges nothing, and the connection is good for the next request whatever was read of an answer."""
+    server.behave = lambda request: Reply(DATA, status=418)
+    for _ in range(3):
+        with transport.open(f"{server.url}/x", {}) as response:
+            assert response.status == 418
+            response.read(10)
+
+
+def test_bodies_are_made_anew_for_every_try(transport: Transport) -> None:
+    """A body that was read is not sent again half."""
+    from fakes.registry import Reply as RegistryReply
+    from fakes.registry import registry
+
+    def send() -> int:
+        headers = {"Content-Length": str(len(DATA))}
+        with transport.open(f"{fake.url}/v2/", headers, method="PUT", body=Pieces(DATA), redirects=0) as response:
+            if response.status == 503:
+                raise TemporaryError("busy")
+            return response.status
+
+    with registry() as fake:
+        fake.behave = lambda request: RegistryReply(503) if len(fake.requests) < 2 else None
+        assert transport.retrying(fake.url, send) == 200
+        assert [request.body for request in fake.requests] == [DATA] * 3
+        assert {request.headers["Transfer-Encoding"] for request in fake.requests} == {None}
+
+
+def test_redirects_can_be_left_to_the_caller(server: Server, transport: Transport) -> None:
+    """With none allowed, a redirect is an answer."""
+    server.behave = lambda request: Reply(status=302, headers={"Location": "/file"})
+    with transport.open(f"{server.url}/x", {}, redirects=0) as response:
+        assert (response.status, response.headers["location"]) == (302, "/file")
+
+
+def test_a_server_without_tls_is_called_so(server: Server, transport: Transport) -> None:
+    """Not one with a bad certificate."""
+    with (
+        pytest.raises(FetchError, match="does not speak TLS"),
+        transport.open(server.url.replace("http", "https") + "/x", {}),
+    ):
+        pass
+
+
+def test_proxies_are_not_asked_for_this_machine(server: Server, http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is here is no business of a proxy elsewhere."""
+    monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
+    assert http.get(f"{server.url}/file", limit=1 << 22) == DATA

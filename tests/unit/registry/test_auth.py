@@ -1,6 +1,7 @@
 """Logins: what is sent to whom, how often, and to whom never."""
 
 import json
+import shutil
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
@@ -252,7 +253,7 @@ def test_plain_registry_elsewhere_cannot_send_the_password_on() -> None:
     from mlbox.registry.challenge import Challenge
 
     site = Site(name="r.example", host="r.example", schemes=("http",))
-    authorizer = Authorizer(site, lambda _: ME, None, None)  # type: ignore[arg-type]
+    authorizer = Authorizer(site, lambda _: ME, None)  # type: ignore[arg-type]
     challenge = Challenge(scheme="bearer", parameters={"realm": "https://evil.example/token"})
     authorizer.learn((challenge,), Scope(repository="x"), "", "http://r.example")
     with pytest.raises(RegistryError, match="not safe"):
@@ -265,10 +266,13 @@ def test_plain_registry_elsewhere_cannot_send_the_password_on() -> None:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate for this machine, signed by itself, with its key in the same file."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
     folder = tmp_path_factory.mktemp("tls")
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "crt.pem"],
+         "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost",
+         "-keyout", "key.pem", "-out", "crt.pem"],
         cwd=folder, check=True, capture_output=True,
     )  # fmt: skip
     (folder / "both.pem").write_bytes((folder / "crt.pem").read_bytes() + (folder / "key.pem").read_bytes())
@@ -327,6 +331,26 @@ def test_plain_http_where_https_is_spoken(other: FakeRegistry) -> None:
     with pytest.raises(RegistryError, match="does not speak TLS"):
         over_tls(other, None).blob(REPOSITORY, BLOB)
     assert other.requests == []
+
+
+def test_storage_with_a_certificate_of_its_own(
+    fake: FakeRegistry, secure: FakeRegistry, certificate: Path, tmp_path: Path
+) -> None:
+    """The settings of the storage's host are used for it, those of the registry are not."""
+    fake.add_blob(REPOSITORY, EMPTY_BYTES)
+    fake.redirect_blobs = secure.url.replace("127.0.0.1", "localhost")
+    port = secure.host.partition(":")[2]
+    trusted = {f"localhost:{port}": Tls(authorities=(certificate,))}
+    for tls, elsewhere, words in ((Tls(), trusted, ""), (Tls(authorities=(certificate,)), {}, "not trusted")):
+        site = Site(name=fake.host, host=fake.host, schemes=("http",), tls=tls, elsewhere=elsewhere)
+        registry = Registry(Sites(registry=site), lambda _: lambda _: ME, sleep=lambda _: None)
+        if not words:
+            registry.download(REPOSITORY, BLOB, tmp_path / "blob")
+            assert (tmp_path / "blob").read_bytes() == EMPTY_BYTES
+            (tmp_path / "blob").unlink()
+            continue
+        with pytest.raises(RegistryError, match=words):
+            registry.download(REPOSITORY, BLOB, tmp_path / "blob")
 
 
 def test_unreadable_certificates(other: FakeRegistry, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from mlbox.errors import RegistryError, UsageError
 from mlbox.http.pool import Tls
-from mlbox.registry.hosts import Places, Site, canonical_host, default_places, is_loopback, sites_of
+from mlbox.http.url import is_loopback
+from mlbox.registry.hosts import Places, Site, canonical_host, default_places, sites_of
 
 
 @pytest.fixture
@@ -102,16 +103,18 @@ def test_settings(places: Places) -> None:
     folder = places.settings[1].parent
 
     sites = sites_of("docker.io", places)
+    own = Tls(authorities=(folder / "my.pem",), certificate=folder / "me.crt", key=folder / "me.key")
 
     assert sites.registry == Site(
         name="docker.io",
         host="hub.example:8443",
         prefix="mirror",
-        tls=Tls(authorities=(folder / "my.pem",), certificate=folder / "me.crt", key=folder / "me.key"),
+        tls=own,
+        elsewhere={"docker.io": own},
     )
     assert sites.mirrors == (
-        Site(name="cache.example", host="cache.example", prefix="hub", schemes=("http",)),
-        Site(name="localhost:5000", host="localhost:5000", schemes=("http", "https")),
+        Site(name="cache.example", host="cache.example", prefix="hub", schemes=("http",), elsewhere={"docker.io": own}),
+        Site(name="localhost:5000", host="localhost:5000", schemes=("http", "https"), elsewhere={"docker.io": own}),
     )
 
 
@@ -128,6 +131,7 @@ def test_certificates_of_docker(places: Places) -> None:
         write(folder / name, "")
 
     site = sites_of("localhost:5000", places).registry
+    assert sites_of("other.example", places).registry.elsewhere == {"localhost:5000": site.tls}
 
     assert site.tls == Tls(
         authorities=(folder / "a.crt", folder / "b.crt"), certificate=folder / "client.cert", key=folder / "client.key"
