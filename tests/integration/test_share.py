@@ -203,8 +203,8 @@ def test_mlbox_reads_what_docker_pushed(
     docker("push", "-q", f"{hub}/docker/box:1")
 
     digest = puller.out("pull", "-q", f"{hub}/docker/box:1")
-    script = "cat /etc/says; ls /data; test -k /made && echo sticky"
-    assert puller.out("run", "--rm", digest, "sh", "-c", script) == "changed\né\nsticky"
+    script = "cat /etc/says; test -f /data/é && test ! -e /data/link && test -k /made && echo sticky"
+    assert puller.out("run", "--rm", digest, "sh", "-c", script) == "changed\nsticky"
     assert "clean" in puller.out("fsck", "--deep")
     onward = puller.out("push", "-q", digest, "--to", f"{hub}/onward/box:1")
     docker("pull", "-q", onward)
