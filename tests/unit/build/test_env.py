@@ -25,3 +25,11 @@ def test_the_epoch_is_every_time(tmp_path: Path) -> None:
     tree = fill_env(tmp_path / "env", EnvPiece(python="3.11", python_full="3.11.2", epoch=1234567890))
     assert {entry.mtime for entry in tree.entries} == {1234567890}
     assert (tmp_path / "env/opt/mlbox/env/lib").stat().st_mtime == 1234567890
+
+
+def test_an_interpreter_elsewhere(tmp_path: Path) -> None:
+    """Over an image's own Python the links and the configuration name its folder."""
+    fill_env(tmp_path / "env", EnvPiece(python="3.12", python_full="3.12.3", home="/usr/local/bin"))
+    env = tmp_path / "env/opt/mlbox/env"
+    assert (env / "bin/python3.12").readlink() == Path("/usr/local/bin/python3.12")
+    assert (env / "pyvenv.cfg").read_text().startswith("home = /usr/local/bin\n")

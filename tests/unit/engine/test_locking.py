@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from mlbox.engine.locking import check_fresh, choose_python
+from mlbox.build.union import Union
+from mlbox.engine.bases import Ground
+from mlbox.engine.locking import ChosenPython, check_fresh, choose_interpreter_of, choose_python
 from mlbox.errors import LockError
+from mlbox.lock.base import Interpreter, System
 from mlbox.lock.model import Base, Lock, Target
 from mlbox.project.discover import inputs_digest
 from mlbox.project.model import Project, Requirement, Settings
@@ -51,3 +54,69 @@ def test_a_lock_knows_its_inputs() -> None:
     with pytest.raises(LockError) as refused:
         check_fresh(lock, project(requirements=(Requirement(text="numpy>2", origin="requirements.txt:1"),)))
     assert "--relock" in (refused.value.hint or "")
+
+
+def ground(*interpreters: Interpreter, suite: str = "bookworm", version: str = "3.12.4") -> Ground:
+    """An image with those Pythons."""
+    return Ground(
+        root=Union(()),
+        system=System(name="Debian", suite=suite),
+        glibc="2.36",
+        env={"PYTHON_VERSION": version},
+        status=b"",
+        installed={},
+        interpreters=interpreters,
+        entrypoint=(),
+    )
+
+
+LOCAL, OTHER = Interpreter(python="3.12", home="/usr/local/bin"), Interpreter(python="3.11", home="/usr/bin")
+THEIRS = ChosenPython(python="3.12", full="3.12.4", home="/usr/local/bin")
+
+
+@pytest.mark.parametrize(
+    ("one", "there", "chosen"),
+    [
+        (project(), ground(LOCAL), ChosenPython(python="3.12", full="3.12.4", home="/usr/local/bin")),
+        (
+            project(python_file="3.12.1"),
+            ground(LOCAL),
+            ChosenPython(python="3.12", full="3.12.4", home="/usr/local/bin"),
+        ),
+        (
+            project(settings=Settings(python="3.12.7")),
+            ground(LOCAL, version=""),
+            ChosenPython(python="3.12", full="3.12.7", home="/usr/local/bin"),
+        ),
+        (project(requires_python=">=3.9"), ground(), ChosenPython(python="3.11", full="")),
+    ],
+)
+def test_the_python_of_an_image(one: Project, there: Ground, chosen: ChosenPython) -> None:
+    """The image's own; the one of its release when it has none; what the settings say when nothing else does."""
+    assert choose_interpreter_of(one, there, "x") == chosen
+
+
+def test_several_pythons_are_told() -> None:
+    """Who did not say which hears which was taken."""
+    assert (
+        "/usr/local/bin/python3.12 is taken, not 3.11"
+        in choose_interpreter_of(project(), ground(LOCAL, OTHER), "x").notes[0]
+    )
+    assert choose_interpreter_of(project(python_file="3.12"), ground(LOCAL, OTHER), "x").notes == ()
+
+
+@pytest.mark.parametrize(
+    ("one", "there", "words"),
+    [
+        (project(requires_python=">=3.13"), ground(LOCAL), r"is Python 3\.12\.4, and requires-python is '>=3\.13'"),
+        (project(requires_python=">=3.12"), ground(), r"Debian adds to base x is Python 3\.11"),
+        (project(settings=Settings(python="3.12.1")), ground(LOCAL), r"has Python 3\.12\.4 .* say python = '3\.12\.1'"),
+        (project(python_file="3.13"), ground(LOCAL), r"asks for 3\.13"),
+        (project(), ground(LOCAL, version=""), "nothing in it says which 3.12"),
+    ],
+)
+def test_an_image_that_contradicts_the_project(one: Project, there: Ground, words: str) -> None:
+    """Both sides are named."""
+    with pytest.raises(LockError, match=words) as refused:
+        choose_interpreter_of(one, there, "x")
+    assert refused.value.hint

@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from mlbox.lock.diff import diff_locks, render_diff
-from mlbox.lock.model import Base, Deb, LayerGroup, Lock, Package, Target
+from mlbox.lock.model import Base, BaseLayer, Deb, LayerGroup, Lock, Package, Target
+from mlbox.oci.digest import DiffID, Digest
 
 TARGET = Target(arch="amd64", python="3.11", python_full="3.11.2", glibc="2.36")
 BASE = Base(suite="bookworm")
@@ -65,3 +66,39 @@ def test_the_first_lock_adds_everything() -> None:
     diff = diff_locks(None, OLD)
     assert {(change.name, change.old) for change in diff.changes} == {("six", ""), ("git", "")}
     assert all(change.new for change in diff.changes)
+
+
+def sha(digit: str) -> Digest:
+    return Digest("sha256:" + digit * 64)
+
+
+IMAGE = Base(
+    kind="image",
+    reference="docker.io/library/python:3.12-slim",
+    digest=sha("1"),
+    manifest=sha("2"),
+    config=sha("3"),
+    env=("A=1", "B=2"),
+    layers=tuple(BaseLayer(digest=sha(a), diff_id=DiffID(sha(b)), size=1) for a, b in ("45", "67")),
+)
+
+
+def test_a_base_that_moved() -> None:
+    """The name, what it meant and means, how much of it stays, and which variables change."""
+    fresh = changed(IMAGE.layers[1], diff_id=DiffID(sha("9")))
+    moved = changed(IMAGE, digest=sha("8"), config=sha("7"), env=("A=1", "B=3", "C="), layers=(IMAGE.layers[0], fresh))
+    old, new = changed(OLD, base=IMAGE), changed(OLD, base=moved)
+
+    assert render_diff(diff_locks(old, new)) == [
+        "~ base docker.io/library/python:3.12-slim sha256:111111111111 -> sha256:888888888888 (1 of 2 layers stay)",
+        "~ base env B 2 -> 3",
+    ]
+    assert not diff_locks(old, old)
+
+
+def test_another_base() -> None:
+    """From Debian to an image: what kind, and which."""
+    lines = render_diff(diff_locks(OLD, changed(OLD, base=IMAGE)))
+
+    assert "~ base kind debian -> image" in lines
+    assert "+ base reference docker.io/library/python:3.12-slim" in lines

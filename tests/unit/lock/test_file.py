@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from mlbox.errors import LockError
 from mlbox.lock.file import decode_lock, encode_lock, read_lock, write_lock
-from mlbox.lock.model import Base, Deb, LayerGroup, Lock, Package, Target
+from mlbox.lock.model import Base, BaseLayer, Deb, LayerGroup, Lock, Package, Target
+from mlbox.oci.digest import DiffID, Digest
 
 TARGET = Target(arch="amd64", python="3.11", python_full="3.11.2", glibc="2.36")
 
@@ -41,6 +42,24 @@ FULL = lock_of(
     debs=(DEB,),
     system_packages=("git",),
 )
+
+IMAGE = Base(
+    kind="image",
+    suite="bookworm",
+    reference="docker.io/library/python:3.12-slim",
+    digest=Digest("sha256:" + "1" * 64),
+    manifest=Digest("sha256:" + "2" * 64),
+    config=Digest("sha256:" + "3" * 64),
+    home="/usr/local/bin",
+    env=("PATH=/usr/local/bin",),
+    labels=("a=b",),
+    layers=(BaseLayer(digest=Digest("sha256:" + "4" * 64), diff_id=DiffID(Digest("sha256:" + "5" * 64)), size=7),),
+)
+
+
+def layer(**changes: Any) -> BaseLayer:
+    return msgspec.structs.replace(IMAGE.layers[0], **changes)
+
 
 # Everything that a str can hold and a file cannot be without: lone surrogates are the one thing UTF-8 has no form for.
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=20) | st.sampled_from(
@@ -227,3 +246,55 @@ def test_all_problems_come_at_once() -> None:
         decode_lock(encode_lock(lock))
     for name in ("'a'", "'b'", "'libc6'"):
         assert name in caught.value.message
+
+
+def test_an_image_as_the_base_reads_back_equal() -> None:
+    """Its layers stand in tables of their own, after everything that people look for first."""
+    data = encode_lock(lock_of(package("numpy"), base=IMAGE))
+    text = data.decode()
+
+    assert decode_lock(data) == lock_of(package("numpy"), base=IMAGE)
+    assert encode_lock(decode_lock(data)) == data
+    assert text.index("[base]") < text.index("[[base-layer]]") < text.index("[[package]]")
+
+
+def test_a_debian_base_is_written_as_ever() -> None:
+    """Nothing of what only images have stands in it."""
+    assert '[base]\nsuite = "bookworm"\n' in encode_lock(lock_of()).decode()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"reference": "python"}, "reference is no name"),
+        ({"reference": "https://user:secret@host/x"}, "reference is no name"),
+        ({"digest": "sha256:1"}, "digest 'sha256:1' is no digest"),
+        ({"config": ""}, "config '' is no digest"),
+        ({"layers": ()}, "no layers"),
+        ({"home": "usr/bin"}, "home 'usr/bin'"),
+        ({"home": "/usr/../bin"}, "home '/usr/../bin'"),
+        ({"env": ("PATH",)}, "NAME=VALUE"),
+        ({"suite": "Not A Name"}, "suite"),
+        ({"kind": "debian"}, "a Debian base has no reference"),
+        (
+            {"layers": (msgspec.structs.replace(IMAGE.layers[0], diff_id=DiffID(Digest("x"))),)},
+            "diff-id of layer 1 'x'",
+        ),
+        ({"layers": (msgspec.structs.replace(IMAGE.layers[0], size=-1),)}, "size -1 of layer 1"),
+    ],
+)
+def test_a_damaged_base_is_refused(changes: dict[str, Any], words: str) -> None:
+    """Every field is checked, and no password that somebody wrote there is shown."""
+    with pytest.raises(LockError) as refused:
+        decode_lock(encode_lock(lock_of(base=msgspec.structs.replace(IMAGE, **changes))))
+
+    assert words in refused.value.message
+    assert "secret" not in refused.value.message
+
+
+def test_a_layer_of_the_base_with_a_wrong_type_is_named() -> None:
+    """The error names the table as it stands in the file."""
+    data = encode_lock(lock_of(base=IMAGE)).replace(b"size = 7", b"size = true")
+
+    with pytest.raises(LockError, match=r"base-layer\[0\]"):
+        decode_lock(data)

@@ -174,3 +174,24 @@ def test_any_table_is_read_or_refused(table: dict[str, Any]) -> None:
         checked(table)
     except ProjectError as problem:
         assert problem.message
+
+
+@pytest.mark.parametrize("base", ["debian", "python:3.12-slim", "host:5000/a/b@sha256:" + "a" * 64])
+def test_a_base_is_debian_or_an_image(base: str) -> None:
+    """Any name of an image, with or without tag and digest."""
+    assert checked({"base": base}).base == base
+
+
+@pytest.mark.parametrize("base", ["Debian", "user:secret@host/x:1", "https://host/x", ""])
+def test_what_is_no_base(base: str) -> None:
+    """The error shows what was written, but never what may be a password."""
+    with pytest.raises(ProjectError, match=r"\[base\]: .* is no name of an image") as refused:
+        checked({"base": base})
+    assert "secret" not in str(refused.value)
+
+
+def test_an_exact_python_only_for_images() -> None:
+    """Which 3.12.x an image has may need saying; of Debian it never does."""
+    assert checked({"base": "team/base:1", "python": "3.12.4"}).python == "3.12.4"
+    with pytest.raises(ProjectError, match=r"3\.12\.4"):
+        checked({"python": "3.12.4"})
