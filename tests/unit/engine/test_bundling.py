@@ -18,6 +18,7 @@ from fakes.trees import make_image, make_layer
 from mlbox.engine.bundling import Bundled, BundleOptions, left_out, make_bundle
 from mlbox.engine.unbundling import load_bundle, verify_bundle
 from mlbox.errors import ArchiveError, MlboxError, NotFoundError, StoreError, TrustError, UsageError
+from mlbox.lock.model import Base
 from mlbox.oci.artifact import LOCK_TYPE, PLAN_TYPE, Artifact, Blob, artifact_of, subject_of
 from mlbox.oci.digest import DiffID, Digest, digest_of, hex_of
 from mlbox.oci.image import CONFIG, MANIFEST, Descriptor, Image, ImageIndex, Manifest, local_image
@@ -121,10 +122,20 @@ def test_equal_images_make_equal_bundles(store: Store, other: Store, image: Imag
 
 def test_nothing_of_the_host_is_in_it(store: Store, image: Image, tmp_path: Path) -> None:
     """Neither paths nor the machine's name nor who made it, when nothing is compressed."""
+    token = "https://me:token-4711@example.com/x.whl"
+    store.home.metadata.mkdir()
+    (store.home.metadata / "urls").write_text(token)
     bundle(store, tmp_path / "x", compression="none")
     data = (tmp_path / "x").read_bytes()
     assert b"python environment" in data
-    for secret in (str(tmp_path), str(store.home.root), socket.gethostname(), os.environ.get("USER", "")):
+    for secret in (
+        token,
+        "token-4711",
+        str(tmp_path),
+        str(store.home.root),
+        socket.gethostname(),
+        os.environ.get("USER", ""),
+    ):
         assert not secret or secret == "root" or secret.encode() not in data
 
 
@@ -373,6 +384,34 @@ def test_where_else_the_image_lies_is_known_there_too(store: Store, other: Store
     for digest in digests:
         assert other.remotes.image_of(digest, "registry.example.com/team/bert") == image.digest
         assert other.content.has(digest)
+
+
+def test_what_an_image_stands_on_comes_along(store: Store, other: Store, tmp_path: Path) -> None:
+    """Building again needs the base's configuration; but the base takes no name from an image of the other machine."""
+    base = make_image(store, make_layer(store, "debian", {"bin/python": b"3"}))
+    store.images.tag(base.digest, parse_reference("registry.example.com/python:3"))
+    manifest = msgspec.json.encode(Manifest(config=base.manifest.config, layers=base.manifest.layers), order="sorted")
+    store.content.put(manifest)
+    store.remotes.remember(digest_of(manifest), "registry.example.com/python", base.digest)
+    upper = build(store, tmp_path, "me/plain", {"one": b"1"})
+    plan = msgspec.json.decode(store.referrers.plan_of(upper.digest) or b"", type=BuildPlan)
+    locked = Base(
+        kind="image",
+        reference="registry.example.com/python:3",
+        manifest=digest_of(manifest),
+        config=base.manifest.config.digest,
+    )
+    attach(store, upper, msgspec.structs.replace(plan, base=locked))
+    theirs = make_image(other, label="theirs")
+    other.images.tag(theirs.digest, parse_reference("registry.example.com/python:3"))
+
+    contents = bundle(store, tmp_path / "x", "me/plain").contents
+    assert {image.digest: image.below for image in contents.images} == {base.digest: True, upper.digest: False}
+    load_bundle(other, tmp_path / "x")
+    assert other.content.has(base.manifest.config.digest)
+    assert other.remotes.image_of(digest_of(manifest), "registry.example.com/python") == base.digest
+    assert other.images.resolve("registry.example.com/python:3") == theirs.digest
+    assert len(bundle(store, tmp_path / "y", "me/plain", artifacts=False).contents.images) == 1
 
 
 def test_a_manifest_of_another_image_is_found_out(store: Store, other: Store, image: Image, tmp_path: Path) -> None:
