@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from mlbox.engine.admission import admit_pull
-from mlbox.engine.arch import host_arch
+from mlbox.engine.arch import host_arch, runs_here
 from mlbox.errors import MlboxError, RegistryError, UsageError
 from mlbox.events import SILENT, Listener
 from mlbox.oci.artifact import LOCK_TYPE, PLAN_TYPE, Artifact, Blob, artifact_of
@@ -26,7 +26,7 @@ from mlbox.registry.pull import (
     keep,
     keep_attached,
 )
-from mlbox.registry.push import PushedLayer, attach, push_image
+from mlbox.registry.push import PushedLayer, attach, attach_kept, push_image
 from mlbox.registry.transfer import RemoteImage, resolve
 from mlbox.store.compression import Compression
 from mlbox.store.store import Store
@@ -95,6 +95,8 @@ def pull(home: Home, name: str, *, arch: str = "", listener: Listener = SILENT) 
         remote = resolve(registry, reference, arch or host_arch())
         if arch and remote.config.architecture != arch:
             raise RegistryError(f"{reference.familiar} is for {remote.config.architecture}, not for {arch}")
+        if not arch and not runs_here(remote.config.architecture):
+            listener.note(f"{reference.familiar} is for {remote.config.architecture}; it will not run here")
         admit_pull(store, registry, reference, remote.subjects)
         layers, documents = _Pull(store, registry, remote, listener).layers()
         names = () if reference.digest else (reference,)
@@ -285,6 +287,7 @@ def push(
             for document in documents
             if not thin
         ]
+        attachments += attach_kept(store, registry, target.repository, pushed.descriptor)
         if also is not None:
             from mlbox.engine.signing import publish
 

@@ -2,22 +2,22 @@
 
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import msgspec
 
 from mlbox.errors import ArchiveError, MlboxError, RegistryError, StoreError
 from mlbox.events import SILENT, Listener
-from mlbox.files import CHUNK, disk_errors
+from mlbox.files import chunks, disk_errors
 from mlbox.oci.artifact import EMPTY, LOCK_TYPE, PLAN_TYPE, Artifact, ArtifactManifest, Blob
-from mlbox.oci.digest import DiffID, Digest, digest_of, hex_of
+from mlbox.oci.digest import DiffID, hex_of
 from mlbox.oci.image import Descriptor, Image, local_image
 from mlbox.oci.reference import Reference
 from mlbox.registry.client import Registry
+from mlbox.registry.parallel import Stop, in_threads
 from mlbox.registry.transfer import RemoteImage
 from mlbox.store.compression import decompressed
 from mlbox.store.store import Store
@@ -30,7 +30,6 @@ _ROOM = 256 << 20
 """What a small blob may unpack to in any case (zstd has no such bound), and what is left free on the disk."""
 
 Source = Literal["here", "pieces", "artifacts", "registry"]
-T = TypeVar("T")
 
 
 class PulledLayer(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,45 +66,16 @@ def fetch_layers(
     return tuple(by_id[diff_id] for diff_id in wanted)
 
 
-def in_threads(
-    work: Callable[[DiffID], T], items: Sequence[DiffID], threads: int, stop: Callable[[], None] = lambda: None
-) -> list[T]:
-    """Return `work` of every item in their order; the first failure calls `stop`, ends the others and is raised."""
-    if len(items) < 2:
-        return [work(item) for item in items]
-    pool = ThreadPoolExecutor(min(threads, len(items)))
-    try:
-        jobs = [pool.submit(work, item) for item in items]
-        wait(jobs, return_when=FIRST_EXCEPTION)
-        for job in jobs:
-            if job.done() and (problem := job.exception()) is not None:
-                raise problem
-        return [job.result() for job in jobs]
-    except BaseException:
-        stop()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-class _Stopped(Exception):
-    """Another layer failed, so this one is not needed."""
-
-
 class _Fetch:
-    """Fetches the layers of one image. Its own listener ends the work of the other threads when one fails."""
+    """Fetches the layers of one image."""
 
     def __init__(self, store: Store, registry: Registry, image: RemoteImage, listener: Listener) -> None:
         self._store = store
         self._registry = registry
         self._image = image
         self._listener = listener
-        self._stopped = threading.Event()
+        self.stop = Stop()
         self._processors = threading.Semaphore(len(os.sched_getaffinity(0)))
-
-    def stop(self) -> None:
-        """End what is under way at the next piece of data."""
-        self._stopped.set()
 
     def size(self, diff_id: DiffID) -> int:
         """Return the bytes of the layer's blob."""
@@ -145,7 +115,7 @@ class _Fetch:
         try:
             with disk_errors(f"fetching {what}"):
                 self._registry.download(
-                    self._image.reference.repository, blob, part, listener=self._watched(), name=what
+                    self._image.reference.repository, blob, part, listener=self.stop.listener(self._listener), name=what
                 )
         except StoreError:
             with suppress(OSError):
@@ -156,16 +126,12 @@ class _Fetch:
         limit = min(max(_ROOM, blob.size * _RATIO), _free(part))
         try:
             with part.open("rb") as file:
-                return self._store.layers.ingest(diff_id, decompressed(self._chunks(file.read), limit, name=what), what)
+                return self._store.layers.ingest(
+                    diff_id, decompressed(self.stop.watching(chunks(file)), limit, name=what), what
+                )
         except ArchiveError:
             part.unlink(missing_ok=True)  # fetched again it would be the same
             raise
-
-    def _chunks(self, read: Callable[[int], bytes]) -> Iterator[bytes]:
-        while chunk := read(CHUNK):
-            if self._stopped.is_set():
-                raise _Stopped
-            yield chunk
 
     def _collected(self, diff_id: DiffID) -> int:
         """Return how much of the layer's blob an earlier pull left."""
@@ -180,24 +146,6 @@ class _Fetch:
     @property
     def _name(self) -> str:
         return self._image.reference.familiar
-
-    def _watched(self) -> Listener:
-        return _Watched(self._listener, self._stopped)
-
-
-class _Watched:
-    """Passes everything on, and ends the thread that asks once the work has been stopped."""
-
-    def __init__(self, listener: Listener, stopped: threading.Event) -> None:
-        self._listener = listener
-        self._stopped = stopped
-        self.step, self.expect, self.note = listener.step, listener.expect, listener.note
-
-    def advance(self, what: str, amount: int) -> None:
-        """Pass it on, or end the thread."""
-        if self._stopped.is_set():
-            raise _Stopped
-        self._listener.advance(what, amount)
 
 
 def here(store: Store, diff_id: DiffID) -> PulledLayer:
@@ -282,10 +230,3 @@ def _artifact(registry: Registry, repository: str, descriptor: Descriptor, limit
 def _free(path: Path) -> int:
     status = os.statvfs(path)
     return max(_ROOM, status.f_bavail * status.f_frsize - _ROOM)
-
-
-def is_known(store: Store, image: RemoteImage) -> Digest | None:
-    """Return the image of this store that `image` is, None when it is not here or lacks a layer."""
-    known = store.remotes.image_of(image.digest, image.reference.name)
-    whole = known is not None and all(store.layers.has(diff_id) for diff_id in image.diff_ids)
-    return known if whole and digest_of(image.config_bytes) == image.manifest.config.digest else None

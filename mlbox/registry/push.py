@@ -30,7 +30,7 @@ from mlbox.oci.image import (
 )
 from mlbox.oci.reference import Reference
 from mlbox.registry.client import Registry
-from mlbox.registry.pull import in_threads
+from mlbox.registry.parallel import Stop, in_threads
 from mlbox.registry.transfer import DIFF_ID
 from mlbox.store.compression import MEDIA_TYPES, Compression, compressed
 from mlbox.store.publish import temporary_file
@@ -139,8 +139,20 @@ def attach(registry: Registry, repository: str, artifact: Artifact, subject: Des
     return digest
 
 
+def attach_kept(store: Store, registry: Registry, repository: str, subject: Descriptor) -> tuple[Digest, ...]:
+    """Send the artifacts that the store has about `subject`, which is in `repository`, and return their digests."""
+    kept = store.referrers.of(subject.digest)
+    for artifact in kept:
+        if registry.find(repository, artifact.digest) is None:
+            manifest = store.referrers.manifest(artifact.digest)
+            for blob in (manifest.config, *manifest.layers):
+                registry.put_blob(repository, store.referrers.blob(blob))
+            registry.put_referrer(repository, store.content.read(artifact.digest), subject)
+    return tuple(artifact.digest for artifact in kept)
+
+
 class _Push:
-    """Sends the layers of one image. Its own listener ends the work of the other threads when one fails."""
+    """Sends the layers of one image."""
 
     def __init__(
         self,
@@ -158,12 +170,8 @@ class _Push:
         self._compression = compression
         self._listener = listener
         self._processors = threading.Semaphore(min(_COMPRESSED_AT_ONCE, len(os.sched_getaffinity(0))))
-        self._stopped = threading.Event()
+        self.stop = Stop()
         self._mutex = threading.Lock()
-
-    def stop(self) -> None:
-        """End what is under way at the next piece of data."""
-        self._stopped.set()
 
     def layer(self, diff_id: DiffID) -> tuple[PushedLayer, Descriptor]:
         """Have one layer in the registry and return how a manifest refers to it."""
@@ -223,14 +231,12 @@ class _Push:
 
     def _upload(self, path: Path, blob: Descriptor) -> None:
         self._listener.expect("push", blob.size)
-        self._registry.upload(self._target.repository, path, blob, listener=self._listener)
+        self._registry.upload(self._target.repository, path, blob, listener=self.stop.listener(self._listener))
 
     def _tar(self, diff_id: DiffID) -> Iterator[bytes | memoryview]:
         """Yield the layer's tar; at its end it was the one that the image names, or StoreError is raised."""
         digest = hashlib.sha256()
-        for chunk in self._store.layers.tar(diff_id):
-            if self._stopped.is_set():
-                raise _Stopped
+        for chunk in self.stop.watching(self._store.layers.tar(diff_id)):
             digest.update(chunk)
             yield chunk
         if f"sha256:{digest.hexdigest()}" != diff_id:
@@ -238,10 +244,6 @@ class _Push:
 
     def _done(self, diff_id: DiffID, blob: Descriptor, how: How) -> tuple[PushedLayer, Descriptor]:
         return PushedLayer(diff_id=diff_id, digest=blob.digest, size=blob.size, how=how), blob
-
-
-class _Stopped(Exception):
-    """Another layer failed, so this one is not needed."""
 
 
 def _compressed(
