@@ -16,10 +16,11 @@ import msgspec
 from mlbox.codec import decode_json
 from mlbox.errors import RegistryError
 from mlbox.http.transport import RETRIED_STATUS, TemporaryError, Transport, chunks, retry_after
-from mlbox.http.url import host_of, is_loopback, redact
+from mlbox.http.url import host_of, is_loopback, redact, redact_text
 from mlbox.registry.challenge import Challenge
 from mlbox.registry.credentials import Credentials
 from mlbox.registry.hosts import Site
+from mlbox.registry.problem import clean
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -125,12 +126,23 @@ class Authorizer:
         return text
 
     def _learn_bearer(self, challenge: Challenge, scope: Scope, sent: str) -> bool:
-        self._realm = _Realm(url=challenge.parameters["realm"], service=challenge.parameters.get("service", ""))
+        self._realm = _Realm(url=self._usable(challenge), service=challenge.parameters.get("service", ""))
         wanted = [word for word in challenge.parameters.get("scope", "").split() if _SCOPE.fullmatch(word)]
         self._asked[scope] = tuple(dict.fromkeys([*scope.words, *wanted]))[:_MOST_SCOPES]
         self._tokens = {key: token for key, token in self._tokens.items() if sent != f"Bearer {token.value}"}
         credentials = self._credentials(scope)
         return not credentials.registry_token or sent != f"Bearer {credentials.registry_token}"
+
+    def _usable(self, challenge: Challenge) -> str:
+        """Return the token server's address, if it is one."""
+        url = challenge.parameters["realm"]
+        try:
+            parts = urlsplit(url)
+            if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+                return url
+        except ValueError:
+            pass
+        raise RegistryError(f"{self._site.name}: it names a strange token server: {clean(redact_text(url))[:200]!r}")
 
     def _credentials(self, scope: Scope) -> Credentials:
         found = self._look_up(scope.repository) or Credentials()

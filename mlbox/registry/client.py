@@ -140,6 +140,7 @@ class Registry:
 
     def _read(self, ask: Callable[[Endpoint], T]) -> T:
         """Ask the mirrors in order, then the registry; a mirror that fails or has nothing is passed over."""
+        nothing: list[T] = []
         for mirror in self._mirrors:
             try:
                 found = ask(mirror)
@@ -149,7 +150,13 @@ class Registry:
                 continue
             if found not in (None, ()):
                 return found
-        return ask(self._endpoint)
+            nothing.append(found)
+        try:
+            return ask(self._endpoint)
+        except RegistryError as problem:
+            if nothing and not problem.status:  # out of reach, but a mirror answered that there is nothing
+                return nothing[0]
+            raise
 
 
 def open_registry(host: str, *, listener: Listener = SILENT) -> Registry:

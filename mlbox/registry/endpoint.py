@@ -13,11 +13,11 @@ import msgspec
 from mlbox.errors import FetchError, MlboxError, RegistryError
 from mlbox.http.pool import Tls
 from mlbox.http.transport import RETRIED_STATUS, Body, Hints, Limits, TemporaryError, Transport, chunks, retry_after
-from mlbox.http.url import host_of, join, redact
+from mlbox.http.url import host_of, join, redact, redact_text
 from mlbox.registry.auth import Authorizer, Look, Scope
-from mlbox.registry.challenge import parse_challenges
+from mlbox.registry.challenge import Challenge, parse_challenges
 from mlbox.registry.hosts import Site
-from mlbox.registry.problem import reason_of, refusal
+from mlbox.registry.problem import clean, reason_of, refusal
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -99,7 +99,11 @@ class Endpoint:
         """Return scheme and host, after asking the server once whether it is there and what it wants to know."""
         with self._lock:
             if not self._base:
-                self._base = self._found()
+                base, challenges = self._found()
+                if challenges:
+                    with self.errors():
+                        self._authorizer.learn(challenges, Scope(), "", base)
+                self._base = base
             return self._base
 
     def check_login(self) -> bool:
@@ -159,21 +163,26 @@ class Endpoint:
 
     def location(self, url: str, target: str, what: str) -> str:
         """Return the address that the server at `url` sends us on to, if it may be used."""
-        found = join(url, target)
-        parts, base = urlsplit(found), urlsplit(url)
+        try:
+            found = join(url, target)
+            parts, base = urlsplit(found), urlsplit(url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            self.fail(what, f"the registry sends us to a strange address: {clean(redact_text(target))[:200]!r}")
         if parts.scheme == "http" and base.scheme == "https" and parts.hostname == base.hostname:
-            parts = parts._replace(
-                scheme="https", netloc=base.netloc
-            )  # a proxy with TLS that the registry knows not of
-            found = parts.geturl()
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            self.fail(what, f"the registry sends us to a strange address: {redact(found)[:200]!r}")
+            # the registry does not know that a proxy in front of it speaks TLS
+            parts = parts._replace(scheme="https", netloc=base.netloc)
         if base.scheme == "https" and parts.scheme != "https":
             self.fail(what, f"the registry sends us from https to plain http: {redact(host_of(parts))}")
-        return found
+        return parts.geturl()
 
-    def _found(self) -> str:
-        """Return the base: on this machine, where nobody listens in, plain http is tried before https."""
+    def _found(self) -> tuple[str, tuple[Challenge, ...]]:
+        """Return the base and what it wants to know.
+
+        On this machine, where nobody listens in, plain http is tried before https.
+        """
         schemes = self.site.schemes
         if len(schemes) > 1:
             try:
@@ -186,8 +195,8 @@ class Endpoint:
         scheme = schemes[-1]
         return self.retrying(f"{scheme}://{self.site.host}", lambda: self._ping(scheme))
 
-    def _ping(self, scheme: str) -> str:
-        """Return the base when a registry answers there, and take notice of what it wants to know."""
+    def _ping(self, scheme: str) -> tuple[str, tuple[Challenge, ...]]:
+        """Return the base and what it wants to know when a registry answers there."""
         url = f"{scheme}://{self.site.host}"
         with self._transport.open(f"{url}/v2/", {}, redirects=0) as response:
             if response.status in RETRIED_STATUS:
@@ -200,10 +209,8 @@ class Endpoint:
                     status=response.status,
                     hint="leave 'insecure' out of registries.toml",
                 )
-            if response.status == 401:
-                challenges = parse_challenges(response.headers.getlist("www-authenticate"))
-                self._authorizer.learn(challenges, Scope(), "", url)
-        return url
+            asks = response.headers.getlist("www-authenticate") if response.status == 401 else []
+        return url, parse_challenges(asks)
 
     @contextmanager
     def _following(self, request: Request, sent: str) -> Iterator[tuple["BaseHTTPResponse", str, bool]]:

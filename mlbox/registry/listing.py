@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -21,9 +21,10 @@ def pages(endpoint: Endpoint, request: Request) -> Iterator[Answer]:
         seen.add(request.url)
         answer = endpoint.ask(request, limit=_PAGE)
         yield answer
-        following = next_page(answer)
-        if not following:
+        target = next_page(answer.headers.get("link", ""))
+        if target is None:
             return
+        following = endpoint.location(answer.url, target, request.what)
         if urlsplit(following)[:2] != urlsplit(request.url)[:2]:
             endpoint.fail(request.what, "the list goes on at another host")
         if following in seen:
@@ -32,9 +33,9 @@ def pages(endpoint: Endpoint, request: Request) -> Iterator[Answer]:
     endpoint.fail(request.what, f"the list has more than {_MOST_PAGES} pages")
 
 
-def next_page(answer: Answer) -> str:
-    """Return the address of the page after this one, '' after the last."""
-    for link in _LINK.finditer(answer.headers.get("link", "")[: 1 << 13]):
+def next_page(header: str) -> str | None:
+    """Return the address, absolute or not, of the page after the one with that Link header, None after the last."""
+    for link in _LINK.finditer(header[: 1 << 13]):
         if _NEXT.search(link[2]):
-            return urljoin(answer.url, link[1])
-    return ""
+            return link[1]
+    return None

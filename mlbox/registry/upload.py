@@ -22,7 +22,7 @@ PATIENCE = 300.0
 """Seconds a registry may take to put a blob where it belongs."""
 
 _ANSWER = 1 << 16
-_NO_CHUNKS = frozenset({400, 404, 405, 411, 415, 422, 501})
+_NO_CHUNKS = frozenset({400, 404, 405, 411, 415, 416, 422, 501})
 _BINARY = "application/octet-stream"
 
 
@@ -104,7 +104,7 @@ class Upload:
         self._scope = endpoint.scope(repository, "pull,push")
         self._location = ""
         self._chunk = CHUNK
-        self._offset = self._furthest = self._told = 0
+        self._offset = self._furthest = self._told = self._disagreed = 0
         self._whole = descriptor.size <= CHUNK
         self._resumed = self._switched = False
 
@@ -131,7 +131,7 @@ class Upload:
             if not self._another_way(problem.status):
                 raise
             self._location = ""
-            raise TemporaryError(problem.message, status=problem.status) from problem
+            self._try(url)  # not for ever: each other way is one less
 
     def _another_way(self, status: int) -> bool:
         """Whether what a registry refused may work once more, in one piece or in several, or from the start."""
@@ -186,6 +186,9 @@ class Upload:
         headers = {"Content-Range": f"{start}-{end - 1}"}
         answer = self._ask("PATCH", self._location, start, end, headers=headers, ok=202)
         if answer.status == 416:
+            self._disagreed += 1
+            if self._disagreed > 1:
+                raise RegistryError(f"{self._endpoint.name}: {self._what}: it takes no such chunk", status=416)
             raise TemporaryError("the registry and mlbox do not agree how much was sent", status=416)
         return answer
 
@@ -193,8 +196,8 @@ class Upload:
         joint = "&" if urlsplit(self._location).query else "?"
         url = f"{self._location}{joint}digest={quote(self._digest, safe='')}"
         answer = self._ask("PUT", url, start, self._size, ok=201)
-        found = answer.headers.get("docker-content-digest", self._digest)
-        if found != self._digest:
+        found = answer.headers.get("docker-content-digest", "")
+        if found.startswith("sha256:") and found != self._digest:
             self._endpoint.fail(self._what, f"the registry stored it as {found[:80]!r}")
         self._move(self._size)
 

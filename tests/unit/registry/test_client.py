@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fakes.registry import FakeRegistry, Reply, digest_of
+from fakes.registry import FakeRegistry, Reply, digest_of, registry
 
 from mlbox.codec import canonical_json
 from mlbox.errors import RegistryError
@@ -297,6 +297,19 @@ def test_broken_mirror_is_passed_over(fake: FakeRegistry, other: FakeRegistry, c
 
     assert client(fake, mirrors=(other,), listener=listener).blob(REPOSITORY, blob(DATA)) == DATA
     assert other.host in listener.notes[0]
+
+
+def test_mirror_without_its_registry(fake: FakeRegistry, client: Open) -> None:
+    """Behind a wall only the mirror is there: what it has is had, and nothing is nothing."""
+    with registry() as gone:
+        pass
+    fake.add_blob(REPOSITORY, DATA)
+    mirrored = client(gone, mirrors=(fake,))
+    assert mirrored.blob(REPOSITORY, blob(DATA)) == DATA
+    assert mirrored.find(REPOSITORY, "1") is None
+    assert mirrored.referrers(REPOSITORY, blob(DATA).digest) == ()
+    with pytest.raises(RegistryError, match="nobody accepts"):
+        mirrored.manifest(REPOSITORY, "1")
 
 
 def test_open_registry_finds_logins_and_speaks_http_to_this_machine(fake: FakeRegistry, own_environment: Path) -> None:
