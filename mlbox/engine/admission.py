@@ -4,8 +4,11 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from mlbox.errors import MlboxError, TrustError
-from mlbox.oci.image import Descriptor, Image
+from mlbox.codec import decode_json
+from mlbox.errors import MlboxError, RegistryError, TrustError
+from mlbox.oci.artifact import subject_of
+from mlbox.oci.digest import Digest
+from mlbox.oci.image import INDEX, Descriptor, Image, ImageIndex
 from mlbox.oci.reference import Reference, parse_reference
 from mlbox.store.store import Store
 from mlbox.trust.policy_files import LOCAL, is_any
@@ -28,6 +31,19 @@ def admit_pull(store: Store, registry: "Registry", reference: Reference, subject
 
     claims = [policy.Claim(one.digest, lambda one=one: _ask(store, registry, reference, one)) for one in subjects]  # type: ignore[misc]
     policy.load().check(reference.name, claims)
+
+
+def admit_locked(store: Store, registry: "Registry", reference: Reference, manifest: Descriptor, index: Digest) -> None:
+    """Raise TrustError when the policy forbids to pull a `manifest` that a lock names, with the `index` it was in."""
+    if not is_any(os.environ):
+        return
+    subjects = [manifest]
+    if index != manifest.digest:
+        data = registry.manifest(reference.repository, index).data
+        document = decode_json(data, ImageIndex, what=f"index {index}", error=RegistryError)
+        if any(child.digest == manifest.digest for child in document.manifests):
+            subjects.append(subject_of(index, data, INDEX))
+    admit_pull(store, registry, reference, subjects)
 
 
 def admit_run(store: Store, name: str, image: Image) -> None:

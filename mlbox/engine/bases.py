@@ -8,6 +8,7 @@ import msgspec
 
 from mlbox.build.union import Union
 from mlbox.codec import decode_json
+from mlbox.engine.admission import admit_locked, admit_pull
 from mlbox.errors import LockError, NotFoundError, RegistryError
 from mlbox.events import Listener
 from mlbox.http import is_offline
@@ -114,6 +115,7 @@ def _of_registry(store: Store, asked: Reference, name: str, arch: Arch, listener
 
     registry = open_registry(asked.registry, listener=listener)
     remote = resolve(registry, asked, arch)
+    admit_pull(store, registry, asked, remote.subjects)
     if remote.is_thin:
         raise LockError(f"base {name} is a thin image, which has no layers of its own", hint="push it without --thin")
     digests = (remote.index[0] if remote.index else remote.digest, remote.digest, remote.manifest.config.digest)
@@ -202,6 +204,7 @@ def _fetch(store: Store, base: Base, listener: Listener) -> None:
     except RegistryError as problem:
         raise _gone(registry, reference, base, problem) from problem
     _check(remote, base)
+    admit_locked(store, registry, pinned, remote.descriptor, base.digest)
     fetch_layers(store, registry, remote, listener)
     name = _local_name(base)
     keep(store, remote, () if _named(store, name) else (name,))
