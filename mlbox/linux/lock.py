@@ -7,17 +7,22 @@ import struct
 _FLOCK = "hhqqi4x"
 
 
-def take(fd: int, *, wait: bool = False) -> bool:
+def take(fd: int, *, wait: bool = False, shared: bool = False) -> bool:
     """Lock the open file `fd` alone, until its last copy is closed; False when another open file has the lock.
 
-    With `wait`, return when that one lets go.
+    With `wait`, return when that one lets go. A `shared` lock goes along with other shared ones.
     """
     how = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
     try:
-        fcntl.fcntl(fd, how, struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 0, 0))
+        fcntl.fcntl(fd, how, struct.pack(_FLOCK, fcntl.F_RDLCK if shared else fcntl.F_WRLCK, 0, 0, 0, 0))
     except (BlockingIOError, PermissionError):
         return False
     return True
+
+
+def release(fd: int) -> None:
+    """Let go of the lock, without closing the file."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_UNLCK, 0, 0, 0, 0))
 
 
 def is_taken(fd: int) -> bool:

@@ -1,0 +1,226 @@
+"""Who may use which GPU: a locked file for each, on this host, whichever store a container is in.
+
+The lock belongs to an open file that the container's monitor keeps: it is gone with it, however it ends, and nobody
+needs to clean up. Those who wait stand in a queue of locked tickets, the first come first served, each watching only
+the one before it.
+"""
+
+import os
+import select
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from mlbox.errors import ContainerError
+from mlbox.gpu.choose import Request, Unit, pick
+from mlbox.linux import lock
+from mlbox.linux.inotify import watch
+
+FOLDER = Path("/run/mlbox/gpus")
+_LOOK = 1.0
+"""Seconds between two looks at GPUs that programs outside of containers use: nothing tells when those end."""
+
+
+class Tenant(msgspec.Struct, frozen=True, kw_only=True):
+    """Who has a GPU, as its file says."""
+
+    container: str = ""
+    name: str = ""
+    user: str = ""
+    since: float = 0.0
+    """Seconds since 1970."""
+    shared: bool = False
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """GPUs that are held as long as the descriptors are open, here or in a process that inherited them."""
+
+    units: tuple[Unit, ...]
+    descriptors: tuple[int, ...]
+
+    def close(self) -> None:
+        """Let go of our copies."""
+        for fd in self.descriptors:
+            os.close(fd)
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """A GPU that somebody has, by its id."""
+
+    id: str
+    tenant: Tenant
+
+
+class Leases:
+    """The leases of this host. Only root can have one, as only root can start containers."""
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        self._folder = folder
+        self._queue = folder / "queue"
+
+    def take(
+        self,
+        found: Sequence[Unit],
+        request: Request,
+        tenant: Tenant,
+        *,
+        busy: Callable[[], Collection[str]],
+        wait: bool = False,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> Lease:
+        """Return a lease of what `request` wants of the units `found`; `busy` says which others use without asking.
+
+        Raises ContainerError when they are held, or others wait for them; with `wait` it returns when they are not.
+        """
+        self._queue.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._ticket(wait) as ticket, self._opened(found) as files:
+            self._wait_for_turn(ticket, wait, say)
+            changes = watch(str(self._folder))
+            try:
+                if (lease := _try(files, found, request, tenant, busy())) is None:
+                    if not wait:
+                        raise self._refusal(found, busy())
+                    say(f"waiting: {self._who(found, busy())}")
+                while lease is None:
+                    _next_change(changes)
+                    lease = _try(files, found, request, tenant, busy())
+                return lease
+            finally:
+                os.close(changes)
+
+    def held(self) -> tuple[Held, ...]:
+        """Return who has which GPU now."""
+        found = []
+        for path in sorted(self._folder.glob("*.lease")):
+            with suppress(OSError):
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # closing it must wake nobody
+                try:
+                    if lock.is_taken(fd):
+                        found.append(Held(id=path.stem, tenant=_tenant(os.pread(fd, 4096, 0))))
+                finally:
+                    os.close(fd)
+        return tuple(found)
+
+    def waiting(self) -> int:
+        """Return how many wait."""
+        return len(self._before("~"))
+
+    @contextmanager
+    def _ticket(self, wait: bool) -> Iterator[str]:
+        """Yield the name of a ticket of ours: it stands in the queue locked, or not at all."""
+        name = f"{time.monotonic_ns():020d}-{os.urandom(4).hex()}-{'wait' if wait else 'now'}"
+        temporary = self._folder / f".{name}"
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            lock.take(fd)
+            temporary.rename(self._queue / name)
+            yield name
+        finally:
+            (self._queue / name).unlink(missing_ok=True)
+            os.close(fd)
+
+    def _wait_for_turn(self, ticket: str, wait: bool, say: Callable[[str], None]) -> None:
+        told = False
+        while before := self._before(ticket):
+            patient = [name for name in before if name.endswith("-wait")]
+            if patient and not wait:
+                raise ContainerError(
+                    f"{len(patient)} wait for GPUs already", hint="--wait takes a place behind them; 'mlbox gpu leases'"
+                )
+            if patient and not told:
+                say(f"waiting: {len(patient)} before us")
+                told = True
+            with suppress(FileNotFoundError):
+                fd = os.open(self._queue / before[-1], os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    lock.take(fd, wait=True)
+                finally:
+                    os.close(fd)
+
+    def _before(self, ticket: str) -> list[str]:
+        """Return the tickets before ours whose owners live, in order; those of the dead are removed."""
+        alive = []
+        for name in sorted(os.listdir(self._queue) if self._queue.is_dir() else ()):  # noqa: PTH208
+            if name >= ticket:
+                break
+            with suppress(FileNotFoundError):
+                fd = os.open(self._queue / name, os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    if lock.is_taken(fd):
+                        alive.append(name)
+                    else:
+                        (self._queue / name).unlink(missing_ok=True)
+                finally:
+                    os.close(fd)
+        return alive
+
+    @contextmanager
+    def _opened(self, found: Sequence[Unit]) -> Iterator[dict[str, int]]:
+        """Yield the open files of the units; what is still among them at the end is closed.
+
+        They stay open from one try to the next: closing them is what wakes those who wait.
+        """
+        files: dict[str, int] = {}
+        try:
+            for unit in found:
+                path = self._folder / f"{unit.id}.lease"
+                files[unit.id] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            yield files
+        finally:
+            for fd in files.values():
+                os.close(fd)
+
+    def _refusal(self, found: Sequence[Unit], busy: Collection[str]) -> ContainerError:
+        return ContainerError(
+            f"not enough free GPUs: {self._who(found, busy)}",
+            hint="--wait waits for them, --gpu-share shares them on purpose; 'mlbox gpu ls' shows who has them",
+        )
+
+    def _who(self, found: Sequence[Unit], busy: Collection[str]) -> str:
+        held = {one.id: one.tenant for one in self.held()}
+        texts = []
+        for unit in found:
+            if tenant := held.get(unit.id):
+                texts.append(f"{unit.label} is held by {tenant.name or 'a container'}")
+            elif unit.id in busy:
+                texts.append(f"{unit.label} is used by a program outside of containers")
+        return ", ".join(texts) or "they are being given right now"
+
+
+def _try(
+    files: dict[str, int], found: Sequence[Unit], request: Request, tenant: Tenant, busy: Collection[str]
+) -> Lease | None:
+    """Lock what is free and take the files of what is given out of `files`; without enough, nothing stays locked."""
+    locked = [
+        unit.id
+        for unit in found
+        if (tenant.shared or unit.id not in busy) and lock.take(files[unit.id], shared=tenant.shared)
+    ]
+    chosen = pick(found, request, {unit.id for unit in found} - set(locked))
+    given = {unit.id for unit in chosen or ()}
+    for id in set(locked) - given:
+        lock.release(files[id])
+    if chosen is None:
+        return None
+    for id in given:
+        os.ftruncate(files[id], 0)
+        os.pwrite(files[id], msgspec.json.encode(tenant), 0)
+    return Lease(units=chosen, descriptors=tuple(files.pop(unit.id) for unit in chosen))
+
+
+def _next_change(changes: int) -> None:
+    """Wait until a lease's file is closed by somebody, a moment at most."""
+    select.select([changes], [], [], _LOOK)
+    with suppress(BlockingIOError):
+        while os.read(changes, 1 << 16):
+            pass
+
+
+def _tenant(data: bytes) -> Tenant:
+    try:
+        return msgspec.json.decode(data, type=Tenant)
+    except msgspec.DecodeError:
+        return Tenant()

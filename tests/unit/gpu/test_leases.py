@@ -1,0 +1,170 @@
+"""Leases: nobody gets what another has, nobody waits for ever, nothing is left of the dead."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from mlbox.errors import ContainerError
+from mlbox.gpu.choose import Request, Unit, parse_request
+from mlbox.gpu.leases import Lease, Leases, Tenant
+from mlbox.gpu.model import Gpu
+
+GPUS = tuple(Unit(gpu=Gpu(vendor="nvidia", index=n, minor=n)) for n in range(8))
+NOBODY = tuple[str, ...]
+
+TAKER = """
+import sys, time
+from pathlib import Path
+from mlbox.gpu.choose import Unit, parse_request
+from mlbox.gpu.leases import Leases, Tenant
+from mlbox.gpu.model import Gpu
+folder, count, log, seconds = sys.argv[1:]
+gpus = tuple(Unit(gpu=Gpu(vendor="nvidia", index=n, minor=n)) for n in range(8))
+lease = Leases(Path(folder)).take(gpus, parse_request(count), Tenant(), busy=tuple, wait=True)
+ids = [unit.id for unit in lease.units]
+for id in ids:
+    Path(log, id).touch(exist_ok=False)
+time.sleep(float(seconds))
+for id in ids:
+    Path(log, id).unlink()
+lease.close()
+print(len(ids), flush=True)
+"""
+
+
+@pytest.fixture
+def leases(tmp_path: Path) -> Leases:
+    return Leases(tmp_path / "gpus")
+
+
+def take(leases: Leases, text: str, *, found: Sequence[Unit] = GPUS, wait: bool = False, shared: bool = False) -> Lease:
+    request, tenant = parse_request(text), Tenant(name="me", shared=shared)
+    chosen = [unit for unit in found if unit.label in request.devices] or found
+    return leases.take(chosen, request, tenant, busy=NOBODY, wait=wait)
+
+
+def labels(lease: Lease) -> list[str]:
+    return [unit.label for unit in lease.units]
+
+
+def taker(leases: Leases, log: Path, count: str, seconds: float) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", TAKER, str(leases._folder), count, str(log), str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_what_is_held_is_not_given_again(leases: Leases) -> None:
+    """Until it is let go; the refusal names who has it."""
+    first = take(leases, "device=0,1")
+    second = take(leases, "2")
+    assert labels(second) == ["2", "3"]
+    with pytest.raises(ContainerError, match="0 is held by me"):
+        take(leases, "device=0")
+    assert [one.id for one in leases.held()] == ["nvidia-0", "nvidia-1", "nvidia-2", "nvidia-3"]
+    first.close()
+    assert labels(take(leases, "device=0")) == ["0"]
+    second.close()
+
+
+def test_without_enough_nothing_is_held(leases: Leases) -> None:
+    """A request that fails takes nothing from others."""
+    held = take(leases, "5")
+    with pytest.raises(ContainerError, match="not enough free GPUs"):
+        take(leases, "4")
+    assert len(leases.held()) == 5
+    assert labels(take(leases, "3")) == ["5", "6", "7"]
+    held.close()
+
+
+def test_gpus_that_other_programs_use_are_passed_over(leases: Leases) -> None:
+    """Nobody asked them."""
+    lease = leases.take(GPUS, Request(count=2), Tenant(), busy=lambda: {"nvidia-0", "nvidia-2"})
+    assert labels(lease) == ["1", "3"]
+    with pytest.raises(ContainerError, match="2 is used by a program outside"):
+        leases.take(GPUS[2:3], Request(count=1), Tenant(), busy=lambda: {"nvidia-2"})
+
+
+def test_sharing_is_said_on_both_sides(leases: Leases) -> None:
+    """Sharers share among themselves, not with who wants it alone."""
+    one, two = take(leases, "device=0", shared=True), take(leases, "device=0", shared=True)
+    with pytest.raises(ContainerError):
+        take(leases, "device=0")
+    one.close()
+    two.close()
+    alone = take(leases, "device=0")
+    with pytest.raises(ContainerError):
+        take(leases, "device=0", shared=True)
+    alone.close()
+
+
+def test_who_waits_gets_it_at_once(leases: Leases) -> None:
+    """Not at the next look: the closed file wakes it."""
+    held = take(leases, "all")
+    threading.Timer(0.3, held.close).start()
+    began = time.monotonic()
+    assert labels(take(leases, "device=3", wait=True)) == ["3"]
+    assert 0.2 < time.monotonic() - began < 0.9
+
+
+def test_nobody_passes_those_who_wait(leases: Leases, tmp_path: Path) -> None:
+    """One that wants many is not starved by those that want one."""
+    held = take(leases, "1")
+    waiting = taker(leases, tmp_path, "8", 0)
+    deadline = time.monotonic() + 10
+    while leases.waiting() < 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with pytest.raises(ContainerError, match="1 wait for GPUs already"):
+        take(leases, "1")
+    held.close()
+    assert waiting.communicate(timeout=20)[0] == "8\n"
+    assert labels(take(leases, "1")) == ["0"]
+
+
+def test_the_killed_leave_nothing(leases: Leases, tmp_path: Path) -> None:
+    """Neither a lease nor a place in the queue."""
+    holder = taker(leases, tmp_path, "8", 60)
+    deadline = time.monotonic() + 10
+    while len(leases.held()) < 8 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    waiter = taker(leases, tmp_path, "1", 60)
+    while leases.waiting() < 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for process in (waiter, holder):
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert leases.waiting() == 0 and leases.held() == ()
+    assert len(take(leases, "all").units) == 8
+
+
+def test_a_lease_outlives_who_took_it_in_a_child(leases: Leases) -> None:
+    """As a monitor does: it inherits the open files."""
+    lease = take(leases, "device=5")
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(write)
+        os.read(read, 1)
+        os._exit(0)
+    os.close(read)
+    lease.close()
+    assert [one.id for one in leases.held()] == ["nvidia-5"]
+    os.close(write)
+    os.waitpid(child, 0)
+    assert leases.held() == ()
+
+
+def test_fifty_at_once_on_eight_gpus(leases: Leases, tmp_path: Path) -> None:
+    """No GPU is given twice, all get theirs: each taker makes a file per GPU, which must not be there."""
+    log = tmp_path / "log"
+    log.mkdir()
+    takers = [taker(leases, log, str(1 + n % 4), 0.02) for n in range(50)]
+    found = [process.communicate(timeout=120)[0] for process in takers]
+    assert [process.returncode for process in takers] == [0] * 50
+    assert found == [f"{1 + n % 4}\n" for n in range(50)]
+    assert leases.held() == () and list(log.iterdir()) == []
