@@ -2,6 +2,7 @@
 
 import re
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,13 +14,23 @@ from mlbox.cli.progress import Bars, Lines, listener
 from mlbox.cli.render import Format, mega, print_json, print_table
 
 if TYPE_CHECKING:
-    from mlbox.engine.bundling import Bundled, BundleOptions
+    from mlbox.engine.bundling import Bundled
     from mlbox.engine.unbundling import Checked
+    from mlbox.oci.digest import Digest
     from mlbox.registry.bundle import Contents
+    from mlbox.registry.bundle_have import Have
     from mlbox.store.store import Store
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _LEAST_PART = 10**6
+
+
+class Method(StrEnum):
+    """How layers are compressed."""
+
+    ZSTD = "zstd"
+    GZIP = "gzip"
+    NONE = "none"
 
 
 class _Verbs(TyperGroup):
@@ -74,15 +85,21 @@ def create(
     split: Annotated[
         str, typer.Option("--split", metavar="SIZE", help="Write FILE.001, FILE.002, … of at most 4G, 700M, …")
     ] = "",
+    compression: Annotated[Method, typer.Option(help="Of the layers; older programs read only gzip.")] = Method.ZSTD,
     form: Form = Format.TABLE,
 ) -> None:
     """Put images into one file. This is what 'mlbox bundle IMAGE' does."""
-    from mlbox.engine.bundling import left_out, make_bundle
+    from mlbox.engine.bundling import BundleOptions, left_out, make_bundle
     from mlbox.registry.bundle_write import bundle_file
 
     size = _size(split)
+    if str(output) == "-":
+        _refuse_terminal(split)
     with listener() as talk:
-        options = _options(artifacts, sbom, since or [], have or [])
+        there, bundles = _there(since or [], have or [])
+        options = BundleOptions(
+            artifacts=artifacts, sbom=sbom, have=there, since=bundles, compression=compression.value
+        )
         if str(output) == "-":
             made = make_bundle(_store(), names, sys.stdout.buffer, options, talk)
         else:
@@ -155,8 +172,8 @@ def load(file: File, form: Form = Format.TABLE) -> None:
         print(" ".join((image.digest, *(name.name for name in image.names))))
 
 
-def _options(artifacts: bool | None, sbom: bool, since: list[Path], have: list[Path]) -> "BundleOptions":
-    from mlbox.engine.bundling import BundleOptions
+def _there(since: list[Path], have: list[Path]) -> "tuple[Have, tuple[Digest, ...]]":
+    """Return what the receiving store has, and the bundles that say so."""
     from mlbox.registry.bundle_have import NOTHING, given_by, read_have
     from mlbox.registry.bundle_read import open_bundle
 
@@ -167,7 +184,16 @@ def _options(artifacts: bool | None, sbom: bool, since: list[Path], have: list[P
         with open_bundle(path) as bundle:
             there = there | given_by(bundle.contents)
             digests.append(bundle.digest)
-    return BundleOptions(artifacts=artifacts, sbom=sbom, have=there, since=tuple(digests))
+    return there, tuple(digests)
+
+
+def _refuse_terminal(split: str) -> None:
+    from mlbox.errors import UsageError
+
+    if split:
+        raise UsageError("--split needs files to write to", hint="-o FILE")
+    if sys.stdout.isatty():
+        raise UsageError("a bundle is nothing to read on a terminal", hint="-o FILE, or pipe it somewhere")
 
 
 def _size(text: str) -> int | None:

@@ -88,7 +88,7 @@ def left_out(contents: Contents) -> Iterator[str]:
         "there": "the receiving store has it",
         "made": "the receiving store makes it from the files of its packages",
     }
-    for layer in contents.layers:
+    for layer in sorted(contents.layers, key=lambda layer: -layer.size):
         if layer.way != "blob":
             yield f"layer {layer.name} ({mega(layer.size)}) is left out: {reasons[layer.way]}"
     there = [file.size for file in contents.files if file.there]
@@ -136,7 +136,11 @@ class _Bundling:
         path = made or self._store.content.path(digest)
         if not path.is_file():
             path = self._store.artifacts.path(hex_of(digest))
-        with path.open("rb") as file:
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            raise StoreError(f"{digest} is missing from the store", hint="run 'mlbox fsck --repair'") from None
+        with file:
             yield from chunks(file)
 
     def _files(self, images: Iterable[Chosen]) -> dict[str, BundledFile]:

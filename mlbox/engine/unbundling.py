@@ -126,7 +126,7 @@ def load_bundle(store: Store, path: Path, listener: Listener = SILENT) -> Loaded
         work.make(images)
         work.check_sizes()
         work.keep_documents()
-        loaded = tuple(work.keep(bundled, images[bundled.digest]) for bundled in bundle.contents.images)
+        loaded = work.keep(images)
     by_way = {way: tuple(name for name, how in ways if how == way) for way in ("blob", "made", "there")}
     return Loaded(
         digest=bundle.digest,
@@ -211,27 +211,33 @@ class _Loading:
                 raise Damage(f"{self._bundle.name}: layer {layer.name} has {size} bytes, not {layer.size}")
 
     def keep_documents(self) -> None:
-        """Keep the manifests and what is about the images: blobs that nothing names yet."""
+        """Keep the manifests of the images elsewhere, and what is about the images."""
         for remote in self._contents.remotes:
             self._store.content.put(self._bundle.document(remote.manifest.digest))
         for referrer in self._contents.referrers:
             for blob in referrer.blobs:
                 if not self._store.content.has(blob.digest):
                     self._store.content.ingest(self._bundle.blob(blob.digest), blob.digest, blob.size)
-
-    def keep(self, bundled: BundledImage, image: Image) -> LoadedImage:
-        """Make the image, what is about it, and last its names visible."""
-        new = not self._store.images.has(image.digest)
-        self._store.images.add(image)
-        for remote in self._contents.remotes:
-            known = self._store.remotes.image_of(remote.manifest.digest, remote.repository)
-            if remote.image == image.digest and known is None:
-                self._store.remotes.remember(remote.manifest.digest, remote.repository, image.digest)
-        for referrer in self._contents.referrers:
             if self._is_wanted(referrer):
                 self._store.referrers.add_manifest(self._bundle.document(referrer.manifest.digest))
-        names = tuple(tag for name in bundled.names if (tag := self._tag(image.digest, name, free=bundled.below)))
-        return LoadedImage(digest=image.digest, names=names, new=new)
+
+    def keep(self, images: dict[Digest, Image]) -> tuple[LoadedImage, ...]:
+        """Make the images visible, and last their names."""
+        new = {digest for digest in images if not self._store.images.has(digest)}
+        for image in images.values():
+            self._store.images.add(image)
+        for remote in self._contents.remotes:
+            # What this store knows from a registry itself is not replaced by what a file says.
+            if self._store.remotes.image_of(remote.manifest.digest, remote.repository) is None:
+                self._store.remotes.remember(remote.manifest.digest, remote.repository, remote.image)
+        return tuple(
+            LoadedImage(digest=bundled.digest, names=self._tags(bundled), new=bundled.digest in new)
+            for bundled in self._contents.images
+        )
+
+    def _tags(self, bundled: BundledImage) -> tuple[LoadedName, ...]:
+        tags = (self._tag(bundled.digest, name, free=bundled.below) for name in bundled.names)
+        return tuple(tag for tag in tags if tag)
 
     def _tag(self, digest: Digest, name: str, *, free: bool) -> LoadedName | None:
         """Give the image the name; with `free` only when no other image has it."""

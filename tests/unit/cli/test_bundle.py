@@ -55,6 +55,12 @@ def test_what_is_left_out_is_said(store: Store, capsys: Capture, argv: list[str]
     assert capsys.readouterr().err
 
 
+def test_a_pipe_takes_no_parts(store: Store, capsys: Capture) -> None:
+    """Nor does a bundle go to a terminal."""
+    assert run(["bundle", "me/bert:1", "-o", "-", "--split", "4G"]) == 2
+    assert "--split needs files" in capsys.readouterr().err
+
+
 def test_damage_ends_with_one(store: Store, tmp_path: Path, capsys: Capture) -> None:
     """The first thing that is wrong is named, and no traceback follows."""
     path = tmp_path / "x"
