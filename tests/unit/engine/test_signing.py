@@ -10,7 +10,7 @@ from fakes.trees import make_image, make_layer
 
 from mlbox.codec import canonical_json
 from mlbox.engine import materials, sharing
-from mlbox.engine.admission import admit_run
+from mlbox.engine.admission import admit_locked, admit_run
 from mlbox.engine.signatures import kept_signatures, places_of, remote_signatures
 from mlbox.engine.signing import Publication, publish, require, sign, verify
 from mlbox.errors import LockError, NotFoundError, TrustError
@@ -322,6 +322,42 @@ def test_the_policy_decides_about_a_pull_and_a_run(
         admit_run(store, name, pulled)
     with pytest.raises(TrustError, match="does not allow"):
         sharing.pull(elsewhere, name)
+    store.close()
+
+
+def test_a_locked_base_may_be_signed_by_its_index(
+    home: Home,
+    elsewhere: Home,
+    image: Image,
+    fake: FakeRegistry,
+    key: PrivateKey,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A lock names the manifest and the index; an index that does not name the manifest says nothing about it."""
+    there = pushed(home, fake)
+    manifest = Descriptor(
+        media_type=MANIFEST, digest=there.digest, size=len(fake.manifests["team/x"][there.digest].data)
+    )
+    platform = Platform(architecture="amd64", os="linux")
+    stranger = Descriptor(media_type=MANIFEST, digest=digest_of(b"x"), size=1, platform=platform)
+    policy(
+        monkeypatch,
+        tmp_path / "p",
+        f'[[rule]]\nprefix = "{fake.host}"\naction = "signed"\nkeys = ["team.pub"]\n',
+        key,
+    )
+    store, client = Store(elsewhere), open_registry(fake.host)
+    for children, tag, allowed in (((stranger, manifest), "ours", True), ((stranger,), "theirs", False)):
+        index = canonical_json(ImageIndex(manifests=children))
+        fake.add_manifest("team/x", index, INDEX, tag)
+        sign(elsewhere, f"{fake.host}/team/x:{tag}", key)
+        reference = parse_reference(f"{fake.host}/team/x@{there.digest}")
+        if allowed:
+            admit_locked(store, client, reference, manifest, digest_of(index))
+        else:
+            with pytest.raises(TrustError, match="it has no signature"):
+                admit_locked(store, client, reference, manifest, digest_of(index))
     store.close()
 
 
