@@ -19,6 +19,10 @@ app.add_typer(keys, name="key")
 
 Name = Annotated[str, typer.Argument(metavar="IMAGE", help="An image of the store, else one in a registry.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Instead of stdout.")]
+SignedBy = Annotated[
+    Path | None,
+    typer.Option("--key", metavar="FILE", help="Only what the owner of this public key has signed about the image."),
+]
 FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the key's password from the first line.")]
 
 PASSWORD = "MLBOX_KEY_PASSWORD"  # noqa: S105 - the name of a variable
@@ -28,22 +32,33 @@ PASSWORD = "MLBOX_KEY_PASSWORD"  # noqa: S105 - the name of a variable
 def sbom(
     name: Name,
     form: Annotated[BillFormat, typer.Option("--format")] = BillFormat.CYCLONEDX,
+    key: SignedBy = None,
     output: Output = None,
 ) -> None:
-    """Print the software bill of materials of an image: every package with version, hash, licence and what needs it."""
+    """Print the software bill of materials of an image: every package with version, hash, licence and what needs it.
+
+    It is made from the files of an image of the store; of one in a registry it is what was attached there.
+    """
     from mlbox.engine import materials
     from mlbox.paths import Home
 
-    _write(materials.sbom(Home.default(), name, form), output)
+    if key is None:
+        _write(materials.sbom(Home.default(), name, form), output)
+    else:
+        _write(_attested(name, materials.predicate_of(form), key), output)
 
 
 @app.command()
-def provenance(name: Name, output: Output = None) -> None:
+def provenance(name: Name, key: SignedBy = None, output: Output = None) -> None:
     """Print what an image was built from: an in-toto statement with SLSA provenance."""
     from mlbox.engine import materials
     from mlbox.paths import Home
+    from mlbox.trust.provenance import PREDICATE
 
-    _write(materials.provenance(Home.default(), name), output)
+    if key is None:
+        _write(materials.provenance(Home.default(), name), output)
+    else:
+        _write(_attested(name, PREDICATE, key), output)
 
 
 @app.command()
@@ -127,6 +142,14 @@ def password(*, from_stdin: bool = False, twice: bool = False) -> bytes:
     if twice and getpass("again: ") != typed:
         raise UsageError("the two passwords differ")
     return typed.encode()
+
+
+def _attested(name: str, predicate: str, key: Path) -> bytes:
+    from mlbox.engine.attested import attested
+    from mlbox.paths import Home
+    from mlbox.trust.keys import load_public
+
+    return attested(Home.default(), name, predicate, [load_public(key)])
 
 
 def _write(data: bytes, output: Path | None) -> None:

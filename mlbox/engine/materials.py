@@ -58,6 +58,11 @@ def provenance(home: Home, name: str, *, listener: Listener = SILENT) -> bytes:
         return _attached(name, slsa.MEDIA_TYPE, slsa.PREDICATE, "provenance", listener)
 
 
+def predicate_of(form: BillFormat) -> str:
+    """Return in-toto's type for a bill in that format."""
+    return _bill_writer(form)[1]
+
+
 def write_bill(store: Store, image: Image, form: BillFormat, *, name: str = "", subject: Digest | None = None) -> bytes:
     """Return the bill of materials of `image`: read from its layers, with what its lock knows besides.
 

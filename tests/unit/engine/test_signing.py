@@ -11,6 +11,7 @@ from fakes.trees import make_image, make_layer
 from mlbox.codec import canonical_json
 from mlbox.engine import materials, sharing
 from mlbox.engine.admission import admit_locked, admit_run
+from mlbox.engine.attested import attested
 from mlbox.engine.signatures import kept_signatures, places_of, remote_signatures
 from mlbox.engine.signing import Publication, publish, require, sign, verify
 from mlbox.errors import LockError, NotFoundError, TrustError
@@ -410,6 +411,36 @@ def test_documents_are_published_and_read_from_the_registry(
         if b'"artifactType":"application/vnd.cyclonedx+json"' in manifest.data and b'"subject"' in manifest.data:
             del fake.manifests["team/x"][digest]
     assert json.loads(materials.sbom(elsewhere, name)) == document
+
+
+def test_an_attested_document_is_the_keys_and_about_the_image(
+    home: Home,
+    elsewhere: Home,
+    store: Store,
+    image: Image,
+    fake: FakeRegistry,
+    key: PrivateKey,
+    stranger: PrivateKey,
+) -> None:
+    """From the registry or the store; another key's, another image's and a changed one do not count."""
+    kind = materials.predicate_of(materials.BillFormat.CYCLONEDX)
+    there = pushed(home, fake)
+    subject = Descriptor(media_type=MANIFEST, digest=there.digest, size=store.content.path(there.digest).stat().st_size)
+    client = open_registry(fake.host)
+    name = f"{fake.host}/{NAME}"
+    publish(store, client, "team/x", image, subject, Publication(sbom=True, key=key))
+    assert attested(elsewhere, name, kind, publics(stranger, key)) == attested(home, NAME, kind, publics(key))
+    with pytest.raises(TrustError, match="nobody with the key"):
+        attested(elsewhere, name, kind, publics(stranger))
+    with pytest.raises(TrustError, match="nobody with the key"):
+        attested(elsewhere, name, "https://slsa.dev/provenance/v1", publics(key))
+    # The same documents, attached to another image.
+    other = make_image(store, make_layer(store, "other", {"bin/y": b"y"}))
+    about_other = subject_of(other.digest, other.manifest_bytes)
+    for artifact in materials.attachments(store, image, there.digest, "x", sbom=True, key=key):
+        store.referrers.add(artifact, about_other)
+    with pytest.raises(TrustError, match="nobody with the key"):
+        attested(home, other.digest, kind, publics(key))
 
 
 def test_an_image_without_a_lock_has_no_provenance(home: Home, image: Image) -> None:
