@@ -1,7 +1,8 @@
 """Who asked for what: chains of requirements from the project's own lines to a package. Pure."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from heapq import heappop, heappush
 
 import msgspec
 
@@ -53,26 +54,37 @@ def debian_graph(lock: Lock | None, packages: Sequence[Installed]) -> Graph:
 
 def chains_to(graph: Graph, name: str, most: int = MOST_CHAINS) -> tuple[tuple[Chain, ...], bool]:
     """Return chains from where the project asks to `name`, the shortest first, and whether there are more."""
-    found = list(_chains(graph, name, most + 1))
-    return tuple(found[:most]), len(found) > most
-
-
-def _chains(graph: Graph, name: str, most: int) -> Iterator[Chain]:
     above: dict[str, list[str]] = {}
     for one, needed in sorted(graph.requires.items()):
         for other in needed:
             above.setdefault(other, []).append(one)
-    left: deque[Chain] = deque([(name,)])
-    yielded = 0
-    # The number of paths grows exponentially with the graph: the shortest ones are enough, and come first.
+    steps = _steps_to_a_root(graph)
+    found: list[Chain] = []
+    left = [(steps[name], (name,))] if name in steps else []
+    # There may be exponentially many. Those that are nearest to a root are grown first, so the shortest are found
+    # without looking at the rest.
     for _ in range(_MOST_STEPS):
-        if not left or yielded >= most:
-            return
-        path = left.popleft()
-        for origin in graph.roots.get(path[0], ()):
-            yielded += 1
-            yield (origin, *path)
-        left.extend((one, *path) for one in above.get(path[0], ()) if one not in path)
+        if not left or len(found) > most:
+            break
+        path = heappop(left)[1]
+        found += [(origin, *path) for origin in graph.roots.get(path[0], ())]
+        for one in above.get(path[0], ()):
+            if one in steps and one not in path:
+                heappush(left, (len(path) + steps[one], (one, *path)))
+    return tuple(sorted(found, key=lambda chain: (len(chain), chain))[:most]), bool(left) or len(found) > most
+
+
+def _steps_to_a_root(graph: Graph) -> dict[str, int]:
+    """Return how many packages stand above each package that the project leads to, at least."""
+    steps = dict.fromkeys(graph.roots, 0)
+    left = deque(steps)
+    while left:
+        one = left.popleft()
+        for needed in graph.requires.get(one, ()):
+            if needed not in steps:
+                steps[needed] = steps[one] + 1
+                left.append(needed)
+    return steps
 
 
 def _edges(packages: Sequence[Installed], kind: OwnerKind) -> dict[str, tuple[str, ...]]:

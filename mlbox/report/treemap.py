@@ -111,7 +111,7 @@ def parts_of(files: Sequence[tuple[str, int]], most: int = _LEAVES) -> tuple[tup
         kept = ordered if len(ordered) <= room else ordered[: max(1, room // 2)]
         del parts[folder]
         parts.update((name, sizes[name]) for name in kept)
-        members.update((name, inside[name]) for name in kept if name.endswith("/"))
+        members.update((name, inside[name]) for name in kept if name.endswith("/") and name != folder)
         if left := ordered[len(kept) :]:
             parts[f"{folder}{len(left)} more"] = sum(sizes[name] for name in left)
     ordered = sorted(parts, key=lambda name: (-parts[name], name))
