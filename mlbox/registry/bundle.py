@@ -5,7 +5,8 @@ A bundle is a plain tar. Its members, in this order:
     bundle.json         the contents: canonical JSON of `Contents`. Its digest is the bundle's
     bundle.sha256       that digest, as `sha256sum -c` reads it: with it no byte of the file can change unseen
     oci-layout          what makes the tar an OCI image layout ('oci-archive:' of skopeo and podman)
-    index.json          one entry per name of each image; empty when layers are left out, as others could not add them
+    index.json          one entry per name of each image that was asked for; empty when layers are left out, as others
+                        could not add them
     blobs/sha256/HEX    everything else, each once, named by its sha256: the small documents first (configurations,
                         manifests, what is about the images), then the layers, then wheels, .debs and sdists
 
@@ -215,7 +216,7 @@ def index_of(contents: Contents) -> bytes:
 
 
 def _entries(image: BundledImage) -> Iterator[Descriptor]:
-    if image.manifest is None:
+    if image.manifest is None or image.below:
         return
     platform = Platform(architecture=image.architecture, os=image.os)
     for name in image.names or ("",):

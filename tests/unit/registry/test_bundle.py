@@ -47,6 +47,13 @@ def test_its_index_names_the_image_for_other_tools() -> None:
     assert entry.platform is not None
 
 
+def test_other_tools_see_what_was_asked_for() -> None:
+    """Not the image below it: podman refuses to choose."""
+    below = msgspec.structs.replace(small().images[0], below=True, digest=digest_of(b"below"), names=())
+    contents = msgspec.structs.replace(small(), images=(*small().images, below))
+    assert index_of(contents) == index_of(small())
+
+
 def test_a_delta_offers_other_tools_nothing() -> None:
     """Nobody else could add the layers that it lacks."""
     assert json.loads(index_of(delta()))["manifests"] == []
