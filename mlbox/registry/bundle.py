@@ -35,6 +35,7 @@ from mlbox.oci.layer import END, Entry, header, padding
 from mlbox.oci.reference import parse_reference
 
 FORMAT = 1
+"""What these rules are called: whatever changes the tar that equal contents lead to raises it."""
 CONTENTS = "bundle.json"
 CONTENTS_LIMIT = 16 << 20
 """The largest bundle.json that is read, in bytes: room for some ten thousand files."""

@@ -12,7 +12,7 @@ from fakes.bundles import BLOBS, WHEEL_BYTES, small, written
 from mlbox.errors import StoreError
 from mlbox.oci.digest import digest_of, hex_of
 from mlbox.oci.image import ImageIndex
-from mlbox.registry.bundle import REF_NAME, Contents, digest_of_bundle, frame_of, index_of
+from mlbox.registry.bundle import FORMAT, REF_NAME, Contents, digest_of_bundle, frame_of, index_of
 from mlbox.registry.bundle_write import bundle_file, write_bundle
 
 
@@ -65,6 +65,12 @@ def test_equal_contents_make_equal_bytes() -> None:
     """The digest of the contents is that of the bundle."""
     assert written(small()) == written(small())
     assert digest_of_bundle(small()) != digest_of_bundle(delta())
+
+
+def test_the_format_stays() -> None:
+    """Bundles lie around for years: what changes a byte of this one raises FORMAT."""
+    assert FORMAT == 1
+    assert digest_of(written(small())) == "sha256:c77f2ae117ee51cd60386c7d83a08a38580453f770d992a9467b713112a90c4c"
 
 
 def test_every_place_is_known_beforehand() -> None:
