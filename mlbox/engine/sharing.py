@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 _DOCUMENT_LIMIT = 64 << 20
 """Bytes of the largest plan or lock that is taken from a registry."""
 _DOCUMENTS = (LOCK_TYPE, PLAN_TYPE)
+_SMALL = 64 << 10
+"""A blob of so few bytes is fetched: making the layer here would take longer."""
 
 Layers = dict[DiffID, PulledLayer]
 
@@ -148,7 +150,7 @@ class _Pull:
 
         made: Layers = {}
         sources: tuple[Literal["pieces", "artifacts"], ...] = ("pieces", "artifacts")
-        planned = self._planned(plan, done)
+        planned = {key: layer for key, layer in self._planned(plan, done).items() if self._is_worth_it(key)}
         for source in sources:
             chosen = {diff_id: layer for diff_id, layer in planned.items() if made_from(layer, self._store) == source}
             for diff_id in self._make(plan, chosen):
@@ -172,6 +174,10 @@ class _Pull:
             moved = sum(sizes.get(sha256, 0) for sha256 in needed[diff_id])
             made[diff_id] = msgspec.structs.replace(here(self._store, diff_id), source="artifacts", moved=moved)
         return made
+
+    def _is_worth_it(self, diff_id: DiffID) -> bool:
+        blob = self._remote.blobs.get(diff_id)
+        return blob is None or blob.size > _SMALL
 
     def _planned(self, plan: "BuildPlan", done: Layers) -> dict[DiffID, "LayerPlan"]:
         from mlbox.build.rebuild import planned_layers
