@@ -14,6 +14,7 @@ from mlbox.oci.digest import DiffID, hex_of
 from mlbox.oci.layer import Entry
 from mlbox.store.db import NewerStoreError
 from mlbox.store.frames import FRAMES, read_frames
+from mlbox.store.nodes import owner_bits
 from mlbox.store.publish import discard_leftovers, withdraw
 from mlbox.store.referrers import ATTACHMENT_LIMIT
 from mlbox.store.saved import Record, load_entries, load_record
@@ -224,7 +225,8 @@ def _changed(entry: Entry, item: "os.DirEntry[str]") -> str | None:
         return None
     if kind == "symlink":
         return None if os.readlink(item.path) == entry.target else "points elsewhere"  # noqa: PTH115 - hot path
-    if stat.S_IMODE(status.st_mode) != entry.mode:
+    modes = (entry.mode, entry.mode if os.geteuid() == 0 else entry.mode | owner_bits(entry.kind))
+    if stat.S_IMODE(status.st_mode) not in modes:
         return f"has mode {stat.S_IMODE(status.st_mode):o}, not {entry.mode:o}"
     if entry.kind == "file" and status.st_size != entry.size:
         return f"has {status.st_size} bytes, not {entry.size}"

@@ -10,10 +10,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
-from mlbox.oci.layer import EPOCH, Entry, Kind, encoded, sort_entries
+from mlbox.oci.layer import Entry, encoded, sort_entries
 from mlbox.oci.tar import Member, parts_of
+from mlbox.store.nodes import Folder, Node, entries_of, entry_of, implied, owner_bits, time_on_disk
 from mlbox.store.tree import current_umask
 
 MAX_MEMBERS = 2_000_000
@@ -29,44 +28,6 @@ _IMPOSSIBLE = {
 }
 """What the file system says to names, sizes and times that it cannot hold."""
 _NO_XATTR = {getattr(errno, name) for name in ("EOPNOTSUPP", "EPERM", "ENOSPC", "E2BIG", "ERANGE", "EINVAL", "EACCES")}
-_FIRST, _LAST = -(1 << 31) * 10**9, (1 << 34) * 10**9
-
-
-class Node:
-    """A file, folder, link or device; the names of one file share it."""
-
-    __slots__ = ("gid", "kind", "mode", "mtime", "names", "number", "size", "target", "uid")
-
-    def __init__(self, kind: Kind, member: Member) -> None:
-        self.kind: Kind = kind
-        self.mode = member.mode
-        self.uid = member.uid
-        self.gid = member.gid
-        self.mtime = member.mtime
-        self.size = member.size
-        self.target = member.target
-        self.names = 1
-        self.number = -1
-        """Of the file in the frames; -1: none of it is there, or it lies under kept/ already."""
-
-    def entry(self, path: str) -> Entry:
-        """Return what stands at `path`."""
-        return Entry(path, self.kind, self.mode, self.mtime // 10**9, self.size, self.target, self.uid, self.gid)
-
-
-class Folder(Node):
-    """A folder; `hidden` are the names of lower layers that it does not show."""
-
-    __slots__ = ("children", "hidden", "opaque", "parent", "path", "xattrs")
-
-    def __init__(self, path: str, parent: "Folder | None", member: Member) -> None:
-        super().__init__("dir", member)
-        self.path = path
-        self.parent = parent or self
-        self.children: dict[str, Node] = {}
-        self.hidden: set[str] = set()
-        self.opaque = False
-        self.xattrs = member.xattrs
 
 
 class LowerTree:
@@ -88,7 +49,7 @@ class LowerTree:
         self._privileged = os.geteuid() == 0
         found = root.stat()
         self._owner = (found.st_uid, found.st_gid)
-        self._root = Folder("", None, _implied())
+        self._root = Folder("", None, implied())
         self._count = 0
         self._near: tuple[list[str], Folder] = ([], self._root)
 
@@ -125,7 +86,7 @@ class LowerTree:
     def create(self, path: str, node: Node) -> int:
         """Return a descriptor to write the new file `path` with."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(self._prefix + path, flags, node.mode)
+        return os.open(self._prefix + path, flags, self._mode(node, path))
 
     def settle(self, fd: int, node: Node, member: Member) -> None:
         """Give the file its owner, mode, attributes and time, in the order that keeps them."""
@@ -133,10 +94,10 @@ class LowerTree:
         if self._privileged and owner != self._owner:
             os.fchown(fd, node.uid, node.gid)
         if node.mode & (self._umask | 0o7000):
-            os.fchmod(fd, node.mode)
+            os.fchmod(fd, self._mode(node, ""))
         for name, value in member.xattrs.items():
             self._xattr(fd, member.path, name, value)
-        time = _on_disk(node.mtime)
+        time = time_on_disk(node.mtime)
         os.utime(fd, ns=(time, time))
 
     def finish(self) -> tuple[Entry, ...]:
@@ -150,7 +111,7 @@ class LowerTree:
                 if isinstance(node, Folder):
                     folders.append(node)
                     node.opaque = node.opaque or name in folder.hidden
-                    entries.append(_entry_of(node))
+                    entries.append(entry_of(node))
                 elif node.names == 1:
                     entries.append(node.entry(prefix + name))
                 else:
@@ -159,7 +120,7 @@ class LowerTree:
         for folder in reversed(folders):
             self._finish_folder(folder)
         for names in shared.values():
-            entries += _names_of(names)
+            entries += entries_of(names)
         return sort_entries(entries)
 
     def _measure(self, path: str) -> None:
@@ -236,7 +197,7 @@ class LowerTree:
         path = f"{folder.path}/{name}" if folder.path else name
         self._measure(path)
         os.mkdir(self._prefix + path, 0o700)  # noqa: PTH102 - hot path
-        made = folder.children[name] = Folder(path, folder, _implied())
+        made = folder.children[name] = Folder(path, folder, implied())
         return made
 
     def _make(self, path: str, folder: Folder, member: Member) -> Node:
@@ -259,8 +220,8 @@ class LowerTree:
         if self._privileged and (node.uid, node.gid) != self._owner:
             os.chown(where, node.uid, node.gid, follow_symlinks=False)
         if node.kind != "symlink":
-            os.chmod(where, node.mode)  # noqa: PTH101 - hot path
-        time = _on_disk(node.mtime)
+            os.chmod(where, self._mode(node, ""))  # noqa: PTH101 - hot path
+        time = time_on_disk(node.mtime)
         os.utime(where, ns=(time, time), follow_symlinks=False)
 
     def _link(self, folder: Folder, name: str, path: str, member: Member) -> Node:
@@ -326,12 +287,12 @@ class LowerTree:
         where = (self._prefix + folder.path).rstrip("/")
         if self._privileged and (folder.uid, folder.gid) != self._owner:
             os.chown(where, folder.uid, folder.gid, follow_symlinks=False)
-        os.chmod(where, folder.mode)  # noqa: PTH101 - hot path
+        os.chmod(where, self._mode(folder, folder.path))  # noqa: PTH101 - hot path
         for name, value in folder.xattrs.items():
             self._xattr(where, folder.path, name, value)
         if folder.opaque:
             self._opaque(where, folder.path)
-        time = _on_disk(folder.mtime)
+        time = time_on_disk(folder.mtime)
         os.utime(where, ns=(time, time))
 
     def _opaque(self, where: str, path: str) -> None:
@@ -340,6 +301,15 @@ class LowerTree:
             return
         self._note(f"{path}: hides what lower layers have, which needs root here")
         os.setxattr(where, "user.overlay.opaque", b"y", follow_symlinks=False)
+
+    def _mode(self, node: Node, path: str) -> int:
+        """Return the mode on the disk: who is not root must still be able to read and remove what is his."""
+        if self._privileged:
+            return node.mode
+        mode = node.mode | owner_bits(node.kind)
+        if path and mode != node.mode:
+            self._note(f"{path}: mode {node.mode:o}, which needs root here")
+        return mode
 
     def _xattr(self, where: int | str, path: str, name: str, value: bytes) -> None:
         """Set what a container can rely on; other attributes belong to the machine and stay in the tar."""
@@ -360,26 +330,3 @@ class LowerTree:
 def impossible(problem: OSError) -> bool:
     """Whether the file system says that there can be no such file, rather than that it is full or broken."""
     return problem.errno in _IMPOSSIBLE
-
-
-def _implied() -> Member:
-    return Member(path="", kind="dir", mode=0o755, uid=0, gid=0, mtime=EPOCH * 10**9)
-
-
-def _on_disk(time: int) -> int:
-    """Return a time that every file system can hold in its own way."""
-    return min(max(time, _FIRST), _LAST)
-
-
-def _entry_of(folder: Folder) -> Entry:
-    time = folder.mtime // 10**9
-    return Entry(folder.path, "dir", folder.mode, time, 0, "", folder.uid, folder.gid, folder.opaque)
-
-
-def _names_of(names: list[tuple[str, Node]]) -> Iterator[Entry]:
-    """Yield the entries of what has several names: of a file the first in order, the others link to it."""
-    (first, node), *others = sorted(names, key=lambda name: encoded(name[0]))
-    yield node.entry(first)
-    for path, _ in others:
-        entry = node.entry(path)
-        yield msgspec.structs.replace(entry, kind="link", size=0, target=first) if node.kind == "file" else entry

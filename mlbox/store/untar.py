@@ -12,7 +12,8 @@ from mlbox.oci.digest import DiffID
 from mlbox.oci.layer import BLOCK, END, Entry, encoded, header
 from mlbox.oci.tar import Member, Reader
 from mlbox.store.frames import FRAMES, KEPT, FrameWriter
-from mlbox.store.lower import LowerTree, Node, impossible
+from mlbox.store.lower import LowerTree, impossible
+from mlbox.store.nodes import Node
 from mlbox.store.stream import Stream
 
 MAX_UNPACKED = 1 << 42

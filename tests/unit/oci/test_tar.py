@@ -27,7 +27,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlbox.errors import ArchiveError
-from mlbox.oci.tar import MAX_EXTENTS, MAX_SPECIAL, Member, Reader, parts_of, pax_records
+from mlbox.oci.tar import MAX_EXTENTS, MAX_SPECIAL, Member, Reader, parts_of
+from mlbox.oci.tarfields import pax_records
 
 
 def members(data: bytes) -> list[Member]:
