@@ -57,6 +57,7 @@ class Registry:
         self._listener = listener
         self._endpoint = endpoint(sites.registry)
         self._mirrors = tuple(endpoint(site) for site in sites.mirrors)
+        self._given_up: set[Endpoint] = set()
 
     @property
     def host(self) -> str:
@@ -141,12 +142,11 @@ class Registry:
     def _read(self, ask: Callable[[Endpoint], T]) -> T:
         """Ask the mirrors in order, then the registry; a mirror that fails or has nothing is passed over."""
         nothing: list[T] = []
-        for mirror in self._mirrors:
+        for mirror in [mirror for mirror in self._mirrors if mirror not in self._given_up]:
             try:
                 found = ask(mirror)
             except RegistryError as problem:
-                if problem.status != 404:
-                    self._listener.note(f"mirror {mirror.name} of {self.host} is passed over: {problem.message}")
+                self._pass_over(mirror, problem)
                 continue
             if found not in (None, ()):
                 return found
@@ -157,6 +157,14 @@ class Registry:
             if nothing and not problem.status:  # out of reach, but a mirror answered that there is nothing
                 return nothing[0]
             raise
+
+    def _pass_over(self, mirror: Endpoint, problem: RegistryError) -> None:
+        """Go on without the mirror; one that is out of reach or lies is not asked again, which could take long."""
+        if problem.status == 404:
+            return
+        if not problem.status:
+            self._given_up.add(mirror)
+        self._listener.note(f"mirror {mirror.name} of {self.host} is passed over: {problem.message}")
 
 
 def open_registry(host: str, *, listener: Listener = SILENT) -> Registry:

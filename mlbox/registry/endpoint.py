@@ -17,7 +17,7 @@ from mlbox.http.url import host_of, join, redact, redact_text
 from mlbox.registry.auth import Authorizer, Look, Scope
 from mlbox.registry.challenge import Challenge, parse_challenges
 from mlbox.registry.hosts import Site
-from mlbox.registry.problem import clean, reason_of, refusal
+from mlbox.registry.problem import clean, hints, reason_of, refusal
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -151,7 +151,8 @@ class Endpoint:
         except FetchError as problem:
             status = getattr(problem.__cause__, "status", 0)
             message = self._authorizer.scrub(problem.message)
-            raise RegistryError(message, status=status, hint=problem.hint) from None
+            hint = hints(self.name, known=False)[429] if status == 429 else problem.hint
+            raise RegistryError(message, status=status, hint=hint) from None
         except RegistryError as problem:
             problem.message = self._authorizer.scrub(problem.message)
             problem.args = (problem.message,)

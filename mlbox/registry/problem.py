@@ -37,11 +37,12 @@ def reason_of(response: "BaseHTTPResponse") -> str:
 
 def refusal(host: str, what: str, response: "BaseHTTPResponse", *, known: bool, reason: str) -> RegistryError:
     """Return the error for an answer; `known` says whether a login was used."""
-    hint = _hints(host, known=known).get(response.status)
+    hint = hints(host, known=known).get(response.status)
     return RegistryError(f"{host}: {what}: {reason}", status=response.status, hint=hint)
 
 
-def _hints(host: str, *, known: bool) -> dict[int, str]:
+def hints(host: str, *, known: bool) -> dict[int, str]:
+    """Return what mends a refusal of the registry `host`, by status; `known` says whether a login was used."""
     again = "the stored login is not accepted or not enough: " if known else ""
     return {
         401: f"{again}'mlbox login {host}', then try again",

@@ -221,7 +221,7 @@ class Upload:
             headers={**body, **(headers or {})},
             body=None if method == "GET" else lambda: _Span(self._file, start, end, self._tell),
             ok=frozenset({ok, 200, 201, 202, 204} | ({416} if method == "PATCH" else set())),
-            patience=PATIENCE,
+            patience=PATIENCE if method in ("PATCH", "PUT") else 0.0,
         )
         return self._endpoint.once(request, _answer)
 

@@ -24,6 +24,7 @@ from mlbox.oci.image import CONFIG, LAYER_TAR, MANIFEST, Descriptor, Manifest
 from mlbox.registry import upload
 from mlbox.registry.client import Registry
 from mlbox.registry.credentials import Credentials
+from mlbox.registry.dockerconfig import erase_login, logins_of
 from mlbox.registry.hosts import Site, Sites
 from mlbox.registry.login import log_in
 
@@ -84,9 +85,13 @@ def _wait_for(host: str) -> None:
     pytest.fail(f"nobody listens at {host}")
 
 
-def client(host: str, credentials: Credentials | None = None, tls: Tls | None = None) -> Registry:
+def client(
+    host: str,
+    credentials: Credentials | None = None,
+    tls: Tls | None = None,
+    schemes: tuple[str, ...] = ("http", "https"),
+) -> Registry:
     """Open a client."""
-    schemes = ("https",) if tls else ("http", "https")
     site = Site(name=host, host=host, schemes=schemes, tls=tls or Tls())
     return Registry(Sites(registry=site), lambda _: lambda _: credentials)
 
@@ -247,7 +252,7 @@ def test_private_authority(serve: Serve, keys: Path, tmp_path: Path) -> None:
     exercise(client(host, tls=Tls(authorities=(keys / "ca.crt",))), tmp_path)
 
     with pytest.raises(RegistryError, match="certificate is not trusted"):
-        client(host, tls=Tls(key=keys / "unused")).find(REPOSITORY, "1")
+        client(host, schemes=("https",)).find(REPOSITORY, "1")
 
 
 def test_client_certificates(serve: Serve, keys: Path, tmp_path: Path) -> None:
@@ -352,6 +357,21 @@ def test_tokens(serve: Serve, need: Need, tmp_path: Path) -> None:
         with pytest.raises(RegistryError, match="does not accept this login"):
             client(host, Credentials(username="me", password="no")).find(REPOSITORY, "1")
         assert log_in(host, ME, path=tmp_path / "config.json").checked
+
+
+def test_login_of_skopeo(serve: Serve, need: Need, tmp_path: Path) -> None:
+    """A login that skopeo (and so podman) kept is ours, for the registry and for a namespace of it; and goes away."""
+    skopeo = need("skopeo")
+    (tmp_path / "htpasswd").write_text(HTPASSWD)
+    host = serve(auth={"htpasswd": {"realm": "here", "path": str(tmp_path / "htpasswd")}})
+    path = tmp_path / "auth.json"
+    for place in (host, f"{host}/team"):
+        argv = [skopeo, "login", "--tls-verify=false", "--authfile", str(path), "-u", "me", "--password-stdin", place]
+        subprocess.run(argv, input=ME.password.encode(), check=True, capture_output=True)
+        assert logins_of(host, (path,))(REPOSITORY) == ME
+        if place == host:
+            assert erase_login(host, (path,)) == (str(path),)
+            assert logins_of(host, (path,))(REPOSITORY) is None
 
 
 def test_skopeo_sees_the_same(serve: Serve, need: Need, tmp_path: Path) -> None:

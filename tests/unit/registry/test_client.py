@@ -289,14 +289,18 @@ def test_mirrors_are_asked_first(fake: FakeRegistry, other: FakeRegistry, client
 
 
 def test_broken_mirror_is_passed_over(fake: FakeRegistry, other: FakeRegistry, client: Open) -> None:
-    """The user is told which and why."""
+    """The user is told which and why; one that lies is asked once."""
     listener = Counting()
     fake.add_blob(REPOSITORY, DATA)
     other.add_blob(REPOSITORY, DATA)
     other.behave = lambda request: Reply(200, bytes(len(DATA))) if "/blobs/" in request.path else None
 
-    assert client(fake, mirrors=(other,), listener=listener).blob(REPOSITORY, blob(DATA)) == DATA
+    registry = client(fake, mirrors=(other,), listener=listener)
+    assert registry.blob(REPOSITORY, blob(DATA)) == DATA
     assert other.host in listener.notes[0]
+    assert registry.blob(REPOSITORY, blob(DATA)) == DATA
+    assert len(listener.notes) == 1
+    assert len([path for path in other.paths() if "/blobs/" in path]) == 1
 
 
 def test_mirror_without_its_registry(fake: FakeRegistry, client: Open) -> None:

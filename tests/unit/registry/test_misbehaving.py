@@ -90,6 +90,15 @@ def test_downloads(fake: FakeRegistry, client: Open, tmp_path: Path, behave: Beh
     assert time.monotonic() - started < 5
 
 
+def test_limits_of_docker_hub(fake: FakeRegistry, client: Open) -> None:
+    """Who pulls too much is told that a login helps."""
+    fake.behave = always(errors({"code": "TOOMANYREQUESTS"}, status=429))
+    with pytest.raises(RegistryError, match="TOOMANYREQUESTS") as caught:
+        client(fake).blob(REPOSITORY, BLOB)
+    assert caught.value.status == 429
+    assert f"mlbox login {fake.host}" in str(caught.value.hint)
+
+
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 def test_what_passes_is_waited_for(
     fake: FakeRegistry, client: Open, tmp_path: Path, pauses: list[float], status: int
@@ -357,10 +366,13 @@ def test_uploads_end(fake: FakeRegistry, client: Open, chunked: Path, behave: Be
     assert len(fake.requests) < 40
 
 
-def test_upload_stalls(fake: FakeRegistry, client: Open, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_upload_stalls(
+    fake: FakeRegistry, client: Open, whole: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
     """A registry that never answers is given up."""
-    monkeypatch.setattr(upload, "PATIENCE", 0.2)
-    fake.behave = lambda request: Reply(201, b"x", cut=0, stall=True) if request.method == "POST" else None
+    monkeypatch.setattr(upload, "PATIENCE", 0.4)
+    fake.behave = lambda request: Reply(202, b"x", cut=0, stall=True) if request.method == method else None
     with pytest.raises(RegistryError, match=r"stopped answering|connection broke"):
         client(fake).upload(REPOSITORY, whole, BLOB)
 
