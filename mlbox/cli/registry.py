@@ -9,7 +9,9 @@ from mlbox.cli.render import Format, print_json
 
 app = typer.Typer(rich_markup_mode=None)
 
-Host = Annotated[str, typer.Argument(metavar="[REGISTRY]", help="Its host, with the port if it has one.")]
+Host = Annotated[
+    str, typer.Argument(metavar="[REGISTRY]", help="Like ghcr.io, registry.example:5000, or quay.io/team for a part.")
+]
 _LONGEST = 1 << 16
 
 
@@ -25,7 +27,7 @@ def login(
     """Keep the password of a registry, where Docker and podman look for it too."""
     from mlbox.errors import UsageError
     from mlbox.registry.credentials import Credentials
-    from mlbox.registry.hosts import canonical_host
+    from mlbox.registry.hosts import parse_place
     from mlbox.registry.login import log_in
 
     if password is not None:
@@ -33,7 +35,7 @@ def login(
             "a password on the command line can be read by everybody on this machine",
             hint=f"mlbox login {host} --username {username or 'NAME'} --password-stdin < FILE",
         )
-    canonical_host(host)
+    parse_place(host)
     user = username or _asked("Username", secret=False)
     if not user or ":" in user:
         raise UsageError("a user name is not empty and holds no ':'")
@@ -49,14 +51,13 @@ def login(
 @app.command()
 def logout(host: Host = "docker.io") -> None:
     """Forget the password of a registry."""
-    from mlbox.registry.hosts import canonical_host
     from mlbox.registry.login import log_out
 
     places = log_out(host)
     if not places:
-        print(f"not logged in to {canonical_host(host)}", file=sys.stderr)
+        print(f"not logged in to {host}", file=sys.stderr)
     for place in places:
-        print(f"removed the login to {canonical_host(host)} from {place}")
+        print(f"removed the login to {host} from {place}")
 
 
 @app.command()

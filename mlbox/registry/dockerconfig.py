@@ -103,13 +103,15 @@ def load(path: Path) -> LoginFile | None:
     )
 
 
-def save_login(registry: str, credentials: Credentials, path: Path) -> str:
+def save_login(registry: str, credentials: Credentials, path: Path, namespace: str = "") -> str:
     """Keep a login where the file at `path` says: in the program that it names for the registry, else in the file.
+
+    One for a `namespace` only stands in the file: programs know registries.
 
     Returns where it is kept, in words. Other keys of the file stay; it is written atomically, readable by its owner.
     """
-    key = _HUB_KEY if registry == DEFAULT_REGISTRY else registry
-    helper = _helper(load(path) or LoginFile(path=path), registry)
+    key = f"{registry}/{namespace}" if namespace else _HUB_KEY if registry == DEFAULT_REGISTRY else registry
+    helper = "" if namespace else _helper(load(path) or LoginFile(path=path), registry)
     if helper:
         helpers.store(helper, key, credentials)
     with _changing(path) as document:
@@ -119,15 +121,16 @@ def save_login(registry: str, credentials: Credentials, path: Path) -> str:
     return f"docker-credential-{helper}" if helper else str(path)
 
 
-def erase_login(registry: str, paths: tuple[Path, ...]) -> tuple[str, ...]:
-    """Forget the login to `registry` in all files and the programs they name; return where it was, in words."""
+def erase_login(registry: str, paths: tuple[Path, ...], namespace: str = "") -> tuple[str, ...]:
+    """Forget the login to `registry` (or one namespace) in all files and their programs; return where it was."""
     gone: list[str] = []
     for path in paths:
         file = load(path)
         if file is None:
             continue
-        helper = _helper(file, registry)
-        keys = [key for key in keys_of(registry) if key in file.auths]
+        helper = "" if namespace else _helper(file, registry)
+        wanted = (f"{registry}/{namespace}",) if namespace else keys_of(registry)
+        keys = [key for key in wanted if key in file.auths]
         if helper and (found := [key for key in _helper_keys(registry) if helpers.get(helper, key)]):
             for key in found:
                 helpers.erase(helper, key)

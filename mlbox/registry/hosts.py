@@ -95,13 +95,19 @@ def canonical_host(text: str) -> str:
 
     Raises UsageError when it is no host, or one with a scheme, a password or a path.
     """
-    host = text.lower().removesuffix("/")
-    match = _PLACE.fullmatch(host)
-    if match is None or match[2]:
-        raise UsageError(
-            f"not a registry: {_shown(text)}", hint="write its host, with the port if it has one: registry.example:5000"
-        )
-    return DEFAULT_REGISTRY if host in _HUB_NAMES else host
+    host, namespace = parse_place(text)
+    if namespace:
+        raise _no_registry(text)
+    return host
+
+
+def parse_place(text: str) -> tuple[str, str]:
+    """Return the registry and the namespace ('' for all of it) that `text` names, as in 'registry.example/team'."""
+    match = _PLACE.fullmatch(text.removesuffix("/"))
+    if match is None:
+        raise _no_registry(text)
+    host = match[1].lower()
+    return DEFAULT_REGISTRY if host in _HUB_NAMES else host, match[2] or ""
 
 
 def load_settings(files: Sequence[Path]) -> dict[str, Settings]:
@@ -208,6 +214,11 @@ def _merged(old: Settings, new: Settings) -> Settings:
         if (value := getattr(new, name)) != default
     }
     return msgspec.structs.replace(old, **given)
+
+
+def _no_registry(text: str) -> UsageError:
+    hint = "write its host, with the port if it has one: registry.example:5000"
+    return UsageError(f"not a registry: {_shown(text)}", hint=hint)
 
 
 def _shown(text: str) -> str:

@@ -11,7 +11,7 @@ from mlbox.registry import dockerconfig
 from mlbox.registry.client import Registry
 from mlbox.registry.credentials import Credentials
 from mlbox.registry.endpoint import LIMITS
-from mlbox.registry.hosts import Sites, canonical_host, sites_of
+from mlbox.registry.hosts import Sites, parse_place, sites_of
 
 
 class LoggedIn(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +23,7 @@ class LoggedIn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def log_in(
-    host: str,
+    place: str,
     credentials: Credentials,
     *,
     sites: Sites | None = None,
@@ -31,13 +31,18 @@ def log_in(
     limits: Limits = LIMITS,
     sleep: Callable[[float], None] = time.sleep,
 ) -> LoggedIn:
-    """Keep the login to `host` where Docker and podman find it too; a RegistryError says that it is wrong."""
+    """Keep the login to a registry, or to a namespace in it, where podman (and Docker, but for namespaces) find it too.
+
+    Raises RegistryError when the registry does not accept it.
+    """
+    host, namespace = parse_place(place)
     registry = Registry(sites or sites_of(host), lambda _: lambda _: credentials, limits=limits, sleep=sleep)
     checked = registry.check_login()
-    place = dockerconfig.save_login(registry.host, credentials, path or dockerconfig.login_paths()[0])
-    return LoggedIn(registry=registry.host, place=place, checked=checked)
+    kept = dockerconfig.save_login(host, credentials, path or dockerconfig.login_paths()[0], namespace)
+    return LoggedIn(registry=f"{host}/{namespace}" if namespace else host, place=kept, checked=checked)
 
 
-def log_out(host: str, *, paths: tuple[Path, ...] | None = None) -> tuple[str, ...]:
-    """Forget the login to the registry `host`; return where it was kept, nothing when it was nowhere."""
-    return dockerconfig.erase_login(canonical_host(host), dockerconfig.login_paths() if paths is None else paths)
+def log_out(place: str, *, paths: tuple[Path, ...] | None = None) -> tuple[str, ...]:
+    """Forget the login to a registry, or to a namespace in it; return where it was kept, nothing when nowhere."""
+    host, namespace = parse_place(place)
+    return dockerconfig.erase_login(host, dockerconfig.login_paths() if paths is None else paths, namespace)

@@ -53,6 +53,18 @@ def test_login_and_logout(
     assert "not logged in" in capsys.readouterr().err
 
 
+def test_login_to_a_namespace(locked: FakeRegistry, own_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A team's password is not the registry's."""
+    typed(monkeypatch, SECRET.encode())
+    assert main.run(["login", f"{locked.host}/team", "-u", "me", "--password-stdin"]) == 0
+    logins = json.loads((own_environment / ".docker/config.json").read_text())["auths"]
+    assert list(logins) == [f"{locked.host}/team"]
+    assert logins_of(locked.host)("team/bert") is not None
+    assert logins_of(locked.host)("other/bert") is None
+    assert main.run(["logout", f"{locked.host}/team"]) == 0
+    assert logins_of(locked.host)("team/bert") is None
+
+
 @pytest.mark.parametrize("auth", ["basic", "bearer"])
 def test_wrong_passwords_are_not_kept(
     locked: FakeRegistry,
@@ -128,7 +140,7 @@ def test_typed_on_a_terminal(locked: FakeRegistry, monkeypatch: pytest.MonkeyPat
     assert asked == [("Username", False), ("Password", True)]
 
 
-@pytest.mark.parametrize("host", ["https://x.example", "me:open-sesame-4711@x.example", "x.example/path"])
+@pytest.mark.parametrize("host", ["https://x.example", "me:open-sesame-4711@x.example", "x.example/UPPER"])
 def test_what_is_no_registry(host: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Is said for what it is."""
     assert main.run(["login", host, "-u", "me", "--password-stdin"]) == 2
