@@ -29,12 +29,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """A status, headers, and a body: `body`, or `length` bytes of `content` from `start` on."""
+    """A status, headers, and a body: `body`, or `length` bytes of `part` from `start` on."""
 
     status: int = 200
     headers: Mapping[str, str] = {}
     body: bytes = b""
-    content: served.Content | None = None
+    part: served.Part | None = None
     start: int = 0
     length: int = 0
 
@@ -48,14 +48,18 @@ def answer(store: Store, request: Request) -> Answer:
     except served.UnknownError as problem:
         return refusal(404, problem.code, problem.message)
     except (MlboxError, OSError):
-        # What is wrong with the store is for its owner ('mlbox fsck'), not for whoever asks.
-        return refusal(500, "UNKNOWN", "the store could not be read")
+        return broken()
 
 
 def refusal(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> Answer:
     """Return an error as the distribution-spec words it."""
     errors = {"errors": [{"code": code, "message": message[:300]}]}
     return _json(errors, status=status, headers=headers or {})
+
+
+def broken() -> Answer:
+    """Return the error for a damaged store: what is wrong is for its owner ('mlbox fsck'), not for whoever asks."""
+    return refusal(500, "UNKNOWN", "the store could not be read")
 
 
 def _route(store: Store, request: Request) -> Answer:
@@ -99,27 +103,31 @@ def _page(key: str, names: tuple[str, ...], request: Request, more: Mapping[str,
     return _json({**more, key: page}, headers=headers)
 
 
-def _document(found: served.Content) -> Answer:
+def _document(found: served.Document) -> Answer:
     headers = {"Content-Type": found.media_type, "Docker-Content-Digest": found.digest}
-    return Answer(headers=headers, content=found, length=found.size)
+    return Answer(headers=headers, body=found.data)
 
 
-def _part(found: served.Content, asked: str) -> Answer:
+def _part(found: served.Part, asked: str) -> Answer:
     """Answer with a blob or the part of it that a Range header asks for; a Range that is none is ignored."""
-    headers = {"Content-Type": found.media_type, "Docker-Content-Digest": found.digest, "Accept-Ranges": "bytes"}
+    headers = {
+        "Content-Type": "application/octet-stream",
+        "Docker-Content-Digest": found.digest,
+        "Accept-Ranges": "bytes",
+    }
     match = _RANGE.fullmatch(asked)
     if match is None or not (match["first"] or match["last"]):
-        return Answer(headers=headers, content=found, length=found.size)
+        return Answer(headers=headers, part=found, length=found.size)
     if match["first"]:
         start, end = int(match["first"]), min(int(match["last"] or found.size), found.size - 1)
     else:
         start, end = max(0, found.size - int(match["last"])), found.size - 1
     if match["first"] and match["last"] and int(match["last"]) < start:
-        return Answer(headers=headers, content=found, length=found.size)
+        return Answer(headers=headers, part=found, length=found.size)
     if start > end:
         return refusal(416, "RANGE_INVALID", "the blob ends before", {"Content-Range": f"bytes */{found.size}"})
     headers["Content-Range"] = f"bytes {start}-{end}/{found.size}"
-    return Answer(status=206, headers=headers, content=found, start=start, length=end - start + 1)
+    return Answer(status=206, headers=headers, part=found, start=start, length=end - start + 1)
 
 
 def _referrers(store: Store, repository: str, subject: Digest, query: str) -> Answer:

@@ -18,7 +18,6 @@ from mlbox.oci.reference import DEFAULT_REGISTRY
 from mlbox.store.store import Store
 
 Chunks = Iterable[bytes | memoryview]
-_BLOB = "application/octet-stream"
 
 
 class UnknownError(MlboxError):
@@ -29,10 +28,17 @@ class UnknownError(MlboxError):
         self.code = code
 
 
-class Content(msgspec.Struct, frozen=True, kw_only=True):
-    """A manifest or a blob that can be sent."""
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """A manifest."""
 
     media_type: str
+    digest: Digest
+    data: bytes
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """A blob that can be sent."""
+
     digest: Digest
     size: int
     """Bytes."""
@@ -50,7 +56,7 @@ def tags(store: Store, repository: str) -> tuple[str, ...]:
     return tuple(sorted(_tagged(store, repository)))
 
 
-def manifest(store: Store, repository: str, reference: str) -> Content:
+def manifest(store: Store, repository: str, reference: str) -> Document:
     """Return a manifest by tag or digest: of an image, or of an artifact about one."""
     tagged = _tagged(store, repository)
     digest = tagged.get(reference)
@@ -58,24 +64,23 @@ def manifest(store: Store, repository: str, reference: str) -> Content:
         digest = Digest(reference)
     if digest is None:
         raise UnknownError("MANIFEST_UNKNOWN", f"no manifest {reference} in {repository}")
-    data = store.content.read(digest)
-    return Content(media_type=MANIFEST, digest=digest, size=len(data), open=lambda start: (data[start:],))
+    return Document(media_type=MANIFEST, digest=digest, data=store.content.read(digest))
 
 
-def blob(store: Store, repository: str, digest: Digest) -> Content:
+def blob(store: Store, repository: str, digest: Digest) -> Part:
     """Return a blob of an image in the repository, or of an artifact about one."""
     images = set(_tagged(store, repository).values())
     for image in images:
         config, layers = _parts(store, image)
         if digest in layers:
-            return _content(layers[digest], partial(store.layers.tar, DiffID(digest)))
+            return Part(digest=digest, size=layers[digest].size, open=partial(store.layers.tar, DiffID(digest)))
         if digest == config.digest:
-            return _content(config, partial(_file, store, digest))
+            return Part(digest=digest, size=config.size, open=partial(_file, store, digest))
     for artifact in _manifests(store, images) - images:
         about = store.referrers.manifest(artifact)
-        for part in (about.config, *about.layers):
-            if part.digest == digest:
-                return _content(part, partial(_file, store, digest))
+        for one in (about.config, *about.layers):
+            if one.digest == digest:
+                return Part(digest=digest, size=one.size, open=partial(_file, store, digest))
     raise UnknownError("BLOB_UNKNOWN", f"no blob {digest} in {repository}")
 
 
@@ -129,10 +134,6 @@ def _parts(store: Store, image: Digest) -> tuple[Descriptor, dict[Digest, Descri
 def _parts_of(load: Callable[[Digest], Image], image: Digest) -> tuple[Descriptor, dict[Digest, Descriptor]]:
     manifest = load(image).manifest
     return manifest.config, {layer.digest: layer for layer in manifest.layers}
-
-
-def _content(part: Descriptor, start: Callable[[int], Chunks]) -> Content:
-    return Content(media_type=_BLOB, digest=part.digest, size=part.size, open=start)
 
 
 def _file(store: Store, digest: Digest, start: int) -> Iterator[bytes]:

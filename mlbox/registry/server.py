@@ -17,7 +17,7 @@ from aiohttp import web
 
 from mlbox.errors import MlboxError, StoreError, UsageError
 from mlbox.registry.access import Options, is_loopback, may_enter, names_this_machine, tls_context
-from mlbox.registry.answers import Answer, Request, answer, refusal
+from mlbox.registry.answers import Answer, Request, answer, broken, refusal
 from mlbox.store.store import Store
 
 MAX_CONNECTIONS = 512
@@ -40,6 +40,7 @@ def serve(store: Store, options: Options, say: Say) -> None:
 
     async def main() -> None:
         stop = asyncio.Event()
+        asyncio.get_running_loop().set_exception_handler(lambda _, problem: say(f"error: {problem['message']}"))
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         async with serving(store, options, say) as port:
@@ -114,7 +115,11 @@ class _Handler:
         work, sent = _Work(self._store), _Sent()
         try:
             found = self._refused(request) or await self._in_pool(work.answer, asked)
-            return await self._send(request, found, work, sent)
+            if found.part is None or request.method == "HEAD":
+                return await self._send(request, found, sent)
+            async with self._streams:
+                begun: Answer = await self._in_pool(work.begin, found)
+                return await self._send(request, begun, sent, work)
         except (OSError, TimeoutError, MlboxError) as problem:
             # The client went away or stands still, or the disk failed: it must not take what it has for the whole.
             if request.transport is not None:
@@ -134,33 +139,26 @@ class _Handler:
             return None
         return refusal(401, "UNAUTHORIZED", "a token is needed", {"WWW-Authenticate": 'Basic realm="mlbox"'})
 
-    async def _send(self, request: web.BaseRequest, found: Answer, work: "_Work", sent: "_Sent") -> web.StreamResponse:
-        size = found.length if found.content else len(found.body)
+    async def _send(
+        self, request: web.BaseRequest, found: Answer, sent: "_Sent", work: "_Work | None" = None
+    ) -> web.StreamResponse:
+        """Send the headers, and the body or what `work` reads."""
         response = web.StreamResponse(status=found.status, headers=found.headers)
         response.headers.update({"Server": "mlbox", "Docker-Distribution-Api-Version": "registry/2.0"})
-        response.content_length = size
+        response.content_length = found.length if found.part else len(found.body)
         if request.can_read_body:
             response.force_close()  # whatever the client sends along is not read
         sent.status = found.status
         async with asyncio.timeout(STALLED):
             await response.prepare(request)
-        if request.method != "HEAD":
-            if found.content is None:
-                sent.size = size
-                async with asyncio.timeout(STALLED):
-                    await response.write(found.body)
-            else:
-                async with self._streams:
-                    await self._stream(response, found, work, sent)
-        await response.write_eof()
-        return response
-
-    async def _stream(self, response: web.StreamResponse, found: Answer, work: "_Work", sent: "_Sent") -> None:
-        await self._in_pool(work.begin, found)
-        while chunk := await self._in_pool(work.read):
+        chunk = b"" if request.method == "HEAD" else found.body
+        while chunk or (work and (chunk := await self._in_pool(work.read))):
             async with asyncio.timeout(STALLED):
                 await response.write(chunk)
             sent.size += len(chunk)
+            chunk = b""
+        await response.write_eof()
+        return response
 
     def _in_pool(self, function: Callable[..., Any], *args: object) -> "asyncio.Future[Any]":
         return asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
@@ -192,12 +190,16 @@ class _Work:
                 self._using.enter_context(self._store.using())
             return answer(self._store, request)
 
-    def begin(self, found: Answer) -> None:
-        """Make `read` return the content of an answer."""
+    def begin(self, found: Answer) -> Answer:
+        """Make `read` return the part of an answer; returns the answer, or an error when the part cannot be read."""
         with self._lock:
-            if found.content is not None and not self._closed:
-                self._chunks = iter(found.content.open(found.start))
+            if found.part is not None and not self._closed:
+                try:
+                    self._chunks = iter(found.part.open(found.start))
+                except (MlboxError, OSError):
+                    return broken()
                 self._left = found.length
+            return found
 
     def read(self) -> bytes:
         """Return the next bytes of the content, none at its end; raises StoreError when the store has fewer."""
