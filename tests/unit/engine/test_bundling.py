@@ -5,6 +5,7 @@ import io
 import os
 import signal
 import socket
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from mlbox.oci.image import CONFIG, MANIFEST, Descriptor, Image, ImageIndex, Man
 from mlbox.oci.reference import parse_reference
 from mlbox.paths import Home
 from mlbox.plan.model import BuildPlan, EnvPiece, LayerPlan, WheelPiece
-from mlbox.registry.bundle import BundledLayer, Contents
+from mlbox.registry.bundle import BundledLayer, BundledRemote, Contents
 from mlbox.registry.bundle_contents import Damage
 from mlbox.registry.bundle_have import given_by, have_of
 from mlbox.registry.bundle_read import open_bundle
@@ -185,6 +186,32 @@ def test_an_image_of_which_nothing_is_known(store: Store, other: Store, tmp_path
     bundle(store, tmp_path / "x", "foreign")
     load_bundle(other, tmp_path / "x")
     assert other.images.resolve("foreign") == foreign.digest
+
+
+def test_layers_that_others_made(store: Store, other: Store, tmp_path: Path) -> None:
+    """Their tars arrive byte for byte, one that comes twice in an image too; and an image may have none at all."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name in ("usr", "usr/bin"):
+            info = tarfile.TarInfo(name)
+            info.type, info.uname, info.mtime, info.mode = tarfile.DIRTYPE, "builder", 1_700_000_000, 0o755
+            tar.addfile(info)
+        info = tarfile.TarInfo("usr/bin/x")
+        info.size, info.gname = 3, "staff"
+        tar.addfile(info, io.BytesIO(b"abc"))
+    diff_id = DiffID(digest_of(data.getvalue()))
+    size = store.layers.ingest(diff_id, [data.getvalue()], "foreign")
+    for name, diff_ids in (("me/twice", (diff_id, diff_id)), ("me/empty", ())):
+        config = msgspec.json.encode(
+            {"architecture": "amd64", "os": "linux", "config": None, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+        )
+        foreign = local_image(config, [size] * len(diff_ids))
+        store.images.add(foreign)
+        store.images.tag(foreign.digest, parse_reference(name))
+        bundle(store, tmp_path / "x", name)
+        load_bundle(other, tmp_path / "x")
+        assert other.images.resolve(name) == foreign.digest
+    assert b"".join(bytes(chunk) for chunk in other.layers.tar(diff_id)) == data.getvalue()
 
 
 def test_wheels_that_are_gone(store: Store, image: Image, tmp_path: Path) -> None:
@@ -623,6 +650,51 @@ def test_contents_that_lie(store: Store, other: Store, image: Image, tmp_path: P
             check(other, path)
     assert nothing_of(other)
     assert list(other.layers.diff_ids()) == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"null",
+        b"[" * 100_000,
+        b'{"config":' * 100_000,
+        b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["../../x"]}}',
+        b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":' + b"[" * 50_000,
+        b'{"architecture":"amd64","os":"linux","rootfs":{"diff_ids":[' + b'"sha256:00",' * 50_000 + b'""]}}',
+        b'{"schemaVersion":2,"manifests":' + b"[" * 100_000,
+        b'{"mediaType":1e999}',
+        b"\xff",
+    ],
+    ids=lambda data: str(data[:20]),
+)
+def test_documents_of_strangers(store: Store, other: Store, image: Image, tmp_path: Path, data: bytes) -> None:
+    """Whichever document it is that is none, it is refused in our words."""
+    bundle(store, tmp_path / "x")
+    evil = Descriptor(media_type=MANIFEST, digest=digest_of(data), size=len(data))
+
+    def as_config(c: Contents) -> Contents:
+        return msgspec.structs.replace(c, images=(msgspec.structs.replace(c.images[0], config=evil),))
+
+    def as_manifest(c: Contents) -> Contents:
+        return msgspec.structs.replace(c, images=(msgspec.structs.replace(c.images[0], manifest=evil),))
+
+    def as_referrer(c: Contents) -> Contents:
+        first = msgspec.structs.replace(c.referrers[0], manifest=evil)
+        return msgspec.structs.replace(c, referrers=(first, *c.referrers[1:]))
+
+    def as_remote(c: Contents) -> Contents:
+        remote = BundledRemote(image=image.digest, repository="docker.io/a/b", manifest=evil)
+        return msgspec.structs.replace(c, remotes=(remote,))
+
+    for change in (as_config, as_manifest, as_referrer, as_remote):
+        path = forge(tmp_path / "x", tmp_path / "y", change, {evil.digest: data})
+        for check in (verify_bundle, load_bundle):
+            with pytest.raises(MlboxError):
+                check(other, path)
+    assert nothing_of(other)
 
 
 def test_every_damaged_byte_is_found_by_verify(store: Store, other: Store, image: Image, tmp_path: Path) -> None:
