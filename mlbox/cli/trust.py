@@ -39,11 +39,14 @@ def sbom(
 
     It is made from the files of an image of the store; of one in a registry it is what was attached there.
     """
+    from mlbox.cli.progress import listener
     from mlbox.engine import materials
     from mlbox.paths import Home
 
     if key is None:
-        _write(materials.sbom(Home.default(), name, form), output)
+        with listener() as talk:
+            data = materials.sbom(Home.default(), name, form, listener=talk)
+        _write(data, output)
     else:
         _write(_attested(name, materials.predicate_of(form), key), output)
 

@@ -40,7 +40,10 @@ def sbom(home: Home, name: str, form: BillFormat = BillFormat.CYCLONEDX, *, list
     with store.using():
         image = local_image(store, name)
         if image is not None:
-            return write_bill(store, image, form)
+            bill = bill_of(store, image)
+            for folder in bill.unread:
+                listener.note(f"the image has packages in /{folder} of a kind that mlbox cannot list")
+            return _bill_writer(form)[2](bill)
         media_type, predicate, _ = _bill_writer(form)
         return _attached(name, media_type, predicate, f"bill of materials in {form}", listener)
 

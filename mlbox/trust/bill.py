@@ -18,7 +18,7 @@ from mlbox.trust.inventory import Found, Inventory
 class Component(msgspec.Struct, frozen=True, kw_only=True):
     """One thing inside an image."""
 
-    kind: Literal["debian", "python", "image"]
+    kind: Literal["alpine", "debian", "python", "image"]
     name: str
     version: str
     purl: str
@@ -47,6 +47,9 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
     top: tuple[str, ...]
     """The purls of what the image itself asks for: the rest is there because something needs it."""
 
+    unread: tuple[str, ...] = ()
+    """Folders of package managers whose packages are missing here."""
+
     @property
     def purl(self) -> str:
         """The image's package URL."""
@@ -71,7 +74,15 @@ def make_bill(inventory: Inventory, lock: Lock | None, *, name: str, digest: Dig
     if lock and lock.base.kind == "image":
         parts.append(_base(lock.base, arch))
     components = tuple({part.purl: part for part in parts}.values())
-    return Bill(name=name, digest=digest, arch=arch, created=created, components=components, top=_top(components, lock))
+    return Bill(
+        name=name,
+        digest=digest,
+        arch=arch,
+        created=created,
+        components=components,
+        top=_top(components, lock),
+        unread=inventory.unread,
+    )
 
 
 def package_url(kind: str, namespace: str, name: str, version: str, qualifiers: Mapping[str, str]) -> str:
@@ -129,10 +140,11 @@ def _component(
 def _purl(found: Found, inventory: Inventory) -> str:
     if found.kind == "python":
         return package_url("pypi", "", found.name, found.version, {})
-    distribution = inventory.distribution or "debian"
+    distribution = inventory.distribution or found.kind
     release = f"{distribution}-{inventory.release}" if inventory.release else ""
     told = {"arch": found.arch, "distro": release, "upstream": found.source}
-    return package_url("deb", distribution, found.name, found.version, told)
+    kind = "apk" if found.kind == "alpine" else "deb"
+    return package_url(kind, distribution, found.name, found.version, told)
 
 
 def _base(base: Base, arch: str) -> Component:

@@ -48,6 +48,7 @@ def time_of(bill: Bill) -> datetime:
 
 
 def _document(bill: Bill) -> "Bom":
+    from cyclonedx.model import Property
     from cyclonedx.model.bom import Bom, BomMetaData
     from cyclonedx.model.component import Component as Part
     from cyclonedx.model.component import ComponentType
@@ -61,6 +62,7 @@ def _document(bill: Bill) -> "Bom":
         bom_ref=bill.purl,
         purl=PackageURL.from_string(bill.purl),
         hashes=[_sha256(hex_of(bill.digest))],
+        properties=[Property(name="mlbox:unread", value=folder) for folder in bill.unread],
     )
     metadata = BomMetaData(component=root, timestamp=time_of(bill))
     metadata.tools.components.add(tool)

@@ -1,4 +1,4 @@
-"""What an image holds, read from its files: Debian packages from dpkg's notes, Python distributions from metadata.
+"""What an image holds, read from its files: Debian and Alpine packages, and Python distributions.
 
 Files are asked for by path through two values, so this is the same for a store, a folder or a test.
 """
@@ -14,6 +14,9 @@ import msgspec
 Read = Callable[[str], bytes]
 """Returns the content of a file by its path without leading slash."""
 
+_APK = "lib/apk/db/installed"
+_UNREAD = ("var/lib/rpm/", "usr/lib/sysimage/rpm/", "opt/conda/conda-meta/")
+"""Where other package managers keep what they know, which is not read here."""
 _STATUS = "var/lib/dpkg/status"
 _STATUS_FOLDER = "var/lib/dpkg/status.d/"
 _RELEASES = ("etc/os-release", "usr/lib/os-release")
@@ -21,6 +24,7 @@ _OF_DEBIAN = "usr/lib/python3/dist-packages/"
 _METADATA = re.compile(r"(?:^|/)[^/]+\.(?:dist-info/METADATA|egg-info/PKG-INFO|egg-info)$")
 _FIELD = re.compile(r"^([A-Za-z0-9-]+):[ \t]*(.*)$", re.MULTILINE)
 _VERSION = re.compile(r"\s*\(.*?\)")
+_APK_NAME = re.compile(r"[<>=~]")
 _MIT_LIKE = {
     "Apache Software License": "Apache-2.0",
     "ISC License (ISCL)": "ISC",
@@ -35,13 +39,13 @@ _MIT_LIKE = {
 class Found(msgspec.Struct, frozen=True, kw_only=True, order=True):
     """One package of an image."""
 
-    kind: Literal["debian", "python"]
+    kind: Literal["alpine", "debian", "python"]
     name: str
     """Normalised (PEP 503) for Python."""
     version: str
     arch: str = ""
     source: str = ""
-    """Debian: the source package where its name differs, with its version where that does: 'glibc', 'gcc@4:12.2'."""
+    """Debian, Alpine: the source package where its name differs, with its version where that does: 'gcc@4:12.2'."""
     licenses: tuple[str, ...] = ()
     """As the package says it; a single SPDX expression where it says one."""
     requires: tuple[str, ...] = ()
@@ -57,15 +61,20 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """VERSION_ID of os-release: '13'."""
     packages: tuple[Found, ...] = ()
     """Sorted."""
+    unread: tuple[str, ...] = ()
+    """Folders of package managers whose packages are not among them."""
 
 
 def read_inventory(paths: Iterable[str], read: Read) -> Inventory:
     """Return what the image that has `paths` holds; `read` is asked for a few of them only."""
     known = set(paths)
     release = dict(_release(next((read(path) for path in _RELEASES if path in known), b"")))
-    found = {*_debian(known, read), *_python(known, read)}
+    found = {*_debian(known, read), *_alpine(known, read), *_python(known, read)}
     return Inventory(
-        distribution=release.get("ID", ""), release=release.get("VERSION_ID", ""), packages=tuple(sorted(found))
+        distribution=release.get("ID", ""),
+        release=release.get("VERSION_ID", ""),
+        packages=tuple(sorted(found)),
+        unread=tuple(folder for folder in _UNREAD if any(path.startswith(folder) for path in known)),
     )
 
 
@@ -117,6 +126,26 @@ def _debian_licenses(notes: bytes) -> list[str]:
         return []
     names = {value.strip() for key, value in _FIELD.findall(text) if key == "License" and value.strip()}
     return sorted(names)
+
+
+def _alpine(paths: set[str], read: Read) -> Iterator[Found]:
+    data = read(_APK).decode("utf-8", "replace") if _APK in paths else ""
+    for stanza in data.split("\n\n"):
+        lines = [line.partition(":") for line in stanza.splitlines()]
+        fields = {key: value.strip() for key, colon, value in lines if colon}
+        if fields.get("P"):
+            origin = fields.get("o", "")
+            license_ = spdx_expression(fields.get("L", "")) or fields.get("L", "")
+            yield Found(
+                kind="alpine",
+                name=fields["P"],
+                version=fields.get("V", ""),
+                arch=fields.get("A", ""),
+                source="" if origin == fields["P"] else origin,
+                licenses=(license_,) if license_ else (),
+                # Libraries and commands are asked for by what provides them ('so:libc.musl'); names alone are packages.
+                requires=tuple(dict.fromkeys(_APK_NAME.split(one)[0] for one in fields.get("D", "").split())),
+            )
 
 
 def _python(paths: set[str], read: Read) -> Iterator[Found]:

@@ -47,6 +47,7 @@ class _Package(_Document, frozen=True, kw_only=True):
     checksums: tuple[_Checksum, ...] = ()
     external_refs: tuple[_ExternalRef, ...] = ()
     license_comments: str = ""
+    comment: str = ""
     package_file_name: str = ""
     primary_package_purpose: str = ""
 
@@ -90,6 +91,7 @@ def _root(bill: Bill, identity: str) -> _Package:
         checksums=_checksums(hex_of(bill.digest)),
         external_refs=_refs(bill.purl),
         primary_package_purpose="CONTAINER",
+        comment=f"not read: {', '.join(bill.unread)}" if bill.unread else "",
     )
 
 

@@ -88,6 +88,15 @@ def bill(lock: Lock | None = LOCK, inventory: Inventory = INVENTORY, created: st
     return make_bill(inventory, lock, name=NAME, digest=ONE, arch="amd64", created=created)
 
 
+ALPINE = Inventory(
+    distribution="alpine",
+    release="3.21",
+    packages=(Found(kind="alpine", name="musl", version="1.2.5-r9", arch="x86_64", licenses=("MIT",)),),
+    unread=("var/lib/rpm/",),
+)
+MADE = [bill(), bill(None), bill(None, Inventory()), bill(None, ALPINE)]
+
+
 def golden(name: str, data: bytes) -> None:
     """Compare with the golden file; the version of mlbox is left out."""
     from mlbox import __version__
@@ -160,7 +169,7 @@ def test_provenance_is_golden() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("made", [bill(), bill(None), bill(None, Inventory())], ids=["locked", "foreign", "empty"])
+@pytest.mark.parametrize("made", MADE, ids=["locked", "foreign", "empty", "alpine"])
 def test_cyclonedx_fits_the_schema(made: Bill) -> None:
     """The strict validator of the format's own library finds nothing."""
     validation = pytest.importorskip("cyclonedx.validation.json")
@@ -176,7 +185,7 @@ def test_cyclonedx_fits_the_schema(made: Bill) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("made", [bill(), bill(None), bill(None, Inventory())], ids=["locked", "foreign", "empty"])
+@pytest.mark.parametrize("made", MADE, ids=["locked", "foreign", "empty", "alpine"])
 def test_spdx_is_valid(made: Bill) -> None:
     """SPDX's own tools find nothing."""
     parser = pytest.importorskip("spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser")
@@ -199,6 +208,15 @@ def test_spdx_is_valid(made: Bill) -> None:
 def test_the_time_is_the_images(created: str, said: str) -> None:
     """Never that of writing; what is no time is 1980."""
     assert json.loads(spdx(bill(created=created)))["creationInfo"]["created"] == said
+
+
+def test_a_bill_that_is_not_whole_says_so() -> None:
+    """In both formats, at the image itself."""
+    made = bill(None, ALPINE)
+    assert made.components[0].purl == "pkg:apk/alpine/musl@1.2.5-r9?arch=x86_64&distro=alpine-3.21"
+    root = json.loads(cyclonedx(made))["metadata"]["component"]
+    assert root["properties"] == [{"name": "mlbox:unread", "value": "var/lib/rpm/"}]
+    assert json.loads(spdx(made))["packages"][0]["comment"] == "not read: var/lib/rpm/"
 
 
 def test_provenance_names_every_material_by_its_digest() -> None:

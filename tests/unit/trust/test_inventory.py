@@ -76,6 +76,34 @@ def test_images_without_dpkg() -> None:
     assert [one.name for one in inventory.packages] == ["tzdata"]
 
 
+def test_alpine_packages() -> None:
+    """With what they need by name; what is needed by what it provides is no package."""
+    installed = (
+        b"C:Q1x=\nP:busybox-binsh\nV:1.37.0-r12\nA:x86_64\nL:GPL-2.0-only\no:busybox\n"
+        b"D:busybox=1.37.0-r12 so:libc.musl\nF:bin\nR:sh\n\nP:musl\nV:1.2.5-r9\nA:x86_64\nL:MIT\no:musl\n\n"
+    )
+    assert found({"lib/apk/db/installed": installed}).packages == (
+        Found(
+            kind="alpine",
+            name="busybox-binsh",
+            version="1.37.0-r12",
+            arch="x86_64",
+            source="busybox",
+            licenses=("GPL-2.0-only",),
+            requires=("busybox", "so:libc.musl"),
+        ),
+        Found(kind="alpine", name="musl", version="1.2.5-r9", arch="x86_64", licenses=("MIT",)),
+    )
+
+
+def test_what_cannot_be_read_is_named() -> None:
+    """A bill that is not whole says so."""
+    assert found({"var/lib/rpm/rpmdb.sqlite": b"", "opt/conda/conda-meta/x.json": b""}).unread == (
+        "var/lib/rpm/",
+        "opt/conda/conda-meta/",
+    )
+
+
 def test_python_distributions() -> None:
     """Wheels and eggs; those of Debian packages are part of these."""
     metadata = (
@@ -130,4 +158,5 @@ def test_any_values_are_read(text: str) -> None:
     value = text.replace("\n", " ").encode()
     metadata = b"Name: x\nVersion: %b\nLicense-Expression: %b\nRequires-Dist: %b\n" % (value, value, value)
     status = b"Package: x\nVersion: %b\nSource: %b\nDepends: %b\n" % (value, value, value)
+    found({"lib/apk/db/installed": b"P:x\nV:%b\nD:%b\nL:%b\n" % (value, value, value)})
     found({"var/lib/dpkg/status": status, f"{SITE}/x.dist-info/METADATA": metadata})
