@@ -41,6 +41,8 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     """dpkg's status file; empty when there is none."""
     installed: Mapping[str, str]
     """Versions of its Debian packages, by name."""
+    merged: bool
+    """Whether /lib is a link to /usr/lib, so that a newer library takes the place of an older one."""
     interpreters: Sequence[Interpreter]
     entrypoint: tuple[str, ...]
     """What its makers start before every command."""
@@ -103,6 +105,7 @@ def look_into(store: Store, base: Base, arch: Arch) -> Ground:
         env=env,
         status=status,
         installed=installed,
+        merged=root.resolve("lib") == "usr/lib",
         interpreters=interpreters(root, env),
         entrypoint=parse_config(store.content.read(base.config), LockError).config.entrypoint or (),
     )

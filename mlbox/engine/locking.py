@@ -228,6 +228,7 @@ class Locker:
             suite=base.suite,
             arch=target.arch,
             status=ground.status,
+            movable=ground.merged,
             packages=wanted,
             cache=self._home.metadata,
             http=self._http,

@@ -97,6 +97,7 @@ def lock_on_base(
     suite: str,
     arch: str,
     status: bytes,
+    movable: bool,
     packages: Sequence[str],
     http: Http,
     cache: Path,
@@ -109,12 +110,13 @@ def lock_on_base(
     """Resolve what an image of Debian `suite` needs besides what it has to get `packages`.
 
     `status` is dpkg's status file of the image. An installed package stays as it is, unless something needs a newer
-    version, which then is among the debs. Otherwise as lock_debian.
+    version, which then is among the debs; that is an error when they are not `movable`. Otherwise as lock_debian.
     """
     sources = mirrors or read_mirrors()
     suites = _fetch_suites(suite, arch, sources, http, keys or Keys(), cache / "debian", now)
     installed = read_status(status, arch)
-    ground = Ground(suites, {} if upgrade else {deb.name: deb.version for deb in locked}, installed)
+    kept = {} if upgrade else {deb.name: deb.version for deb in locked}
+    ground = Ground(suites, kept, installed, movable=movable)
     everything = _resolve_on(ground, sorted(installed), packages)
     moves = [f"{move.name} {move.old} -> {move.new}" for move in ground.moves(everything)]
     notes = (f"newer than in the base, because something needs it: {', '.join(moves)}",) if moves else ()

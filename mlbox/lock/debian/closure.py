@@ -163,10 +163,12 @@ class Closure:
             hint = f"did you mean {' or '.join(near)}?" if near else "system-packages holds names of Debian packages"
             return ResolveError(f"there is no Debian package {wish} in this release", hint=hint)
         found = [c for relation in group if (c := self.archive.best(relation.name)) is not None]
-        has = (
-            "but the archive has " + ", ".join(f"{c.name} {c.version}" for c in found) if found else "which is missing"
-        )
+        has = "but the archive has " + ", ".join(map(_version_of, found)) if found else "which is missing"
         return ResolveError(
             f"the Debian package {wanted_by} needs {wish}, {has} ({self.chain(wanted_by)})",
             hint="the mirror's suites may not fit together: are updates and security of the same release configured?",
         )
+
+
+def _version_of(one: Candidate) -> str:
+    return f"{one.name} {one.version}" + ("" if one.path else f" ({one.suite} has it)")

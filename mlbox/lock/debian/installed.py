@@ -55,12 +55,21 @@ class Move(msgspec.Struct, frozen=True):
 
 
 class Ground(Archive):
-    """An archive under packages that are installed: their versions are preferred, and are let go of only for newer."""
+    """An archive under packages that are installed: their versions are preferred, and are let go of only for newer.
+
+    They are never let go of when they are not `movable`.
+    """
 
     def __init__(
-        self, suites: Sequence[Packages], locked: Mapping[str, str], installed: Mapping[str, Candidate]
+        self,
+        suites: Sequence[Packages],
+        locked: Mapping[str, str],
+        installed: Mapping[str, Candidate],
+        *,
+        movable: bool = True,
     ) -> None:
         super().__init__(suites, locked)
+        self._movable = movable
         self._installed = dict(installed)
         self._all = installed
 
@@ -79,7 +88,7 @@ class Ground(Archive):
 
     def _newer(self, name: str) -> bool:
         here, there = self._installed.get(name), super().best(name)
-        return bool(here and there and version_key(there.version) > version_key(here.version))
+        return self._movable and bool(here and there and version_key(there.version) > version_key(here.version))
 
     def moves(self, selected: Mapping[str, Candidate]) -> Iterator[Move]:
         """Yield the installed packages that `selected` has in another version, sorted."""

@@ -65,6 +65,7 @@ def ground(*interpreters: Interpreter, suite: str = "bookworm", version: str = "
         env={"PYTHON_VERSION": version},
         status=b"",
         installed={},
+        merged=True,
         interpreters=interpreters,
         entrypoint=(),
     )

@@ -31,6 +31,7 @@ def lock(
     *wanted: str,
     locked: Sequence[Deb] = (),
     security: Sequence[str] = (),
+    movable: bool = True,
 ) -> DebianLock:
     archive = DebianArchive(tmp_path / "archive")
     archive.publish_all([*BASE, *offered], security=security)
@@ -38,6 +39,7 @@ def lock(
         suite="bookworm",
         arch="amd64",
         status="\n".join(have).encode(),
+        movable=movable,
         packages=wanted,
         http=FileHttp(),
         cache=tmp_path / "cache",
@@ -91,6 +93,14 @@ def test_a_newer_version_is_taken_where_it_is_needed(tmp_path: Path) -> None:
 
     assert versions(found) == {"app": "1.0-1", "lib": "2", "lib-data": "2"}
     assert "lib 1 -> 2, lib-data 1 -> 2" in found.notes[0]
+
+
+def test_nothing_moves_where_it_cannot(tmp_path: Path) -> None:
+    """On an image whose /lib is no link a newer library would lie beside the older one: refused, naming both."""
+    offered = [stanza("app", Depends="lib (>= 2)"), stanza("lib", "2")]
+
+    with pytest.raises(ResolveError, match=r"app needs lib \(>= 2\), but the archive has lib 1 \(the base has it\)"):
+        lock(tmp_path, offered, [LIBC, installed("lib", "1")], "app", movable=False)
 
 
 def test_nothing_becomes_older(tmp_path: Path) -> None:
