@@ -15,6 +15,7 @@ STATUS = "var/lib/dpkg/status"
 """Where dpkg says what is installed."""
 
 _MACHINES: Mapping[Arch, str] = {"amd64": "x86_64", "arm64": "aarch64"}
+_LIBRARIES = ("lib", "lib64", *(f"lib/{machine}-linux-gnu" for machine in _MACHINES.values()))
 _FOLDERS = ("/usr/local/bin", "/usr/bin", "/opt/conda/bin")
 _PYTHON = re.compile(r"python(3\.[0-9]{1,2})")
 _VERSION = r"3\.[0-9]{1,2}\.[0-9]{1,2}(?:(?:a|b|rc)[0-9]{1,2})?"
@@ -142,7 +143,8 @@ def _versions(
     if prefix == "usr":
         yield upstream_version(installed.get(f"python{one.python}-minimal", ""))
     yield from (match[1] for file in _listed(root, f"{prefix}/conda-meta") if (match := _CONDA.fullmatch(file)))
-    for path in (one.path, f"{prefix}/lib/libpython{one.python}.so.1.0"):
+    shared = [f"{prefix}/{folder}/libpython{one.python}.so.1.0" for folder in _LIBRARIES]
+    for path in (one.path, *shared):
         yield _version_inside(root.read(path, _BINARY) or b"", one)
     yield env.get("PYTHON_VERSION", "")
 
@@ -191,5 +193,6 @@ def choose_interpreter(found: Sequence[Interpreter], python: str, *, name: str, 
         )
     raise LockError(
         f"base {name} ({system.name}) has no Python, and mlbox can add one only to Debian {' or '.join(RELEASES)}",
-        hint=f'{_WITH_PYTHON}; CUDA libraries come with the wheels that need them, so base = "debian" does too',
+        hint="CUDA libraries come with the wheels that need them: "
+        'base = "debian" or "docker.io/library/python:3.12-slim" will do for most projects',
     )

@@ -151,6 +151,7 @@ HEADER = b'#define PY_MAJOR_VERSION 3\n#define PY_VERSION      \t"3.12.4"\n'
         ({"usr/local/include/python3.12/patchlevel.h": HEADER.replace(b"3.12.4", b"3.12.4+")}, {}, "3.12.4"),
         ({"usr/local/conda-meta/python-3.12.7-h5_cpython.json": b"{}"}, {}, "3.12.7"),
         ({"usr/local/lib/libpython3.12.so.1.0": b"\0%s\0003.12.5\0ELF"}, {}, "3.12.5"),
+        ({"usr/local/lib64/libpython3.12.so.1.0": b"\0003.12.5+\0"}, {}, "3.12.5"),
         ({"usr/local/lib/libpython3.12.so.1.0": b"/x/3.12.1\0/y/3.12.1/lib\0"}, {}, "3.12.1"),
         ({"usr/local/lib/libpython3.12.so.1.0": b"\0003.12.5\0003.12.6\0"}, {"PYTHON_VERSION": "3.12.8"}, "3.12.8"),
         ({}, {"PYTHON_VERSION": "3.12.8"}, "3.12.8"),
