@@ -155,11 +155,14 @@ def verify(
 
 @verbs.command()
 def load(file: File, form: Form = Format.TABLE) -> None:
-    """Bring the images of a bundle into the store; no network is used."""
-    from mlbox.engine.unbundling import load_bundle
+    """Bring the images of a bundle into the store; no network is used. FILE may be '-', standard input."""
+    from mlbox.engine.unbundling import load_bundle, load_stream
 
     with listener() as talk:
-        loaded = load_bundle(_store(), file, talk)
+        if str(file) == "-":
+            loaded = load_stream(_store(), sys.stdin.buffer, talk)
+        else:
+            loaded = load_bundle(_store(), file, talk)
         _tell_moved(talk, [(name.name, name.before) for image in loaded.images for name in image.names if name.before])
         talk.note(
             f"layers: {len(loaded.unpacked)} from the bundle, {len(loaded.made)} made from files of packages, "

@@ -23,7 +23,7 @@ from mlbox.engine.bundle_layers import make_layer
 from mlbox.engine.bundle_trust import admit, require_signed
 from mlbox.errors import NotFoundError, StoreError
 from mlbox.events import SILENT, Listener
-from mlbox.files import disk_errors
+from mlbox.files import Readable, chunks, disk_errors
 from mlbox.oci.artifact import LOCK_TYPE, PLAN_TYPE
 from mlbox.oci.digest import DiffID, Digest, hex_of
 from mlbox.oci.image import Image
@@ -136,6 +136,16 @@ def load_bundle(store: Store, path: Path, listener: Listener = SILENT) -> Loaded
         there=by_way["there"],
         files=files,
     )
+
+
+def load_stream(store: Store, stream: Readable, listener: Listener = SILENT) -> Loaded:
+    """Load the bundle that comes through a pipe, by way of a file in the store: nothing is used unchecked."""
+    with store.scratch("bundle") as folder:
+        path = folder / "stdin"
+        with disk_errors("taking in a bundle"), path.open("xb") as file:
+            for chunk in chunks(stream):
+                file.write(chunk)
+        return load_bundle(store, path, listener)
 
 
 def _refuse_missing(store: Store, bundle: Bundle) -> None:

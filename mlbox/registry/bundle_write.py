@@ -14,6 +14,9 @@ from mlbox.oci.layer import END, padding
 from mlbox.registry.bundle import Contents, Member, frame_of
 from mlbox.store.publish import publish_file, remove_tree
 
+MOST_PARTS = 999
+"""More would have names that sort wrongly, for whoever puts them together with `cat`."""
+
 Chunks = Iterable[bytes | memoryview]
 
 
@@ -106,6 +109,8 @@ class _Parts:
     def _next(self) -> None:
         self._done()
         self._count += 1
+        if self._count > MOST_PARTS:
+            raise StoreError(f"the bundle has more than {MOST_PARTS} parts", hint="give --split a larger size")
         self._file = self._path(self._count).open("xb")
         self._left = self._split or 0
 

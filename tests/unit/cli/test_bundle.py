@@ -13,6 +13,11 @@ from mlbox.store.store import Store
 Capture = pytest.CaptureFixture[str]
 
 
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda fd: None)  # nobody pulls the plug here; a kill loses nothing
+
+
 @pytest.fixture
 def store(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """The store that commands use, with two images."""

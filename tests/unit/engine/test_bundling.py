@@ -17,7 +17,7 @@ from fakes.sites import attach, build
 from fakes.trees import make_image, make_layer
 
 from mlbox.engine.bundling import Bundled, BundleOptions, left_out, make_bundle
-from mlbox.engine.unbundling import load_bundle, verify_bundle
+from mlbox.engine.unbundling import load_bundle, load_stream, verify_bundle
 from mlbox.errors import ArchiveError, MlboxError, NotFoundError, StoreError, TrustError, UsageError
 from mlbox.lock.model import Base
 from mlbox.oci.artifact import LOCK_TYPE, PLAN_TYPE, Artifact, Blob, artifact_of, subject_of
@@ -36,6 +36,11 @@ from mlbox.store.store import Store
 
 NAME = "me/bert:1"
 WHEELS = {"one": b"1", "two": b"2" * 5000}
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda fd: None)  # nobody pulls the plug here; a kill loses nothing
 
 
 @pytest.fixture
@@ -110,6 +115,17 @@ def test_the_same_image_arrives(store: Store, other: Store, image: Image, tmp_pa
     assert sorted(loaded.unpacked) == ["project", "python environment", "small"]
     assert (loaded.files, made.digest) == (2, loaded.digest)
     assert fsck(other, deep=True).clean
+
+
+def test_through_a_pipe(store: Store, other: Store, image: Image, tmp_path: Path) -> None:
+    """What comes through one is checked like any other, and leaves nothing but the image."""
+    bundle(store, tmp_path / "x")
+    data = (tmp_path / "x").read_bytes()
+    with pytest.raises(Damage, match="was cut off"):
+        load_stream(other, io.BytesIO(data[:-1]))
+    assert nothing_of(other)
+    assert load_stream(other, io.BytesIO(data)).images[0].digest == image.digest
+    assert list(other.home.tmp.iterdir()) == []
 
 
 def test_equal_images_make_equal_bundles(store: Store, other: Store, image: Image, tmp_path: Path) -> None:

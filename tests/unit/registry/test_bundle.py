@@ -106,6 +106,13 @@ def test_parts_are_the_whole_cut_in_pieces(tmp_path: Path, size: int) -> None:
     assert all(part.stat().st_size == size for part in parts[:-1])
 
 
+def test_too_many_parts(tmp_path: Path) -> None:
+    """The thousandth would sort before the second."""
+    with pytest.raises(StoreError, match="more than 999 parts"), bundle_file(tmp_path / "x", 1) as out:
+        out.write(bytes(1000))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_writing_again_leaves_nothing_of_the_last_time(tmp_path: Path) -> None:
     """Parts of an older bundle would be taken for the end of the new one."""
     target = tmp_path / "x.bundle"
