@@ -187,10 +187,10 @@ def parse_config(data: bytes, error: type[MlboxError] = MlboxError) -> ImageConf
     try:
         return decode_json(data, ImageConfig, what=what, error=error)
     except error:
-        plain = _without_nulls(decode_json(data, dict[str, Any], what=what, error=error))
+        document = decode_json(data, dict[str, Any], what=what, error=error)
         try:
-            return msgspec.convert(plain, ImageConfig)
-        except msgspec.ValidationError as problem:
+            return msgspec.convert(_without_nulls(document), ImageConfig)
+        except (msgspec.ValidationError, RecursionError) as problem:
             raise error(f"{what}: {problem}") from problem
 
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from mlbox.errors import StoreError
+from mlbox.errors import MlboxError, StoreError
 from mlbox.oci.digest import DiffID, Digest, digest_of
 from mlbox.oci.image import (
     CONFIG,
@@ -106,3 +106,11 @@ def test_a_configuration_of_docker_may_hold_nulls(image: Image) -> None:
 def test_what_is_no_configuration_is_refused(data: bytes) -> None:
     with pytest.raises(StoreError, match="config sha256:"):
         parse_config(data, StoreError)
+
+
+@pytest.mark.parametrize("depth", [10, 600, 990, 100_000])
+def test_deep_nesting_is_an_error_like_any_other(depth: int) -> None:
+    """However deep: what one decoder still takes may be too deep for the next step."""
+    data = b'{"x":' + b"[" * depth + b"]" * depth + b',"rootfs":null}'
+    with pytest.raises(MlboxError, match=r"^config sha256:"):
+        parse_config(data)
