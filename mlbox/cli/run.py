@@ -32,7 +32,13 @@ def run(
     hostname: Annotated[str, typer.Option()] = "",
     network: Annotated[str, typer.Option(help="host or none.")] = "host",
     publish: Annotated[list[str] | None, typer.Option("--publish", "-p", help="Needs bridge networks.")] = None,
-    gpus: Annotated[str, typer.Option(help="none; more in a later version.")] = "none",
+    gpus: Annotated[str, typer.Option(help="all, a number, device=0,2, device=GPU-…, device=0:1, none.")] = "none",
+    gpu_capabilities: Annotated[
+        str, typer.Option(help="compute, utility, video, graphics, display, ngx or all; default: the image's.")
+    ] = "",
+    gpu_share: Annotated[bool, typer.Option("--gpu-share", help="Together with others that say so too.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Until the GPUs are free, in a queue.")] = False,
+    rdma: Annotated[bool, typer.Option("--rdma", help="The InfiniBand devices.")] = False,
     device: Annotated[
         list[str] | None,
         typer.Option(help="A node, /dev/fuse[:/dev/there][:rwm], or a CDI device, vendor.com/class=name."),
@@ -60,7 +66,8 @@ def run(
     from mlbox.paths import Home
     from mlbox.runtime import options as o
 
-    _refuse(publish, gpus)
+    _refuse(publish)
+    _check_gpus(gpus)
     variables: dict[str, str] = {}
     for file in env_file or ():
         variables |= read_env_file(file)
@@ -82,6 +89,11 @@ def run(
             *map(o.parse_tmpfs, tmpfs or ()),
         ),
         devices=tuple(device or ()),
+        gpus=gpus,
+        gpu_capabilities=gpu_capabilities,
+        gpu_wait=wait,
+        gpu_share=gpu_share,
+        rdma=rdma,
         network=_network(network),
         cpus=cpus,
         memory=o.parse_size(memory) if memory else None,
@@ -110,7 +122,7 @@ def run(
     )
 
 
-def _refuse(publish: list[str] | None, gpus: str) -> None:
+def _refuse(publish: list[str] | None) -> None:
     from mlbox.errors import UsageError
 
     if publish:
@@ -118,8 +130,13 @@ def _refuse(publish: list[str] | None, gpus: str) -> None:
             f"-p {publish[0]}: publishing ports needs a bridge network, which this version of mlbox does not have",
             hint="with --network host (the default) the command's own ports are the host's: bind to 127.0.0.1 inside",
         )
-    if gpus != "none":
-        raise UsageError(f"--gpus {gpus}: this version of mlbox passes no GPUs to containers", hint="leave --gpus out")
+
+
+def _check_gpus(text: str) -> None:
+    if text != "none":
+        from mlbox.gpu.choose import parse_request
+
+        parse_request(text)
 
 
 def _pull(when: str) -> Literal["missing", "always", "never"]:

@@ -1,16 +1,22 @@
 """The GPUs of this host and who holds them: containers by what they were given, others by what they have open."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from mlbox.errors import MlboxError
 from mlbox.gpu import nvml
+from mlbox.gpu.choose import Unit
 from mlbox.gpu.inventory import read_inventory
 from mlbox.gpu.model import Gpu, Inventory, Roots
 from mlbox.linux import process
 from mlbox.runtime.containers import Containers
 from mlbox.runtime.guard import spec_of
+
+_SERVICES = frozenset(
+    {"nvidia-persiste", "nvidia-powerd", "nv-fabricmanage", "nv-hostengine", "dcgm-exporter", "nvidia-smi", "Xorg"}
+)
+"""Programs that watch or set up GPUs without computing on them, by the 15 bytes of the name that the kernel keeps."""
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +68,25 @@ def look(containers: Containers, roots: Roots | None = None) -> GpuHost:
         idle = [name for name, numbers in given.items() if numbers & _numbers(gpu) and name not in busy]
         states.append(GpuState(gpu=gpu, use=use, holders=(*(Holder(container=name) for name in idle), *holders)))
     return GpuHost(inventory=answer.inventory, gpus=tuple(states))
+
+
+def in_use(found: Sequence[Unit]) -> set[str]:
+    """Return the ids of those units that a program outside of containers of ours has open, services aside."""
+    wanted = {unit.id: _unit_numbers(unit) for unit in found}
+    busy: set[str] = set()
+    for pid, numbers in _opened({number for one in wanted.values() for number in one}).items():
+        if process.name_of(pid) not in _SERVICES and not any(_is_ours(group) for group in process.groups_of(pid)):
+            busy |= {id for id, own in wanted.items() if own & numbers}
+    return busy
+
+
+def _is_ours(group: str) -> bool:
+    return "/mlbox/" in group
+
+
+def _unit_numbers(unit: Unit) -> set[tuple[int, int]]:
+    """Return the numbers that mean this unit alone: the instances of one GPU share its node."""
+    return {(node.major, node.minor) for node in unit.mig.nodes} if unit.mig else _numbers(unit.gpu)
 
 
 def _numbers(gpu: Gpu) -> set[tuple[int, int]]:

@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,13 +19,14 @@ from mlbox.oci.digest import DiffID, Digest, hex_of
 from mlbox.paths import Home
 from mlbox.runtime.containers import Containers
 from mlbox.runtime.options import BindMount, RunOptions
-from mlbox.runtime.record import Container
+from mlbox.runtime.record import Container, Record
 from mlbox.store.store import Store
 
 if TYPE_CHECKING:
     from mlbox.build.step import StepRunner
-    from mlbox.cdi import ContainerEdits
+    from mlbox.engine.granting import HostDevices
     from mlbox.project.model import Health, Project, Task
+    from mlbox.runtime.grant import Grant
 
 Say = Callable[[str], None]
 Talk = Callable[[], AbstractContextManager[Listener]]
@@ -32,15 +34,30 @@ Pull = Literal["missing", "always", "never"]
 _LOOPBACK = "127.0.0.1"
 
 
-def containers_of(home: Home) -> Containers:
-    """Return the containers of a store, with what their devices need."""
-    return Containers(home, edits=_edits)
+def containers_of(home: Home, say: Say = lambda _: None) -> Containers:
+    """Return the containers of a store, and what gives them devices; `say` hears what is waited for."""
+    return Containers(home, granter=_Devices(say))
 
 
-def _edits(options: RunOptions) -> "ContainerEdits":
-    from mlbox.engine.devices import edits_for
+class _Devices:
+    """Gives devices; what knows them is imported when the first container wants one."""
 
-    return edits_for(options.devices)
+    def __init__(self, say: Say) -> None:
+        self._say = say
+
+    @cached_property
+    def _host(self) -> "HostDevices":
+        from mlbox.engine.granting import HostDevices
+
+        return HostDevices(say=self._say)
+
+    def check(self, options: RunOptions) -> None:
+        """Raise MlboxError for what can never be had here."""
+        self._host.check(options)
+
+    def grant(self, record: Record) -> "Grant":
+        """Return the devices of a container that is about to start."""
+        return self._host.grant(record)
 
 
 def create_container(store: Store, image: str, options: RunOptions) -> Container:
@@ -82,7 +99,7 @@ def run_image(
     """
     if options.tty and options.interactive and not detach and not os.isatty(0):
         raise UsageError("-t wants a terminal, and standard input is none", hint="leave -t out; -i alone passes a pipe")
-    containers = containers_of(home)
+    containers = containers_of(home, partial(_tell, talk))
     try:
         store = Store(home)
         _bring(store, image, pull, talk)
@@ -118,10 +135,11 @@ def _bring(store: Store, image: str, pull: Pull, talk: Talk) -> None:
     except UsageError:
         raise
     except MlboxError as problem:
-        close = missing is not None and missing.hint is not None and "did you mean" in missing.hint
-        if missing is None or not close:
-            raise
-        raise NotFoundError(f"no image {image} here, and {problem.message}", hint=missing.hint) from problem
+        if missing is not None:
+            problem.message = f"{missing.message} here, and {problem.message}"
+            close = missing.hint if missing.hint and missing.hint.startswith("did you mean") else None
+            problem.hint = close or problem.hint
+        raise
 
 
 def _create(store: Store, image: str, options: RunOptions, cidfile: Path | None) -> Container:
@@ -141,11 +159,16 @@ def _create(store: Store, image: str, options: RunOptions, cidfile: Path | None)
     return container
 
 
+def _tell(talk: Talk, text: str) -> None:
+    with talk() as listener:
+        listener.note(text)
+
+
 def _run(containers: Containers, container: Container, *, detach: bool, say: Say) -> int:
     options = container.record.options
     try:
         session = containers.start(container.id, attach=not detach, stdin=options.interactive, size=_terminal(options))
-    except ContainerError:
+    except BaseException:  # also when who waits for a GPU has enough of it
         if options.remove:
             _forget(containers, container)
         raise

@@ -35,7 +35,7 @@ def read_inventory(roots: Roots | None = None) -> Inventory:
     where = roots or Roots()
     driver = read_driver(where)
     nvidia = tuple(_nvidia_gpus(where)) if driver else ()
-    shared = tuple(_nodes(where, "nvidiactl", "nvidia-uvm", "nvidia-uvm-tools")) if driver else ()
+    shared = tuple(nodes_of(where, "nvidiactl", "nvidia-uvm", "nvidia-uvm-tools")) if driver else ()
     gpus = (*nvidia, *_amd_gpus(where), *_intel_gpus(where))
     return Inventory(
         driver=driver, gpus=gpus, shared_nodes=shared, problems=tuple(_problems(where, driver, nvidia, shared))
@@ -78,7 +78,7 @@ def _nvidia_gpus(roots: Roots) -> Iterator[Gpu]:
             name=fields.get("Model", ""),
             pci=pci,
             minor=minor,
-            nodes=tuple(_nodes(roots, f"nvidia{minor}")),
+            nodes=tuple(nodes_of(roots, f"nvidia{minor}")),
             mig_enabled=bool(instances := tuple(_mig(roots, minor))),
             mig=instances,
         )
@@ -96,7 +96,7 @@ def _mig(roots: Roots, minor: int) -> Iterator[MigInstance]:
             gpu_instance=gpu_instance,
             compute_instance=compute_instance,
             index=index,
-            nodes=tuple(_nodes(roots, *names)),
+            nodes=tuple(nodes_of(roots, *names)),
         )
 
 
@@ -117,7 +117,7 @@ def _amd_gpus(roots: Roots) -> Iterator[Gpu]:
             uuid=f"GPU-{properties['unique_id']:016x}" if properties.get("unique_id") else "",
             name=_read(f"{path}/name").strip() or f"gfx{target // 10000}{target // 100 % 100:x}{target % 100:x}",
             minor=minor,
-            nodes=tuple(_nodes(roots, f"dri/renderD{minor}", "kfd")),
+            nodes=tuple(nodes_of(roots, f"dri/renderD{minor}", "kfd")),
         )
         index += 1
 
@@ -131,7 +131,7 @@ def _intel_gpus(roots: Roots) -> Iterator[Gpu]:
         names = sorted(one.name for one in path.glob("drm/*") if one.name.startswith(("card", "renderD")))
         renders = [_number(name) for name in names if name.startswith("renderD")]
         if renders:
-            nodes = tuple(_nodes(roots, *(f"dri/{name}" for name in names)))
+            nodes = tuple(nodes_of(roots, *(f"dri/{name}" for name in names)))
             pci = _pci(path.name)
             yield Gpu(vendor="intel", index=index, name="Intel GPU", pci=pci, minor=renders[0], nodes=nodes)
             index += 1
@@ -168,7 +168,8 @@ def _is_nvidia(path: Path) -> bool:
     return _read(f"{path}/vendor").strip() == "0x10de" and _read(f"{path}/class").strip().startswith(_DISPLAY)
 
 
-def _nodes(roots: Roots, *names: str) -> Iterator[DeviceNumber]:
+def nodes_of(roots: Roots, *names: str) -> Iterator[DeviceNumber]:
+    """Yield those of the nodes `names` below /dev that are there."""
     for name in names:
         path = f"{roots.dev}/{name}"
         try:
@@ -177,6 +178,13 @@ def _nodes(roots: Roots, *names: str) -> Iterator[DeviceNumber]:
             continue
         if found and found.type == "c":
             yield DeviceNumber(path, found.major, found.minor)
+
+
+def render_nodes(roots: Roots, gpu: Gpu) -> tuple[DeviceNumber, ...]:
+    """Return the nodes by which `gpu` draws: /dev/dri/cardN and renderDN."""
+    folder = Path(roots.sys, "bus/pci/devices", gpu.pci, "drm")
+    names = sorted(path.name for path in folder.glob("*")) if gpu.pci else []
+    return tuple(nodes_of(roots, *(f"dri/{name}" for name in names if name.startswith(("card", "renderD")))))
 
 
 def _fields(text: str) -> Iterator[tuple[str, str]]:

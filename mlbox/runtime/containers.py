@@ -5,7 +5,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +42,7 @@ from mlbox.runtime.spec import (
 )
 
 if TYPE_CHECKING:
-    from mlbox.cdi import ContainerEdits
+    from mlbox.runtime.grant import Grant, Granter
 
 _HEX = frozenset("0123456789abcdef")
 _YOUNG = 60.0  # seconds in which a container's maker may still be at work; it needs milliseconds
@@ -50,19 +50,16 @@ _ACTIVE = ("running", "restarting")
 _KILLED = 128 + signal.SIGKILL
 
 
-EditsOf = Callable[[RunOptions], "ContainerEdits"]
-"""From what was asked of a container to the edits that its devices bring, as the host is now."""
-
 _List = list[Container]  # the class below has a method of that name
 
 
 class Containers:
     """All containers of `home`; any number of processes may use them at once."""
 
-    def __init__(self, home: Home, runtime: OciRuntime | None = None, edits: EditsOf | None = None) -> None:
-        """`edits` says what the devices of a container need; without it no container can have any."""
+    def __init__(self, home: Home, runtime: OciRuntime | None = None, granter: "Granter | None" = None) -> None:
+        """`granter` gives containers their devices; without it none can have any."""
         self._home = home
-        self._edits = edits
+        self._granter = granter
         self._root = home.containers
         self._names = home.containers / "names"
         self._runtime = runtime
@@ -79,7 +76,8 @@ class Containers:
     ) -> Container:
         """Make a container of the layers `lower` (lowest first); it does not run yet."""
         _check(config, options)
-        self._device_edits(options)
+        if granter := self._granter_for(options):
+            granter.check(options)
         options = msgspec.structs.replace(options, mounts=tuple(_absolute(one) for one in options.mounts))
         record = Record(
             id=os.urandom(32).hex(),
@@ -134,7 +132,25 @@ class Containers:
         container = self.get(reference)
         folder = self._folder(container)
         runtime = self._runtime or find_runtime(self._home)
-        edits = self._device_edits(container.record.options)
+        granter = self._granter_for(container.record.options)
+        grant = granter.grant(container.record) if granter else None
+        try:
+            return self._start(container, folder, runtime, grant, attach=attach, stdin=stdin, size=size)
+        finally:
+            for fd in grant.descriptors if grant else ():
+                os.close(fd)  # the monitor has them now
+
+    def _start(
+        self,
+        container: Container,
+        folder: Folder,
+        runtime: OciRuntime,
+        grant: "Grant | None",
+        *,
+        attach: bool,
+        stdin: bool,
+        size: tuple[int, int] | None,
+    ) -> Session:
         held = self._lock(container, folder)
         try:
             if container.status == "dead":
@@ -147,7 +163,7 @@ class Containers:
                     folder,
                     container.record,
                     runtime,
-                    edits,
+                    grant,
                     lock=held,
                     listener=listener,
                     first=(theirs, hello),
@@ -388,12 +404,12 @@ class Containers:
 
     # Monitors, alive and dead.
 
-    def _device_edits(self, options: RunOptions) -> "ContainerEdits | None":
-        if not options.devices:
+    def _granter_for(self, options: RunOptions) -> "Granter | None":
+        if not (options.devices or options.gpus not in ("", "none") or options.rdma):
             return None
-        if self._edits is None:
+        if self._granter is None:
             raise ContainerError("this container cannot have devices", hint="'mlbox run' gives them")
-        return self._edits(options)
+        return self._granter
 
     def _lock(self, container: Container, folder: Folder) -> int:
         held = self._try_lock(folder)

@@ -31,7 +31,7 @@ from mlbox.runtime.record import Folder, Record, State, timestamp
 from mlbox.runtime.spec import Place, command, hostname, make_spec
 
 if TYPE_CHECKING:
-    from mlbox.cdi import ContainerEdits
+    from mlbox.runtime.grant import Grant
 
 _CHUNK = 64 << 10
 # A client that reads slower than the program writes holds the program back, as a pipe would.
@@ -61,7 +61,7 @@ def spawn(
     folder: Folder,
     record: Record,
     runtime: OciRuntime,
-    edits: "ContainerEdits | None",
+    grant: "Grant | None",
     *,
     lock: int,
     listener: socket.socket,
@@ -78,8 +78,8 @@ def spawn(
         os.setsid()
         if os.fork():
             os._exit(0)
-        _become_daemon(folder, keep=[lock, listener.fileno(), *([first[0].fileno()] if first else [])])
-        Monitor(folder, record, runtime, edits, lock, listener, first, size).main()
+        _become_daemon(folder, keep=_kept(lock, listener, first, grant))
+        Monitor(folder, record, runtime, grant, lock, listener, first, size).main()
     except BaseException:  # noqa: BLE001 - nothing may run on in a copy of the caller
         import traceback
 
@@ -108,11 +108,12 @@ def _close_all_but(keep: set[int]) -> None:
                 os.close(int(name))
 
 
-def _edited(spec: Spec, edits: "ContainerEdits") -> Spec:
-    # Not imported at the top: few containers have devices. Whoever made the edits has imported it before the fork.
-    from mlbox.cdi import apply
-
-    return apply(edits, spec, device.node)
+def _kept(
+    lock: int, listener: socket.socket, first: "tuple[socket.socket, frames.Hello] | None", grant: "Grant | None"
+) -> list[int]:
+    """Return the descriptors that the monitor goes on to use."""
+    sockets = [listener, *((first[0],) if first else ())]
+    return [lock, *(one.fileno() for one in sockets), *(grant.descriptors if grant else ())]
 
 
 class _Client:
@@ -161,7 +162,7 @@ class Monitor:
         folder: Folder,
         record: Record,
         runtime: OciRuntime,
-        edits: "ContainerEdits | None",
+        grant: "Grant | None",
         lock: int,
         listener: socket.socket,
         first: tuple[socket.socket, frames.Hello] | None,
@@ -171,7 +172,7 @@ class Monitor:
         self.record = record
         self.options = record.options
         self.runtime = runtime
-        self.edits = edits
+        self.grant = grant
         self.guard: Guard | None = None
         self.lock = lock
         self.listener = listener
@@ -252,9 +253,19 @@ class Monitor:
             profile=self.record.seccomp,
             size=Box(height=self.size[0], width=self.size[1]) if self.size else None,
         )
-        if self.edits:
-            spec = _edited(spec, self.edits)
+        if self.grant:
+            spec = self._granted(spec, self.grant)
         self.folder.write("bundle/config.json", msgspec.json.encode(spec))
+
+    def _granted(self, spec: Spec, grant: "Grant") -> Spec:
+        # Not imported at the top: few containers have devices. Whoever made the grant has imported it before the fork.
+        from mlbox.cdi import apply
+        from mlbox.runtime.libraries import loader_mount
+
+        edits = grant.edits
+        if grant.libraries:
+            edits += loader_mount(self.folder, grant.libraries, self._warn)
+        return apply(edits, spec, device.node)
 
     def _write_etc(self, name: str) -> None:
         own = f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {name}\n".encode()
@@ -292,7 +303,7 @@ class Monitor:
             started=timestamp(),
             restarts=restarts,
         )
-        if self.edits:
+        if self.grant:
             self.guard = Guard(self.folder, self.hierarchies)
             self._warn_once(self.guard.begin())
         self._tell(frames.STARTED)
@@ -322,6 +333,8 @@ class Monitor:
         for spot in sorted(self.folder.binds.glob("*")) if self.folder.binds.exists() else ():
             rootfs.unmount(spot)
         rootfs.unmount(self.folder.rootfs)
+        for fd in self.grant.descriptors if self.grant else ():
+            os.close(fd)  # before anybody reads that the container has ended
         self._save(
             status="exited",
             pid=0,

@@ -89,6 +89,11 @@ class RunOptions(Value, frozen=True, kw_only=True):
     read_only: bool = False
     mounts: tuple[BindMount | TmpfsMount, ...] = ()
     devices: tuple[str, ...] = ()
+    gpus: str = ""
+    gpu_capabilities: str = ""
+    gpu_wait: bool = False
+    gpu_share: bool = False
+    rdma: bool = False
     network: Literal["host", "none"] = "host"
     cpus: float | None = None
     memory: int | None = None

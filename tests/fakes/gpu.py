@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import pytest
 from fakes.elf import shared_library
 
 from mlbox.gpu.model import Roots
@@ -12,7 +13,7 @@ PCI = "0000:{:02x}:00.0"
 
 
 class FakeHost:
-    """A host below `root`; nodes are symlinks to /dev/null and its like where no node can be made."""
+    """A host below `root`; its nodes are real ones, with nothing behind them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -93,7 +94,7 @@ class FakeHost:
         try:
             os.mknod(path, 0o20666, os.makedev(major, minor))
         except PermissionError:
-            path.symlink_to("/dev/null")
+            pytest.skip("only root can make device nodes")
 
     def write(self, name: str, text: str) -> None:
         """Write a file of the kernel."""

@@ -1,0 +1,128 @@
+"""The devices that containers get: by path, by CDI name, or as GPUs that are leased while they run."""
+
+import os
+import pwd
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mlbox.cdi import ContainerEdits
+from mlbox.engine.arch import host_arch
+from mlbox.engine.devices import edits_for
+from mlbox.engine.gpus import in_use
+from mlbox.errors import ContainerError
+from mlbox.files import write_atomic
+from mlbox.gpu.choose import Request, Unit, candidates, parse_request
+from mlbox.gpu.driver import DEFAULT_CAPABILITIES, driver_files, parse_capabilities
+from mlbox.gpu.edits import edits_of, libraries_of
+from mlbox.gpu.inventory import read_inventory
+from mlbox.gpu.leases import FOLDER, Leases, Tenant
+from mlbox.gpu.model import Inventory, Roots
+from mlbox.gpu.nvml import ask
+from mlbox.oci.image import ContainerConfig
+from mlbox.runtime.grant import Grant
+from mlbox.runtime.options import RunOptions
+from mlbox.runtime.record import Record
+
+_CAPABILITIES = "NVIDIA_DRIVER_CAPABILITIES"
+_RDMA = "/dev/infiniband"
+
+
+class HostDevices:
+    """The devices of this host, for containers of any store."""
+
+    def __init__(
+        self, roots: Roots | None = None, folder: Path = FOLDER, say: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._roots = roots or Roots()
+        self._leases = Leases(folder)
+        self._folder = folder
+        self._say = say
+
+    def check(self, options: RunOptions) -> None:
+        """Raise ContainerError for a device or GPU that this host does not have, held or not."""
+        edits_for(_devices(options))
+        if options.gpu_capabilities:
+            parse_capabilities(options.gpu_capabilities)
+        if request := parse_request(options.gpus):
+            candidates(self._inventory(request), request)
+
+    def grant(self, record: Record) -> Grant:
+        """Return the devices of a container that starts, its GPUs leased; waits for them where that was asked for."""
+        options = record.options
+        edits = edits_for(_devices(options))
+        request = parse_request(options.gpus)
+        return self._with_gpus(record, request, edits) if request else Grant(edits=edits)
+
+    def _with_gpus(self, record: Record, request: Request, edits: ContainerEdits) -> Grant:
+        inventory = self._inventory(request)
+        found = candidates(inventory, request)
+        options = record.options
+        tenant = Tenant(
+            container=record.id,
+            name=record.name,
+            user=_user(record.caller),
+            since=time.time(),
+            shared=options.gpu_share,
+        )
+        lease = self._leases.take(
+            found, request, tenant, busy=lambda: in_use(found), wait=options.gpu_wait, say=self._say
+        )
+        try:
+            return self._grant(record, inventory, lease.units, edits, lease.descriptors)
+        except BaseException:
+            lease.close()
+            raise
+
+    def _grant(
+        self,
+        record: Record,
+        inventory: Inventory,
+        chosen: Sequence[Unit],
+        edits: ContainerEdits,
+        descriptors: tuple[int, ...],
+    ) -> Grant:
+        capabilities = _capabilities(record.options, record.config)
+        if inventory.driver is None or all(unit.gpu.vendor != "nvidia" for unit in chosen):
+            gpus = edits_of(chosen, inventory, capabilities, None, self._roots)
+            return Grant(edits=edits + gpus, descriptors=descriptors)
+        version = inventory.driver.library_version
+        if version is None:
+            raise ContainerError("the driver's libraries are not on this host", hint="'mlbox doctor' says more")
+        files = driver_files(version, capabilities, host_arch(), self._roots)
+        gpus = edits_of(chosen, inventory, capabilities, files, self._roots, params=self._params())
+        return Grant(edits=edits + gpus, libraries=libraries_of(files), descriptors=descriptors)
+
+    def _inventory(self, request: Request) -> Inventory:
+        inventory = read_inventory(self._roots)
+        # Only NVIDIA's library knows the UUIDs of MIG instances; it is slow to load, so it is asked for nothing else.
+        return ask(inventory).inventory if any(name.startswith("MIG-") for name in request.devices) else inventory
+
+    def _params(self) -> str:
+        """Return a copy of the driver's parameters that forbids to make device nodes, '' where there are none."""
+        try:
+            text = Path(self._roots.proc, "driver/nvidia/params").read_text()
+        except OSError:
+            return ""
+        path = self._folder / "params"
+        write_atomic(path, text.replace("ModifyDeviceFiles: 1", "ModifyDeviceFiles: 0").encode())
+        return str(path)
+
+
+def _devices(options: RunOptions) -> tuple[str, ...]:
+    return (*options.devices, *((_RDMA,) if options.rdma else ()))
+
+
+def _capabilities(options: RunOptions, config: ContainerConfig) -> tuple[str, ...]:
+    """Return what was asked for, else what the image says it needs: libraries only, never another GPU."""
+    image = next((line.partition("=")[2] for line in config.env if line.startswith(f"{_CAPABILITIES}=")), "")
+    asked = options.gpu_capabilities or options.env.get(_CAPABILITIES, image)
+    return parse_capabilities(asked or ",".join(DEFAULT_CAPABILITIES))
+
+
+def _user(caller: tuple[int, int] | None) -> str:
+    uid = caller[0] if caller else os.getuid()
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

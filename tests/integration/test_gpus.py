@@ -1,0 +1,162 @@
+"""GPUs in containers, on a host that only looks as if it had some: real nodes of NVIDIA's major, no driver behind them.
+
+A node that the device cgroup allows then says ENXIO when it is opened ('No such device or address'), one that it denies
+EPERM ('Operation not permitted').
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fakes.containers import Box, boxed, busybox_rootfs, wait_for
+from fakes.gpu import FakeHost
+
+from mlbox.engine.devices import verify
+from mlbox.engine.granting import HostDevices
+from mlbox.errors import ContainerError
+from mlbox.gpu import edits
+from mlbox.gpu.edits import TARGET
+from mlbox.loader import Library, cache_bytes, parse_cache
+from mlbox.oci.image import ContainerConfig
+from mlbox.paths import Home
+from mlbox.runtime.containers import Containers
+
+pytestmark = pytest.mark.integration
+IMAGE = ContainerConfig(env=("NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=utility"))
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> FakeHost:
+    """Three GPUs whose bus order is not that of their nodes, and what the driver has of files."""
+    made = FakeHost(tmp_path / "host")
+    made.nvidia(2, 0, 1)
+    (made.root / "proc/driver/nvidia/params").unlink()  # the container's own /proc has no such file to mask
+    program = made.root / "driver/usr/bin/nvidia-smi"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\necho smi\n")
+    program.chmod(0o755)
+    return made
+
+
+@pytest.fixture
+def box(home: Home, host: FakeHost, tmp_path: Path, need: Callable[[str], str]) -> Iterator[Box]:
+    """Containers of busybox on that host."""
+    need("runc")
+    with boxed(home, busybox_rootfs(tmp_path / "root", need("busybox"))) as found:
+        found.containers = Containers(home, granter=HostDevices(host.roots, tmp_path / "leases"))
+        yield found
+
+
+PROBE = "for n in 0 1 2 ctl; do head -c 0 /dev/nvidia$n 2>&1; done"
+MAKE = "mkdir -p /tmp; for n in 0 1 2; do mknod /tmp/n$n c 195 $n; head -c 0 /tmp/n$n 2>&1; done"
+
+
+def test_exactly_the_gpus_asked_for(box: Box) -> None:
+    """Number 0 is the first on the bus, /dev/nvidia2; what the image says widens nothing."""
+    code, out, err = box.sh(f"{PROBE}; echo $NVIDIA_VISIBLE_DEVICES", gpus="device=0", config=IMAGE)
+    assert code == 0, err
+    assert [line.rpartition(": ")[2] for line in out.splitlines()] == [
+        "No such file or directory",
+        "No such file or directory",
+        "No such device or address",
+        "No such device or address",
+        "void",
+    ]
+
+
+def test_other_gpus_stay_denied_even_when_their_node_is_made(box: Box) -> None:
+    """By the device cgroup, minor by minor."""
+    _, out, _ = box.sh(MAKE, gpus="device=1,2", cap_add=("MKNOD",))
+    assert [line.rpartition(": ")[2] for line in out.splitlines()] == [
+        "No such device or address",
+        "No such device or address",
+        "Operation not permitted",
+    ]
+    _, out, _ = box.sh(MAKE, cap_add=("MKNOD",))
+    assert out.count("Operation not permitted") == 3
+
+
+def test_the_driver_comes_along_under_every_name(box: Box, host: FakeHost) -> None:
+    """Read-only, in the loader's cache beside what the image has there, as far as the capabilities ask."""
+    cache = box.rootfs / "etc/ld.so.cache"
+    cache.write_bytes(cache_bytes([Library("libz.so.1", "/lib/libz.so.1")], "amd64"))
+    script = f"ls {TARGET}; nvidia-smi; touch {TARGET}/libcuda.so.1 || echo kept; sleep 60"
+    container = box.create("sh", "-c", script, gpus="1", config=ContainerConfig())
+    with_output = box.containers.start(container.id, attach=True)
+    found = b""
+    for _, data in with_output.output():
+        found += data
+        if b"kept" in found:
+            break
+    with_output.close()
+    lines = found.decode().split()
+    assert {"libcuda.so", "libcuda.so.1", "libcuda.so.550.54.14", "libnvidia-ml.so.1", "smi", "kept"} <= set(lines)
+    merged = parse_cache((box.home.containers / container.id / "ld.so.cache").read_bytes(), "amd64")
+    assert {Library("libz.so.1", "/lib/libz.so.1"), Library("libcuda.so.1", f"{TARGET}/libcuda.so.1")} <= set(merged)
+    assert verify(box.containers, container.id).problems == ()
+    assert "c 195:2 rw" in verify(box.containers, container.id).rules
+    box.containers.remove(container.id, force=True)
+    _, out, _ = box.sh(f"ls {TARGET}", gpus="1", config=IMAGE)
+    assert "libnvidia-ml.so.1" in out and "libcuda" not in out
+    _, out, _ = box.sh(f"ls {TARGET}", gpus="1", config=IMAGE, gpu_capabilities="compute")
+    assert "libcuda.so.1" in out and "libnvidia-ml" not in out
+
+
+def test_no_gpu_is_given_twice(box: Box) -> None:
+    """It is free again when the container ends, however it ends."""
+    first = box.start("sleep", "60", gpus="2")
+    second = box.start("sleep", "60", gpus="1")
+    with pytest.raises(ContainerError, match=f"0 is held by {first.name}"):
+        box.sh("true", gpus="1")
+    with pytest.raises(ContainerError, match="2 is held by"):
+        box.sh("true", gpus="device=2")
+    box.containers.kill(second.id)
+    wait_for(lambda: box.containers.get(second.id).status == "exited", "the end")
+    assert box.sh("true", gpus="device=2")[0] == 0
+    one, two = (box.start("sleep", "60", gpus="device=2", gpu_share=True) for _ in range(2))
+    for container in (first, second, one, two):
+        box.containers.remove(container.id, force=True)
+
+
+def test_who_waits_starts_when_the_gpu_is_free(box: Box) -> None:
+    """And its container has the GPU then."""
+    first = box.start("sleep", "60", gpus="all")
+    threading.Timer(0.5, lambda: box.containers.remove(first.id, force=True)).start()
+    began = time.monotonic()
+    code, out, _ = box.sh("ls /dev", gpus="all", gpu_wait=True)
+    assert code == 0 and {"nvidia0", "nvidia1", "nvidia2"} <= set(out.split())
+    assert 0.4 < time.monotonic() - began < 5
+
+
+def test_what_there_is_not_is_said_before_a_container_is_made(box: Box, home: Home) -> None:
+    """No container is left of it."""
+    with pytest.raises(ContainerError, match="this host has 3"):
+        box.sh("true", gpus="4")
+    box.containers = Containers(home, granter=HostDevices(FakeHost(home.root / "empty").roots))
+    with pytest.raises(ContainerError, match="no GPU"):
+        box.sh("true", gpus="1")
+    assert box.sh("true", gpus="none")[0] == 0
+    assert box.containers.list() == []
+
+
+def test_the_drivers_parameters_forbid_to_make_nodes(box: Box, host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a hook, since nothing else may mount in /proc; here over another file there, for want of a driver."""
+    host.write("proc/driver/nvidia/params", "ResmanDebugLevel: 1\nModifyDeviceFiles: 1\n")
+    monkeypatch.setattr(edits, "PARAMS", "proc/version")
+    code, out, err = box.sh("cat /proc/version; echo x > /proc/version || echo kept", gpus="1")
+    assert code == 0, err
+    assert out.split("\n") == ["ResmanDebugLevel: 1", "ModifyDeviceFiles: 0", "kept", ""]
+
+
+def test_musl_finds_the_libraries_too(box: Box) -> None:
+    """By its path file."""
+    loader = box.rootfs / "usr/lib/ld-musl-x86_64.so.1"
+    loader.parent.mkdir(exist_ok=True)
+    loader.write_bytes(b"musl")
+    try:
+        _, out, _ = box.sh("cat /etc/ld-musl-x86_64.path", gpus="1")
+        assert out == f"/lib:/usr/local/lib:/usr/lib:{TARGET}\n"
+    finally:
+        loader.unlink()
