@@ -168,10 +168,9 @@ def push_signatures(
     from mlbox.trust.signature import SIMPLE_SIGNING
 
     ours = tuple(signatures)
-    there = {
-        signature.media_type
-        for signature in signed_by(remote_signatures(registry, repository, subject.digest), subject.digest, key)
-    }
+    found = remote_signatures(registry, repository, subject.digest)
+    known = signed_by(found, subject.digest, f"{registry.host}/{repository}", key)
+    there = {signature.media_type for signature in known}
     missing = [signature for signature in ours if signature.media_type not in there]
     if simple := [signature for signature in missing if signature.media_type == SIMPLE_SIGNING]:
         _append(registry, repository, subject, simple)
@@ -204,10 +203,13 @@ def _append(registry: "Registry", repository: str, subject: Descriptor, signatur
     registry.put_manifest(repository, tag, data, MANIFEST)
 
 
-def signed_by(found: Iterable["Signature"], digest: Digest, key: "PublicKey") -> tuple["Signature", ...]:
-    from mlbox.trust.signature import signer
+def signed_by(
+    found: Iterable["Signature"], digest: Digest, repository: str, key: "PublicKey"
+) -> tuple["Signature", ...]:
+    """Return those of `found` that `key` made for the manifest in `repository` (with its registry)."""
+    from mlbox.trust.signature import is_for, signer
 
-    return tuple(signature for signature in found if signer(signature, digest, (key,)))
+    return tuple(one for one in found if signer(one, digest, (key,)) and is_for(one, repository))
 
 
 def local_image(store: Store, name: str) -> Image | None:

@@ -115,15 +115,8 @@ class _Signing:
         self._listener = listener
 
     def sign(self, place: Place, *, push: bool) -> Signed:
-        from mlbox.trust.signature import sign
-
         digest = place.subject.digest
-        known = signed_by(kept_signatures(self._store, digest), digest, self._key.public)
-        ours = known
-        if not known:
-            ours = sign(digest, place.repository, self._key)
-            for signature in ours:
-                self._store.referrers.add(signature.artifact, place.subject)
+        ours, known = _signatures(self._store, place.subject, place.repository, self._key)
         attached = self._attach(place)
         if push:
             self._listener.step(f"push signatures to {place.repository}")
@@ -157,8 +150,9 @@ def _sign_there(store: Store, name: str, key: "PrivateKey", *, attest: bool, lis
         )
     registry = open_for(reference, listener)
     subject = find_there(registry, reference)
-    found = signed_by(remote_signatures(registry, reference.repository, subject.digest), subject.digest, key.public)
-    ours = found or sign(subject.digest, reference.name, key)
+    there = remote_signatures(registry, reference.repository, subject.digest)
+    found = signed_by(there, subject.digest, reference.name, key.public)
+    ours = sign(subject.digest, reference.name, key)
     push_signatures(registry, reference.repository, subject, ours, key.public)
     return Signed(digest=subject.digest, repository=reference.name, new=not found, pushed=True)
 
@@ -167,16 +161,24 @@ def sign_pushed(
     store: Store, registry: "Registry", repository: str, subject: Descriptor, key: "PrivateKey"
 ) -> tuple["Signature", ...]:
     """Sign what was just pushed (`subject` in `repository`), in the registry and in the store."""
-    from mlbox.trust.signature import sign
-
-    known = tuple(kept_signatures(store, subject.digest))
-    ours = signed_by(known, subject.digest, key.public)
-    if not ours:
-        ours = sign(subject.digest, f"{registry.host}/{repository}", key)
-        for signature in ours:
-            store.referrers.add(signature.artifact, subject)
+    ours, _ = _signatures(store, subject, f"{registry.host}/{repository}", key)
     push_signatures(registry, repository, subject, ours, key.public)
     return ours
+
+
+def _signatures(
+    store: Store, subject: Descriptor, repository: str, key: "PrivateKey"
+) -> tuple[tuple["Signature", ...], bool]:
+    """Return the signatures of a manifest by `key` for `repository`, kept in the store, and whether they were there."""
+    from mlbox.trust.signature import sign
+
+    known = signed_by(kept_signatures(store, subject.digest), subject.digest, repository, key.public)
+    made = sign(subject.digest, repository, key)
+    if {one.media_type for one in known} >= {one.media_type for one in made}:
+        return known, True
+    for signature in made:
+        store.referrers.add(signature.artifact, subject)
+    return made, False
 
 
 class Publication(NamedTuple):

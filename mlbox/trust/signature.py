@@ -123,10 +123,25 @@ def sign(digest: Digest, repository: str, key: PrivateKey) -> tuple[Signature, S
 
 def simple_payload(digest: Digest, repository: str) -> bytes:
     """Return the payload byte for byte as cosign makes it (sigstore pkg/signature/payload/payload.go)."""
-    if repository.startswith(DEFAULT_REGISTRY + "/"):
-        repository = "index." + repository  # what go-containerregistry calls docker.io
-    critical = _Critical(_Identity(repository), _Image(digest), _CLAIM)
+    critical = _Critical(_Identity(_spelled(repository)), _Image(digest), _CLAIM)
     return msgspec.json.encode(SimpleSigning(critical))
+
+
+def is_for(signature: Signature, repository: str) -> bool:
+    """Whether the signature can lie in `repository`: cosign does not look at the name in it, but others do."""
+    if signature.media_type != SIMPLE_SIGNING:
+        return True
+    try:
+        claim = decode_json(signature.payload, SimpleSigning, what="signature", error=TrustError).critical
+    except TrustError:
+        return False
+    name = claim.identity.docker_reference.partition("@")[0]
+    return name == _spelled(repository) or name.startswith(_spelled(repository) + ":")
+
+
+def _spelled(repository: str) -> str:
+    # go-containerregistry calls docker.io so.
+    return f"index.{repository}" if repository.startswith(DEFAULT_REGISTRY + "/") else repository
 
 
 def seal_bundle(statement: bytes, key: PrivateKey) -> bytes:

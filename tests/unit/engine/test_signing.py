@@ -151,6 +151,22 @@ def test_signatures_add_up_in_the_registry(
     assert len(found) == len(set(found)) == 4
 
 
+def test_the_same_image_in_two_repositories_has_a_signature_for_each(
+    home: Home, store: Store, image: Image, fake: FakeRegistry, key: PrivateKey
+) -> None:
+    """Tools that look at the name in a signature find their own."""
+    digests = set()
+    for name in ("team/x", "other/y", "team/x"):
+        report = sharing.push(home, NAME, to=f"{fake.host}/{name}:1", also=Publication(key=key))
+        digests.add(report.digest)
+    assert len(digests) == 1
+    for name in ("team/x", "other/y"):
+        tagged = fake.tags[name][signature_tag(report.digest)]
+        layers = json.loads(fake.manifests[name][tagged].data)["layers"]
+        claims = [json.loads(fake.blobs[name][layer["digest"]])["critical"]["identity"] for layer in layers]
+        assert claims == [{"docker-reference": f"{fake.host}/{name}"}]
+
+
 def test_a_signature_that_cosign_left_there_is_kept(
     home: Home, image: Image, fake: FakeRegistry, key: PrivateKey, stranger: PrivateKey
 ) -> None:

@@ -17,6 +17,7 @@ from mlbox.trust.signature import (
     BUNDLE_TYPE,
     SIMPLE_SIGNING,
     Signature,
+    is_for,
     parse_bundle,
     seal_bundle,
     sign,
@@ -129,6 +130,25 @@ def test_securesystemslib_finds_the_envelope_good(key: PrivateKey, stranger: Pri
     assert found.payload == payload_of(envelope)
     with pytest.raises(errors.VerificationError):
         found.verify([signers_module.SSlibKey.from_crypto(stranger.public.key)], 1)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "asked", "fits"),
+    [
+        (REPOSITORY, REPOSITORY, True),
+        (f"{REPOSITORY}:1", REPOSITORY, True),
+        (f"{REPOSITORY}@{ONE}", REPOSITORY, True),
+        (f"{REPOSITORY}2", REPOSITORY, False),
+        ("other.example/team/bert", REPOSITORY, False),
+        ("docker.io/library/python", "docker.io/library/python", True),
+    ],
+)
+def test_the_repository_a_signature_is_for(key: PrivateKey, claimed: str, asked: str, fits: bool) -> None:
+    """cosign writes the repository, and newer versions a tag or a digest behind it."""
+    plain, sealed = sign(ONE, claimed, key)
+    assert is_for(plain, asked) is fits
+    assert is_for(sealed, asked)
+    assert not is_for(plain._replace(payload=b"{}"), asked)
 
 
 def test_several_keys_are_found_in_their_order(key: PrivateKey, stranger: PrivateKey) -> None:
