@@ -67,12 +67,7 @@ def client(own_environment: Path, pauses: list[float]) -> Open:
             return Site(name=one.host, host=one.host, schemes=(scheme,))
 
         sites = Sites(registry=site(fake), mirrors=tuple(site(one) for one in mirrors))
-        return Registry(
-            sites,
-            lambda _: lambda _: credentials,
-            limits=QUICK,
-            sleep=pauses.append,
-            **more,  # type: ignore[arg-type]
-        )
+        settings = {"limits": QUICK, "sleep": pauses.append, **more}
+        return Registry(sites, lambda _: lambda _: credentials, **settings)  # type: ignore[arg-type]
 
     return open_client
