@@ -81,6 +81,7 @@ class Reader:
         self._take = take
         self._archive = archive
         self._everywhere: Records = {}
+        self._global = 0
 
     def next(self) -> Member | None:
         """Return the next member, None at the end; take its `stored` bytes and their padding before the next."""
@@ -97,6 +98,9 @@ class Reader:
             if header.kind in b"xX":
                 records = pax_records(self._special(header))
             elif header.kind == b"g":
+                self._global += header.size
+                if self._global > MAX_SPECIAL:
+                    raise ValueError("global headers without an end")
                 self._remember(pax_records(self._special(header)))
             elif header.kind == b"L":
                 name = text_of(self._special(header))

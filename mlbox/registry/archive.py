@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -68,27 +69,33 @@ def _take_layers(store: Store, members: Members, packed: Sequence[Packed], liste
         wanted |= dict(zip(diff_ids, image.layers, strict=True))
     missing = {diff_id: part for diff_id, part in wanted.items() if not store.layers.has(diff_id)}
     listener.expect("load", sum(members.size(part.path) for part in missing.values()))
-    take = partial(_take, store, members, listener)
+    stop = threading.Event()
+    take = partial(_take, store, members, listener, stop)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         jobs = [pool.submit(take, diff_id, part) for diff_id, part in missing.items()]
         try:
             for job in jobs:
                 job.result()
         except BaseException:
+            stop.set()
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _take(store: Store, members: Members, listener: Listener, diff_id: DiffID, part: Part) -> None:
+def _take(
+    store: Store, members: Members, listener: Listener, stop: threading.Event, diff_id: DiffID, part: Part
+) -> None:
     name = f"layer {diff_id[7:19]} of {members.name}"
-    chunks = _checked(members, part, diff_id, listener)
+    chunks = _checked(members, part, diff_id, listener, stop)
     store.layers.ingest(diff_id, decompressed(chunks, name=name), name)
     blob = part.blob
     if blob is not None and blob.digest != str(diff_id):
         store.remotes.remember_blob(blob.digest, diff_id, blob.media_type, blob.size)
 
 
-def _checked(members: Members, part: Part, diff_id: DiffID, listener: Listener) -> Iterator[bytes]:
+def _checked(
+    members: Members, part: Part, diff_id: DiffID, listener: Listener, stop: threading.Event
+) -> Iterator[bytes]:
     """Yield a layer as it lies in the archive; at its end its digest and size must be those of the manifest."""
     blob = part.blob
     if blob is not None and members.size(part.path) != blob.size:
@@ -98,6 +105,8 @@ def _checked(members: Members, part: Part, diff_id: DiffID, listener: Listener) 
     for chunk in members.chunks(part.path):
         if digest is not None:
             digest.update(chunk)
+        if stop.is_set():
+            raise ArchiveError(f"{members.name}: another layer failed")
         listener.advance("load", len(chunk))
         yield chunk
     if digest is not None and blob is not None and digest.hexdigest() != hex_of(blob.digest):

@@ -21,6 +21,8 @@ from mlbox.store.store import Store
 
 MOST_MEMBERS = 100_000
 _MOST_LINKS = 8
+_LONGEST = 255
+"""Characters of a member's name: no program needs half of it, and all names are kept in memory."""
 _RESERVE = 256 << 20
 """Bytes that must stay free on the store's disk while an archive is unpacked to it."""
 _LOOK_EVERY = 64 << 20
@@ -206,6 +208,8 @@ class _Tar:
 def _inside(path: str, archive: str) -> str:
     """Return the one way to write a member's path; one that leaves the archive raises ArchiveError."""
     try:
+        if len(path) > _LONGEST:
+            raise ValueError(f"a name of more than {_LONGEST} characters")
         return "/".join(parts_of(path))
     except ValueError as problem:
         raise ArchiveError(f"{archive}: {path[:200]!r}: {problem}", hint=_HARM) from None

@@ -373,6 +373,7 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     "layers twice": (with_manifest(lambda m: m["layers"].extend(m["layers"] * 300)), "layers"),
     "two kinds": (with_manifest(lambda m: m.update(mediaType=INDEX)), "says it is"),
     "climbing": (lambda files, image: {**files, "../../etc/cron.d/x": b""}, "climbs"),
+    "long name": (lambda files, image: {**files, "x" * 300: b""}, "more than 255"),
     "link out": (lambda files, image: {**files, "index.json": (tarfile.SYMTYPE, "../../etc/passwd")}, "climbs"),
     "absolute link": (lambda files, image: {**files, "index.json": (tarfile.SYMTYPE, "/etc/passwd")}, "neither"),
     "link to itself": (lambda files, image: {**files, "index.json": (tarfile.SYMTYPE, "index.json")}, "link to"),
@@ -455,6 +456,24 @@ def test_a_compressed_blob_must_be_what_its_manifest_says(
     assert not store.layers.has(image.config.rootfs.diff_ids[1])
 
 
+def test_one_bad_layer_stops_the_others(source: Store, store: Store, tmp_path: Path) -> None:
+    """Nobody waits for a gigabyte that will not be needed."""
+    layers = [make_layer(source, str(n), {"x": bytes([n]) * 20_000_000}) for n in range(6)]
+    image = make_image(source, *layers)
+    files = files_of(saved(source, Chosen(image)))
+    files[f"blobs/sha256/{layers[0].diff_id[7:]}"] = bytes(layers[0].size)
+    advanced = []
+
+    class Talk:
+        note = expect = step = staticmethod(lambda *_: None)
+        advance = staticmethod(lambda what, amount: advanced.append(amount))
+
+    with pytest.raises(ArchiveError, match=layers[0].diff_id[7:19]):
+        load(store, tar_of(files), tmp_path, listener=Talk())
+    assert sum(advanced) < 5 * 20_000_000
+    assert not any(store.home.tmp.iterdir())
+
+
 def test_two_members_of_one_name(source: Store, store: Store, image: Image, tmp_path: Path) -> None:
     """Documents that nothing verifies must be there once: tools differ in which one they read."""
     data = saved(source, Chosen(image, NAMES))
@@ -494,6 +513,15 @@ def test_too_many_members(store: Store, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("mlbox.registry.members.MOST_MEMBERS", 10)
     with pytest.raises(ArchiveError, match="more than 10"):
         load(store, tar_of({str(n): b"" for n in range(11)}), tmp_path)
+
+
+def test_global_headers_without_an_end(store: Store, tmp_path: Path) -> None:
+    """They belong to no member, and each could bring a megabyte that stays in memory."""
+    out = io.BytesIO()
+    for n in range(5):
+        out.write(tarfile.TarInfo.create_pax_global_header({f"comment{n}": "x" * 300_000}))
+    with pytest.raises(ArchiveError, match="no archive"):
+        load(store, out.getvalue() + tar_of({"a": b""}), tmp_path)
 
 
 @pytest.mark.parametrize("what", ["symlink", "fifo", "folder"])
