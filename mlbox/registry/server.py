@@ -40,7 +40,7 @@ def serve(store: Store, options: Options, say: Say) -> None:
 
     async def main() -> None:
         stop = asyncio.Event()
-        asyncio.get_running_loop().set_exception_handler(lambda _, problem: say(f"error: {problem['message']}"))
+        asyncio.get_running_loop().set_exception_handler(_complaining(say))
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         async with serving(store, options, say) as port:
@@ -50,6 +50,19 @@ def serve(store: Store, options: Options, say: Say) -> None:
             await stop.wait()
 
     asyncio.run(main())
+
+
+def _complaining(say: Say) -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+    """Return what says the event loop's own troubles, one a minute: without a free descriptor it has many a second."""
+    silent_until = 0.0
+
+    def complain(loop: asyncio.AbstractEventLoop, problem: dict[str, Any]) -> None:
+        nonlocal silent_until
+        if loop.time() >= silent_until:
+            silent_until = loop.time() + 60
+            say(f"error: {problem['message']}")
+
+    return complain
 
 
 @contextlib.asynccontextmanager
