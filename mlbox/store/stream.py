@@ -1,21 +1,20 @@
-"""A stream read block by block, hashed beside the reading."""
+"""A stream read block by block, while another thread fetches and hashes what comes next."""
 
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 
 from mlbox.oci.digest import DiffID
 
-_AHEAD = 4
-"""Chunks that may wait for the hash."""
+_AHEAD = 3
+"""Chunks that may wait for the reader."""
 
 
 class Stream:
     """The bytes of `chunks`. What `take` returns is also kept for `taken`; what `payload` yields is not.
 
-    Use it as a context manager; the digest is of everything that was read.
+    Use it as a context manager: `chunks` is read in another thread, which is idle again after the end.
     """
 
     def __init__(self, chunks: Iterable[bytes | memoryview]) -> None:
@@ -26,8 +25,9 @@ class Stream:
         self._at = 0
         self._taken: list[bytes] = []
         self._digest = hashlib.sha256()
+        # Whatever makes the chunks (a decompressor) and the hash need no interpreter; nor do the reader's writes.
         self._pool = ThreadPoolExecutor(1)
-        self._hashing: deque[Future[None]] = deque()
+        self._coming: deque[Future[bytes]] = deque()
 
     def __enter__(self) -> "Stream":
         return self
@@ -42,7 +42,7 @@ class Stream:
             data = self._chunk[self._at : end]
             self._at = end
         else:
-            data = b"".join(self._parts(size))
+            data = b"".join(self.payload(size))
         self._taken.append(data)
         return data
 
@@ -54,7 +54,11 @@ class Stream:
 
     def payload(self, size: int) -> Iterator[memoryview]:
         """Yield the next `size` bytes in parts, fewer only at the end."""
-        return self._parts(size)
+        while size and (self._at < len(self._chunk) or self._next()):
+            part = memoryview(self._chunk)[self._at : self._at + size]
+            self._at += len(part)
+            size -= len(part)
+            yield part
 
     def rest(self) -> Iterator[memoryview]:
         """Yield everything that is left."""
@@ -63,28 +67,20 @@ class Stream:
             self._at = len(self._chunk)
 
     def diff_id(self) -> DiffID:
-        """Return the digest of all that was read."""
-        while self._hashing:
-            self._hashing.popleft().result()
+        """Return the digest of the whole stream, which must have been read to its end."""
         return DiffID("sha256:" + self._digest.hexdigest())
 
-    def _parts(self, size: int) -> Iterator[memoryview]:
-        while size and (self._at < len(self._chunk) or self._next()):
-            part = memoryview(self._chunk)[self._at : self._at + size]
-            self._at += len(part)
-            size -= len(part)
-            yield part
-
     def _next(self) -> bool:
-        # A memoryview lives only until the next chunk is asked for, and the hash may come later.
-        with suppress(StopIteration):
-            while True:
-                if chunk := bytes(next(self._chunks)):
-                    break
-            self._chunk, self._at = chunk, 0
-            self.size += len(chunk)
-            if len(self._hashing) >= _AHEAD:
-                self._hashing.popleft().result()
-            self._hashing.append(self._pool.submit(self._digest.update, chunk))
-            return True
-        return False
+        while len(self._coming) < _AHEAD:
+            self._coming.append(self._pool.submit(self._fetch))
+        self._chunk, self._at = self._coming.popleft().result(), 0
+        self.size += len(self._chunk)
+        return bool(self._chunk)
+
+    def _fetch(self) -> bytes:
+        """Return the next chunk that is not empty, b"" at the end."""
+        for chunk in self._chunks:
+            if data := bytes(chunk):  # a memoryview lives only until the next chunk is asked for
+                self._digest.update(data)
+                return data
+        return b""
