@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlbox.cli.render import Format, mega, print_json, print_table
+from mlbox.cli.render import Format, ago, mega, print_json, print_table
 
 if TYPE_CHECKING:
     from mlbox.engine.gpus import GpuState, Holder
@@ -65,6 +65,36 @@ def _holder(one: "Holder") -> str:
     who = one.container or f"{one.user}'s {one.name}"
     memory = f", {mega(one.memory)}" if one.memory else ""
     return f"{who} ({one.pid}{memory})" if one.pid else f"{who} (idle)"
+
+
+@gpu.command()
+def leases(form: Annotated[Format, typer.Option("--format")] = Format.TABLE) -> None:
+    """List which containers have which GPUs, and how many wait."""
+    import sys
+
+    from mlbox.engine.gpus import leases as all_leases
+
+    found = all_leases()
+    if form is Format.JSON:
+        print_json(found)
+        return
+    rows = [
+        (one.gpu, one.name, one.container[:12], one.user, ago(one.since), "shared" if one.shared else "")
+        for one in found.leases
+    ]
+    print_table(("GPU", "CONTAINER", "ID", "USER", "SINCE", ""), rows)
+    if found.waiting:
+        print(f"{found.waiting} waiting", file=sys.stderr)
+
+
+@gpu.command()
+def cdi(
+    capabilities: Annotated[str, typer.Option(help="As --gpu-capabilities of 'mlbox run'.")] = "",
+) -> None:
+    """Print the CDI spec of the GPUs, for podman and others: mlbox gpu cdi > /etc/cdi/mlbox.json."""
+    from mlbox.engine.gpus import cdi as spec_of_host
+
+    print_json(spec_of_host(capabilities))
 
 
 @gpu.command()

@@ -1,13 +1,19 @@
 """The GPUs of this host and who holds them: containers by what they were given, others by what they have open."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 
-from mlbox.errors import MlboxError
+from mlbox.cdi import Spec
+from mlbox.engine.arch import host_arch
+from mlbox.errors import ContainerError, MlboxError
 from mlbox.gpu import nvml
-from mlbox.gpu.choose import Unit
+from mlbox.gpu.choose import Unit, units
+from mlbox.gpu.driver import driver_files, parse_capabilities
+from mlbox.gpu.edits import cdi_spec
 from mlbox.gpu.inventory import read_inventory
+from mlbox.gpu.leases import FOLDER, Leases
 from mlbox.gpu.model import Gpu, Inventory, Roots
 from mlbox.linux import process
 from mlbox.runtime.containers import Containers
@@ -17,6 +23,27 @@ _SERVICES = frozenset(
     {"nvidia-persiste", "nvidia-powerd", "nv-fabricmanage", "nv-hostengine", "dcgm-exporter", "nvidia-smi", "Xorg"}
 )
 """Programs that watch or set up GPUs without computing on them, by the 15 bytes of the name that the kernel keeps."""
+
+
+class LeaseRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A GPU that a container has leased."""
+
+    gpu: str
+    """As --gpus device= names it; its id when it is gone."""
+    container: str
+    name: str
+    user: str
+    since: float
+    """Seconds since 1970."""
+    shared: bool
+
+
+class LeaseList(msgspec.Struct, frozen=True, kw_only=True):
+    """All leases of this host, of containers in any store."""
+
+    leases: tuple[LeaseRow, ...]
+    waiting: int
+    """How many containers wait for GPUs."""
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +95,36 @@ def look(containers: Containers, roots: Roots | None = None) -> GpuHost:
         idle = [name for name, numbers in given.items() if numbers & _numbers(gpu) and name not in busy]
         states.append(GpuState(gpu=gpu, use=use, holders=(*(Holder(container=name) for name in idle), *holders)))
     return GpuHost(inventory=answer.inventory, gpus=tuple(states))
+
+
+def leases(roots: Roots | None = None, folder: Path = FOLDER) -> LeaseList:
+    """Return who has leased which GPU, and how many wait."""
+    labels = {unit.id: unit.label for unit in units(read_inventory(roots))}
+    found = Leases(folder)
+    rows = [
+        LeaseRow(
+            gpu=labels.get(one.id, one.id),
+            container=one.tenant.container,
+            name=one.tenant.name,
+            user=one.tenant.user,
+            since=one.tenant.since,
+            shared=one.tenant.shared,
+        )
+        for one in found.held()
+    ]
+    return LeaseList(leases=tuple(rows), waiting=found.waiting())
+
+
+def cdi(capabilities: str = "", roots: Roots | None = None) -> Spec:
+    """Return the CDI spec of this host's GPUs as they are now; raises ContainerError when there are none."""
+    where = roots or Roots()
+    inventory = read_inventory(where)
+    if not inventory.gpus:
+        raise ContainerError("this host has no GPU", hint="'mlbox doctor' says more")
+    names = parse_capabilities(capabilities)
+    version = inventory.driver.library_version if inventory.driver else None
+    files = driver_files(version, names, host_arch(), where) if version else None
+    return cdi_spec(inventory, names, files, where)
 
 
 def in_use(found: Sequence[Unit]) -> set[str]:

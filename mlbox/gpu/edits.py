@@ -3,8 +3,19 @@
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
-from mlbox.cdi import CdiHook, CdiMount, ContainerEdits, DeviceNode
-from mlbox.gpu.choose import Unit
+import msgspec
+
+from mlbox.cdi import (
+    VERSIONS,
+    CdiHook,
+    CdiMount,
+    ContainerEdits,
+    Device,
+    DeviceNode,
+    Spec,
+    minimum_version,
+)
+from mlbox.gpu.choose import Unit, units
 from mlbox.gpu.driver import DriverFiles, capability_table
 from mlbox.gpu.inventory import nodes_of, render_nodes
 from mlbox.gpu.model import DeviceNumber, Inventory, Roots
@@ -44,6 +55,32 @@ def edits_of(
         device_nodes=tuple(_node(node, roots) for node in dict.fromkeys(nodes)),
         mounts=tuple(_mounts(files)) if files else (),
         hooks=(_masked(params),) if params else (),
+    )
+
+
+def cdi_spec(inventory: Inventory, capabilities: Sequence[str], files: DriverFiles | None, roots: Roots) -> Spec:
+    """Return the CDI spec of all GPUs, for other tools: 'mlbox.dev/gpu=0', '=0:1' for a MIG instance, '=all'.
+
+    Other tools do not add to a container's loader cache, so the libraries are named in LD_LIBRARY_PATH. The file is
+    true as long as the driver and the MIG instances stay what they are now.
+    """
+    every = units(inventory)
+    common = edits_of((), inventory, capabilities, files, roots)
+    if files and files.libraries:
+        common += ContainerEdits(env=("NVIDIA_VISIBLE_DEVICES=void", f"LD_LIBRARY_PATH={TARGET}"))
+    devices = [
+        Device(name=unit.label, container_edits=_alone((unit,), inventory, capabilities, roots)) for unit in every
+    ]
+    devices.append(Device(name="all", container_edits=_alone(every, inventory, capabilities, roots)))
+    spec = Spec(cdi_version=VERSIONS[0], kind="mlbox.dev/gpu", devices=tuple(devices), container_edits=common)
+    return msgspec.structs.replace(spec, cdi_version=minimum_version(spec))
+
+
+def _alone(chosen: Sequence[Unit], inventory: Inventory, capabilities: Sequence[str], roots: Roots) -> ContainerEdits:
+    nodes = edits_of(chosen, inventory, capabilities, None, roots).device_nodes
+    # Numbers are left to whoever reads the file: they may be others after a restart.
+    return ContainerEdits(
+        device_nodes=tuple(DeviceNode(path=node.path, host_path=node.host_path, permissions="rw") for node in nodes)
     )
 
 

@@ -5,18 +5,17 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from fakes import podman as files
 from fakes.containers import Box, boxed, busybox_rootfs, wait_for
+from fakes.podman import podman
 
 from mlbox.engine.devices import attach, detach, verify
 from mlbox.errors import ContainerError, NotFoundError
 from mlbox.linux import cgroup
-from mlbox.linux.mount import umount
 from mlbox.paths import Home
 from mlbox.runtime.record import Container
 
@@ -37,9 +36,14 @@ def cdi_file(folder: Path, **edits: object) -> Path:
     """Write the CDI file of a device 'example.com/toy=0'."""
     folder.mkdir(exist_ok=True)
     path = folder / "toy.json"
-    device = {"name": "0", "containerEdits": edits}
-    path.write_text(json.dumps({"cdiVersion": "0.5.0", "kind": "example.com/toy", "devices": [device]}))
+    path.write_bytes(toy(**edits))
     return path
+
+
+def toy(**edits: object) -> bytes:
+    """Return the CDI file of a device 'example.com/toy=0'."""
+    device = {"name": "0", "containerEdits": edits}
+    return json.dumps({"cdiVersion": "0.5.0", "kind": "example.com/toy", "devices": [device]}).encode()
 
 
 def test_only_the_device_asked_for_can_be_opened(box: Box) -> None:
@@ -100,36 +104,15 @@ def test_a_cdi_device_brings_all_of_its_edits(box: Box, tmp_path: Path, monkeypa
 
 
 def test_podman_reads_the_same_file(box: Box, need: Callable[[str], str]) -> None:
-    """Version 0.5.0 is what podman 4.3 knows: the file of the tests above means the same to it."""
-    podman = need("podman")
-    folder = Path("/etc/cdi")
-    made = not folder.exists()
-    path = cdi_file(folder, env=["TOY=1"], deviceNodes=[{"path": "/dev/toy0", "hostPath": NODE}])
-    short = tempfile.mkdtemp()  # podman takes no runroot of more than 50 characters
-    try:
-        roots = [f"--root={short}/root", f"--runroot={short}/run", f"--tmpdir={short}/tmp"]
-        command = [
-            podman,
-            *roots,
-            "--runtime=runc",
-            "run",
-            "--rm",
-            "--network=none",
-            "--ulimit=nofile=1024",
-            "--ulimit=nproc=1024",
-        ]
-        command += ["--device=example.com/toy=0", "--rootfs", str(box.rootfs), "sh", "-c", "echo $TOY; ls /dev/toy0"]
+    """Version 0.5.0 is what podman 4.3 knows: the same file means the same to it."""
+    script = ("sh", "-c", "echo $TOY; ls /dev/toy0")
+    data = toy(env=["TOY=1"], deviceNodes=[{"path": "/dev/toy0", "hostPath": NODE}])
+    with podman(need("podman")) as command, files.cdi_file("toy.json", data):
+        command += ["--device=example.com/toy=0", "--rootfs", str(box.rootfs), *script]
         theirs = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        ours = box.sh("echo $TOY; ls /dev/toy0", devices=("example.com/toy=0",))
-        assert (theirs.returncode, theirs.stdout.split()) == (0, ["1", "/dev/toy0"]), theirs.stderr
-        assert (ours[0], ours[1].split()) == (0, ["1", "/dev/toy0"])
-    finally:
-        path.unlink()
-        with suppress(OSError):
-            umount(Path(short) / "root/overlay")
-        shutil.rmtree(short)
-        if made:
-            folder.rmdir()
+        ours = box.run(*script, devices=("example.com/toy=0",))
+    assert (theirs.returncode, theirs.stdout.split()) == (0, ["1", "/dev/toy0"]), theirs.stderr
+    assert (ours[0], ours[1].split()) == (0, ["1", "/dev/toy0"])
 
 
 @pytest.fixture

@@ -4,16 +4,20 @@ A node that the device cgroup allows then says ENXIO when it is opened ('No such
 EPERM ('Operation not permitted').
 """
 
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from fakes.containers import Box, boxed, busybox_rootfs, wait_for
 from fakes.gpu import FakeHost
+from fakes.podman import cdi_file, podman
 
 from mlbox.engine.devices import verify
+from mlbox.engine.gpus import cdi, leases
 from mlbox.engine.granting import HostDevices
 from mlbox.errors import ContainerError
 from mlbox.gpu import edits
@@ -160,3 +164,34 @@ def test_musl_finds_the_libraries_too(box: Box) -> None:
         assert out == f"/lib:/usr/local/lib:/usr/lib:{TARGET}\n"
     finally:
         loader.unlink()
+
+
+def test_leases_are_listed(box: Box, host: FakeHost, tmp_path: Path) -> None:
+    """By the names that --gpus takes."""
+    container = box.start("sleep", "60", gpus="device=1,2")
+    found = leases(host.roots, tmp_path / "leases")
+    assert [(one.gpu, one.container, one.user) for one in found.leases] == [
+        ("1", container.id, "root"),
+        ("2", container.id, "root"),
+    ]
+    box.containers.remove(container.id, force=True)
+    assert leases(host.roots, tmp_path / "leases").leases == ()
+
+
+def test_podman_takes_what_cdi_says(box: Box, host: FakeHost, need: Callable[[str], str]) -> None:
+    """Nodes and libraries of one GPU."""
+    with (
+        podman(need("podman")) as command,
+        cdi_file("mlbox-test.json", msgspec.json.encode(cdi("compute", host.roots))),
+    ):
+        script = f"ls /dev; ls {TARGET}"
+        done = subprocess.run(
+            [*command, "--device=mlbox.dev/gpu=0", "--rootfs", str(box.rootfs), "sh", "-c", script],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 0, done.stderr
+    listed = done.stdout.split()
+    assert {"nvidia2", "nvidiactl", "nvidia-uvm", "libcuda.so.1"} <= set(listed)
+    assert not {"nvidia0", "nvidia1"} & set(listed)

@@ -23,7 +23,7 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["run"], 2, "IMAGE"),
         (["run", "--no-such", "x"], 2, "--no-such"),
         (["run", "-p", "80:80", "x"], 2, "bridge"),
-        (["run", "--gpus", "some", "x"], 2, "--gpus some: not understood"),
+        (["run", "--gpus", "some", "x"], 2, "--gpus 'some': not understood"),
         (["run", "--network", "bridge", "x"], 2, "bridge"),
         (["run", "-it", "x"], 2, "terminal"),
         (["exec", "-it", "x", "sh"], 2, "terminal"),
