@@ -51,6 +51,7 @@ COMMANDS = {
     "sbom": "trust",
     "provenance": "trust",
     "sign": "trust",
+    "signatures": "trust",
     "key": "trust",
     "verify": "prove",
     "diff": "prove",

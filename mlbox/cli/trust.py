@@ -1,4 +1,4 @@
-"""Commands about what images are made of and who vouches for them: sbom, provenance, key, sign."""
+"""Commands about what images are made of and who vouches for them: sbom, provenance, key, sign, signatures."""
 
 import os
 import sys
@@ -96,6 +96,33 @@ def sign(
     for signed in report.signed:
         state = "signed" if signed.new else "was signed"
         print(f"{state} {signed.repository}@{signed.digest}{', pushed' if signed.pushed else ''}")
+
+
+@app.command()
+def signatures(
+    name: Name,
+    key: Annotated[
+        list[Path] | None, typer.Option("--key", metavar="FILE", help="A public key; one of them must have signed.")
+    ] = None,
+    form: Annotated[Format, typer.Option("--format")] = Format.TABLE,
+) -> None:
+    """Show who signed an image; with --key fail unless one of the keys' owners did."""
+    from mlbox.cli.progress import listener
+    from mlbox.cli.render import print_table
+    from mlbox.engine import signing
+    from mlbox.paths import Home
+    from mlbox.trust.keys import load_public
+
+    keys = [load_public(path) for path in key or ()]
+    with listener() as talk:
+        report = signing.verify(Home.default(), name, keys, listener=talk)
+    if form is Format.JSON:
+        print_json(report)
+    else:
+        rows = [(one.repository, one.digest, str(one.signatures), ", ".join(one.keys)) for one in report.manifests]
+        print_table(("REPOSITORY", "MANIFEST", "SIGNATURES", "SIGNED WITH"), rows)
+    if keys:
+        signing.require(report, keys)
 
 
 @keys.command()

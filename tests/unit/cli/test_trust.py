@@ -63,6 +63,26 @@ def test_a_key_signs_with_a_password_from_stdin_or_the_environment(
     assert PASSWORD not in said.out + said.err
 
 
+def test_signatures_are_shown_and_required(
+    image: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a key a list; with keys an error unless one of their owners signed."""
+    monkeypatch.setenv("MLBOX_KEY_PASSWORD", PASSWORD)
+    for name in ("team", "stranger"):
+        assert main.run(["key", "generate", name]) == 0
+    assert main.run(["signatures", "team/x:1", "--key", "team.pub"]) == 1
+    assert "it has no signature" in capsys.readouterr().err
+    assert main.run(["sign", "team/x:1", "--key", "team.key"]) == 0
+    assert main.run(["signatures", "team/x:1", "--key", "stranger.pub"]) == 1
+    said = capsys.readouterr()
+    assert "none of its 2 signatures" in said.err
+    assert image in said.out
+    assert main.run(["signatures", "team/x:1", "--key", "stranger.pub", "--key", "team.pub"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["team/x", image, "2", "team.pub"]
+    assert main.run(["signatures", "team/x:1", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["manifests"][0]["signatures"] == 2
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "words"),
     [
