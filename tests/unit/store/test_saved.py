@@ -1,12 +1,13 @@
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlbox.errors import StoreError
-from mlbox.oci.layer import Entry
+from mlbox.errors import ArchiveError, StoreError
+from mlbox.oci.layer import Entry, Kind, header
 from mlbox.store.saved import load_entries, load_record, pack_entries, saved_path, unpack_entries
 
 names = st.binary(min_size=1, max_size=20).map(lambda b: b.decode("utf-8", "surrogateescape"))
@@ -45,3 +46,29 @@ def test_a_key_names_no_other_folder(tmp_path: Path) -> None:
     for key in ("", "..", "a" * 63, "../" + "a" * 61, "A" * 64):
         with pytest.raises(StoreError, match="not a key"):
             saved_path(tmp_path, key)
+
+
+def test_entries_of_older_stores_are_read() -> None:
+    """What had no whiteouts yet, and so one field less."""
+    old = msgspec.msgpack.encode(((("a", "dir", 0o755, 5, 0, "", 0, 0), ("a/b", "file", 0o644, 5, 7, "", 1, 2)), {}))
+    assert unpack_entries(old) == (Entry("a", "dir", 0o755, 5), Entry("a/b", "file", 0o644, 5, 7, "", 1, 2))
+
+
+def test_every_kind_of_entry_comes_back() -> None:
+    """Those of foreign layers too."""
+    entries = (
+        Entry("a", "dir", 0o755, opaque=True),
+        Entry("b", "link", 0o644, -5, 0, "é"),
+        Entry("c", "whiteout", 0),
+        Entry("d", "fifo", 0o600),
+        Entry("e", "char", 0o600),
+        Entry("f\udcff", "block", 0o600),
+    )
+    assert unpack_entries(pack_entries(entries)) == entries
+
+
+@pytest.mark.parametrize("kind", ["link", "whiteout", "fifo", "char", "block"])
+def test_only_plain_entries_are_written_to_a_tar(kind: Kind) -> None:
+    """The rest is in the frames of the layer that it came with."""
+    with pytest.raises(ArchiveError, match=f"'a': a {kind} has no place"):
+        header(Entry("a", kind, 0o644))
