@@ -12,6 +12,7 @@ import msgspec
 
 from mlbox.codec import canonical_json, decode_json
 from mlbox.errors import BuildError
+from mlbox.lock.model import FOLDER
 from mlbox.oci.digest import DiffID
 from mlbox.oci.layer import RULES
 from mlbox.plan.model import HOME, AnyPiece, BuildPlan, DebPiece, EnvPiece, LayerPlan, RootfsPiece, WheelPiece
@@ -21,7 +22,6 @@ _ELSEWHERE = ("direct", "git", "find-links")
 """Indexes that only the one who locked has."""
 _SHORT = re.compile(r"[0-9]{1,2}\.[0-9]{1,3}")
 _FULL = re.compile(r"[0-9]{1,2}(\.[0-9]{1,3}){1,2}[0-9a-z+]{0,20}")
-_FOLDER = re.compile(r"(?:/[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,63}){1,9}")
 _WORD = re.compile(r"[a-z0-9-]{1,40}")
 _TEXT = re.compile(r"[^\0-\x1f\x7f/]{1,255}")
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -72,7 +72,7 @@ def is_harmless(piece: AnyPiece) -> bool:
         case RootfsPiece():
             return _WORD.fullmatch(piece.suite) is not None and all(map(is_harmless, piece.debs))
         case EnvPiece():
-            home = _FOLDER.fullmatch(piece.home or HOME)
+            home = FOLDER.fullmatch(piece.home or HOME)
             return bool(home and _SHORT.fullmatch(piece.python) and _FULL.fullmatch(piece.python_full))
         case _:
             return False

@@ -9,7 +9,7 @@ import msgspec
 from mlbox.errors import LockError
 from mlbox.lock.debian.sources import RELEASES
 from mlbox.lock.debian.version import upstream_version
-from mlbox.lock.model import Arch
+from mlbox.lock.model import FOLDER, Arch
 
 STATUS = "var/lib/dpkg/status"
 """Where dpkg says what is installed."""
@@ -25,7 +25,7 @@ _GLIBC = re.compile(rb"GNU C Library [^\n\0]{0,80}release version ([0-9]+\.[0-9]
 _GLIBC_FILE = re.compile(r"libc-([0-9]+\.[0-9]+)\.so")
 _MUSL = re.compile(r"ld-musl-.*\.so\.1")
 _FIELD = re.compile(r"^([A-Z_]+)=(.*)$", re.MULTILINE)
-_BINARY = 64 << 20
+_BINARY = 128 << 20
 _WITH_PYTHON = 'a base with Python is, for one, "docker.io/library/python:3.12-slim"'
 
 
@@ -72,7 +72,7 @@ def system_of(root: Root) -> System:
     codename = fields.get("VERSION_CODENAME", "")
     known = fields.get("ID") == "debian" and codename in RELEASES and root.read(STATUS) is not None
     name = fields.get("PRETTY_NAME") or fields.get("ID") or "an unknown distribution"
-    return System(name=name[:100], suite=codename if known else "")
+    return System(name="".join(filter(str.isprintable, name))[:100], suite=codename if known else "")
 
 
 def glibc_of(root: Root, arch: Arch, installed: Mapping[str, str], *, name: str) -> str:
@@ -106,9 +106,10 @@ def interpreters(root: Root, env: Mapping[str, str]) -> list[Interpreter]:
 
     Of one folder, the Python that 'python3' means comes first, then the newest.
     """
-    path = [folder.rstrip("/") for folder in env.get("PATH", "").split(":") if folder.startswith("/")]
+    path = [folder.rstrip("/") for folder in env.get("PATH", "").split(":")]
     opt = [f"/opt/{name}/bin" for name in _listed(root, "opt")]
-    found = [each for folder in dict.fromkeys((*path, *_FOLDERS, *opt)) for each in _in_folder(root, folder)]
+    folders = filter(FOLDER.fullmatch, dict.fromkeys((*path, *_FOLDERS, *opt)))
+    found = [each for folder in folders for each in _in_folder(root, folder)]
     unique: dict[tuple[str, str | None], Interpreter] = {}
     for each in found:
         # /bin may be a link to /usr/bin: one program, by the first of its names.
@@ -122,7 +123,8 @@ def _in_folder(root: Root, folder: str) -> list[Interpreter]:
     if not place or root.resolve(f"{folder.rpartition('/')[0]}/pyvenv.cfg"):
         return []
     versions = [match[1] for name in root.children(place) if (match := _PYTHON.fullmatch(name))]
-    versions = [version for version in versions if root.resolve(f"{folder}/python{version}")]
+    # A script of that name (pyenv has such) only looks for one.
+    versions = [one for one in versions if (root.read(f"{folder}/python{one}", _BINARY) or b"").startswith(b"\x7fELF")]
     default = root.resolve(f"{folder}/python3") or ""
     versions.sort(key=lambda version: (default.endswith(f"/python{version}"), int(version[2:])), reverse=True)
     return [Interpreter(python=version, home=folder) for version in versions]

@@ -11,7 +11,7 @@ import msgspec
 from mlbox.codec import load_toml
 from mlbox.errors import LockError, UsageError
 from mlbox.files import disk_errors, write_atomic
-from mlbox.lock.model import LOCK_VERSION, Base, Lock, Package
+from mlbox.lock.model import FOLDER, LOCK_VERSION, Base, Lock, Package
 from mlbox.oci.digest import is_digest
 from mlbox.oci.layer import RULES
 from mlbox.oci.reference import parse_reference
@@ -152,7 +152,7 @@ def _base_problems(base: Base) -> Iterator[str]:
     yield from (f"{name} {text!r} is no digest" for name, text in digests.items() if not is_digest(text))
     if not base.layers:
         yield "no layers"
-    if base.home and (not base.home.startswith("/") or _climbs(base.home[1:])):
+    if base.home and not FOLDER.fullmatch(base.home):
         yield f"home {base.home!r} is no folder of an image"
     if any("=" not in item or "\0" in item for item in (*base.env, *base.labels)):
         yield "env and labels hold NAME=VALUE"

@@ -1,5 +1,6 @@
 """The lock as values: everything that decides what an image holds, and no host, path or time."""
 
+import re
 from typing import Literal
 
 import msgspec
@@ -9,6 +10,8 @@ from mlbox.oci.image import LAYER_GZIP
 from mlbox.oci.layer import EPOCH, RULES
 
 LOCK_VERSION = 1
+FOLDER = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._+-]{1,64}){1,16}")
+"""Where a Python may lie in an image: a path that needs no quoting anywhere."""
 
 Arch = Literal["amd64", "arm64"]
 

@@ -11,6 +11,8 @@ from mlbox.lock.debian.packages import Candidate, Packages, flat, groups
 from mlbox.lock.debian.version import version_key
 
 _FIELD = re.compile(r"^([A-Za-z0-9-]+):[ \t]*(.*)$", re.MULTILINE)
+_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+_VERSION = re.compile(r"[0-9A-Za-z.+:~-]+")
 _PLACE = "the base"
 
 
@@ -29,6 +31,8 @@ def read_status(data: bytes, arch: str) -> dict[str, Candidate]:
 
 def _candidate(fields: Mapping[str, str]) -> Candidate:
     try:
+        if not (_NAME.fullmatch(fields["Package"]) and _VERSION.fullmatch(fields["Version"])):
+            raise ValueError("not a name and a version")
         return Candidate(
             name=fields["Package"],
             version=fields["Version"],
@@ -42,7 +46,7 @@ def _candidate(fields: Mapping[str, str]) -> Candidate:
             conflicts=(*flat(fields.get("Conflicts", "")), *flat(fields.get("Breaks", ""))),
         )
     except (KeyError, ValueError) as problem:
-        name = fields.get("Package", "?")
+        name = ascii(fields.get("Package", "?"))[:80]
         raise LockError(f"dpkg's status in the base describes the package {name} badly: {problem}") from problem
 
 

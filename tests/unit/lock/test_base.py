@@ -84,6 +84,7 @@ def test_the_debian_release_whose_packages_fit(release: bytes, status: bytes | N
 def test_a_system_has_a_name() -> None:
     """What os-release says, for messages."""
     assert system_of(Files(**{"etc/os-release": UBUNTU})).name == "Ubuntu 24.04.1 LTS"
+    assert system_of(Files(**{"etc/os-release": b'PRETTY_NAME="a\x1b[31mb"'})).name == "a[31mb"
     assert system_of(Files()).name == "an unknown distribution"
 
 
@@ -118,11 +119,25 @@ def test_other_c_libraries_are_refused(files: dict[str, bytes | str], words: str
         (root("opt/some/bin/python3.9"), PATH, [Interpreter(python="3.9", home="/opt/some/bin")]),
         (root("usr/bin/python3", "usr/bin/python3.11-config", "usr/bin/pythonx"), PATH, []),
         (root(**{"usr/bin/python3.11": "/gone"}), PATH, []),
+        (root(**{"root/.pyenv/shims/python3.11": b"#!/bin/sh"}), {"PATH": "/root/.pyenv/shims"}, []),
+        (
+            root("root/.local/py/bin/python3.12"),
+            {"PATH": "/root/.local/py/bin"},
+            [Interpreter(python="3.12", home="/root/.local/py/bin")],
+        ),
     ],
 )
 def test_pythons_in_the_order_of_the_search_path(files: Files, env: dict[str, str], found: list[Interpreter]) -> None:
     """PATH first, then the usual folders; one program is found once, a dangling link not at all."""
     assert interpreters(files, env) == found
+
+
+def test_odd_folders_are_no_place_for_python() -> None:
+    """A path that a shell or a terminal would read otherwise is passed over."""
+    folders = ("x y/bin", "x\x1b[31m/bin", "x;y/bin", "x/../bin")
+    files = root(*(f"{folder}/python3.12" for folder in folders))
+
+    assert interpreters(files, {"PATH": ":".join(f"/{folder}" for folder in folders) + ":relative"}) == []
 
 
 def test_of_one_folder_python3_says_which() -> None:

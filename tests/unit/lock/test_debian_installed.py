@@ -146,7 +146,17 @@ def test_the_status_file() -> None:
     assert read_status(b"", "amd64") == {}
 
 
-def test_a_status_file_that_makes_no_sense() -> None:
-    """The error names the package."""
-    with pytest.raises(LockError, match="odd"):
-        read_status(installed("odd", Depends="(((").encode(), "amd64")
+@pytest.mark.parametrize(
+    "stanza",
+    [
+        installed("odd", Depends="((("),
+        installed("odd", "1\x1b[31m"),
+        installed("odd\x1b[31m"),
+        installed("odd").replace("Version", "V"),
+    ],
+)
+def test_a_status_file_that_makes_no_sense(stanza: str) -> None:
+    """The error names the package, and nothing of it moves the cursor."""
+    with pytest.raises(LockError, match="odd") as refused:
+        read_status(stanza.encode(), "amd64")
+    assert refused.value.message.isprintable()
