@@ -78,9 +78,14 @@ class Remaker:
         self._link_base()
         plain = {n: plan for n, plan in plans.items() if project_piece(plan) is None and not needs_container(plan)}
         made.update(zip(plain, self._builder().layers(list(plain.values())), strict=True))
-        for number in plans.keys() - made.keys():
+        in_containers = {n: plan for n, plan in plans.items() if needs_container(plan)}
+        try:
+            made.update(zip(in_containers, self._in_containers(list(in_containers.values())), strict=True))
+        except (MlboxError, OSError) as problem:
+            reasons.update(dict.fromkeys(in_containers, str(problem)))
+        for number in plans.keys() - made.keys() - reasons.keys():
             try:
-                made[number] = self._special(plans, number, diff_ids)
+                made[number] = self._project(plans[number], number, diff_ids)
             except (MlboxError, OSError) as problem:
                 reasons[number] = str(problem)
         return made, reasons
@@ -93,14 +98,17 @@ class Remaker:
                 if isinstance(piece, ImageLayerPiece) and self._store.layers.has(piece.diff_id):
                     self._scratch.layers.folder(piece.diff_id).symlink_to(self._store.layers.folder(piece.diff_id))
 
-    def _special(self, plans: Mapping[int, LayerPlan], number: int, diff_ids: Sequence[DiffID]) -> Layer:
-        plan = plans[number]
-        if needs_container(plan):
-            if os.geteuid() != 0:
-                raise ContainerError("pinned by the output of a container, which needs root to run")
-            part = msgspec.structs.replace(self._basis.plan, layers=(*self._ground((plan,)), plan))
-            self._builder().build(part)
-            return self._builder().layers([plan])[0]
+    def _in_containers(self, plans: list[LayerPlan]) -> list[Layer]:
+        """Make layers that are pinned by what containers put out, all in as few of these as a build takes."""
+        if not plans:
+            return []
+        if os.geteuid() != 0:
+            raise ContainerError("pinned by the output of a container, which needs root to run")
+        part = msgspec.structs.replace(self._basis.plan, layers=(*self._ground(plans), *plans))
+        self._builder().build(part)
+        return self._builder().layers(plans)
+
+    def _project(self, plan: LayerPlan, number: int, diff_ids: Sequence[DiffID]) -> Layer:
         piece = project_piece(plan)
         if self._basis.project is not None or piece is None:
             return self._builder(self._basis.project.root if self._basis.project else Path()).layers([plan])[0]

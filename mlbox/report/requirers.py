@@ -60,7 +60,7 @@ def chains_to(graph: Graph, name: str, most: int = MOST_CHAINS) -> tuple[tuple[C
             above.setdefault(other, []).append(one)
     steps = _steps_to_a_root(graph)
     found: list[Chain] = []
-    left = [(steps[name], (name,))] if name in steps else []
+    left: list[tuple[int, Chain]] = [(steps[name], (name,))] if name in steps else []
     # There may be exponentially many. Those that are nearest to a root are grown first, so the shortest are found
     # without looking at the rest.
     for _ in range(_MOST_STEPS):
