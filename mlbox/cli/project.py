@@ -18,6 +18,8 @@ Extras = Annotated[list[str] | None, typer.Option("--extra", help="Optional depe
 Groups = Annotated[list[str] | None, typer.Option("--group", help="Dependency groups to include.")]
 FindLinks = Annotated[list[str] | None, typer.Option(help="Folder or page with wheels that may be used.")]
 Tags = Annotated[list[str] | None, typer.Option("-t", "--tag", help="Name of the image: team/name:tag.")]
+Gpus = Annotated[str, typer.Option(help="all, a number, device=0,2, none; default: the task's.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Until the GPUs are free, in a queue.")]
 Env = Annotated[list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE, or NAME to pass ours.")]
 Relock = Annotated[bool, typer.Option("--relock", help="Bring mlbox.lock up to date first.")]
 
@@ -191,6 +193,8 @@ def train(
     find_links: FindLinks = None,
     relock: Relock = False,
     env: Env = None,
+    gpus: Gpus = "",
+    wait: Wait = False,
     name: Annotated[str, typer.Option(help="Name of the container.")] = "",
     task: Annotated[str, typer.Option(help="Another task: [tool.mlbox.tasks.NAME].")] = "train",
 ) -> int:
@@ -203,7 +207,7 @@ def train(
         workshop = _workshop(folder, talk, extra, group, find_links)
         declared = workshop.task(task)
         image = workshop.build(workshop.ready_lock(relock=relock), tag or [])
-    base = RunOptions(name=name, remove=True, env=environment(env or []))
+    base = RunOptions(name=name, remove=True, env=environment(env or []), gpus=gpus, gpu_wait=wait)
     options = task_options(workshop.project, declared, tuple(args or ()), base)
     return run_image(workshop.home, image.digest, options, detach=False, cidfile=None, say=print)
 
@@ -218,6 +222,8 @@ def serve(
     find_links: FindLinks = None,
     relock: Relock = False,
     env: Env = None,
+    gpus: Gpus = "",
+    wait: Wait = False,
     name: Annotated[str, typer.Option(help="Name of the container.")] = "",
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is ready.")] = False,
 ) -> int:
@@ -232,7 +238,7 @@ def serve(
         declared = workshop.task("serve")
         image = workshop.build(workshop.ready_lock(relock=relock), tag or [])
     # A service in the background stays after its end, so that 'mlbox logs' can say why it ended.
-    base = RunOptions(name=name, remove=not detach, env=environment(env or []))
+    base = RunOptions(name=name, remove=not detach, env=environment(env or []), gpus=gpus, gpu_wait=wait)
     options = task_options(workshop.project, declared, tuple(args or ()), base)
     return run_service(workshop.store, image.digest, options, declared, detach=detach, say=_say)
 

@@ -212,6 +212,7 @@ def task_options(project: "Project", task: "Task", extra: tuple[str, ...], optio
     return msgspec.structs.replace(
         options,
         command=(*task.command, *extra),
+        gpus=options.gpus or str(task.gpus),
         env={**address, **task.env, **options.env},
         mounts=(*options.mounts, *mounts),
     )
@@ -220,7 +221,7 @@ def task_options(project: "Project", task: "Task", extra: tuple[str, ...], optio
 def serve(store: Store, image: str, options: RunOptions, task: "Task", *, detach: bool, say: Say) -> int:
     """Run a service, say when and where it answers, and go on until it ends (or, with `detach`, until it answers)."""
     _refuse_taken_port(task.port)
-    containers = containers_of(store.home)
+    containers = containers_of(store.home, say)
     container = create_container(store, image, options)
     session = containers.start(container.id, attach=True)
     ended = threading.Event()

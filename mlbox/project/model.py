@@ -58,6 +58,8 @@ class Task(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=
     """Folders of the project that are mounted read-only instead of copied into the image."""
     port: int = 0
     health: Health | None = None
+    gpus: str | int = ""
+    """As --gpus takes it: 'all', 2, 'device=0'."""
     env: dict[str, str] = {}
 
 

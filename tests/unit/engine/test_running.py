@@ -18,6 +18,14 @@ def project(root: Path) -> Project:
     return Project(root=root, name="p", settings=Settings(), sources=())
 
 
+def test_a_task_may_say_which_gpus_it_needs(tmp_path: Path) -> None:
+    """The command line has the last word."""
+    task = Task(command=("x",), gpus=2)
+    assert task_options(project(tmp_path), task, (), RunOptions()).gpus == "2"
+    assert task_options(project(tmp_path), task, (), RunOptions(gpus="none")).gpus == "none"
+    assert task_options(project(tmp_path), Task(command=("x",)), (), RunOptions()).gpus == ""
+
+
 def test_a_task_gets_its_folders_command_and_address(tmp_path: Path) -> None:
     """Outputs are made and writable, inputs are read-only, HOST and PORT say where to listen, -e wins."""
     (tmp_path / "models").mkdir()
