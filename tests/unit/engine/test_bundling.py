@@ -104,6 +104,8 @@ def nothing_of(store: Store) -> bool:
 def test_the_same_image_arrives(store: Store, other: Store, image: Image, tmp_path: Path) -> None:
     """Digest, name, files, lock and plan; the receiving store is sound and has the wheels."""
     made = bundle(store, tmp_path / "x")
+    assert verify_bundle(other, tmp_path / "x").digest == made.digest
+    assert not other.home.root.exists()  # verifying writes nothing
     loaded = load_bundle(other, tmp_path / "x")
     assert [found.digest for found in loaded.images] == [image.digest]
     assert other.images.resolve(NAME) == image.digest
