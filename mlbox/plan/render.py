@@ -7,7 +7,7 @@ import msgspec
 from mlbox.codec import canonical_json
 from mlbox.lock.model import Lock, Package
 from mlbox.plan.base import pinned
-from mlbox.plan.model import PREFIX, BuildPlan, LayerPlan
+from mlbox.plan.model import PREFIX, BuildPlan, ImageLayerPiece, LayerPlan
 from mlbox.project.model import Source
 from mlbox.units import mega
 
@@ -41,6 +41,7 @@ def as_json(plan: BuildPlan, states: Mapping[str, LayerState], sources: tuple[So
         "key": plan.key,
         "arch": plan.arch,
         "epoch": plan.epoch,
+        "base": plan.base,
         "config": plan.config,
         "sources": sources,
         "layers": [
@@ -118,6 +119,8 @@ def _layer_line(layer: LayerPlan, state: LayerState) -> str:
 def _state(layer: LayerPlan, state: LayerState) -> str:
     if state.built:
         return "cached"
+    if isinstance(layer.pieces[0], ImageLayerPiece):
+        return f"to fetch, {mega(state.fetch)}"
     if state.fetch:
         return f"to build, downloads {mega(state.fetch)}"
     missing = len(layer.pieces) - state.unpacked

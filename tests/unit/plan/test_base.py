@@ -166,7 +166,7 @@ def test_the_text_names_the_image_and_what_is_to_fetch() -> None:
     plan = plan_of(lock())
     text = as_text(plan, {plan.layers[0].key: LayerState(fetch=33_000_000)}, ())
 
-    assert f"to build, downloads 33.0 MB; {NAME}@sha256:111111111111…" in text
+    assert f"to fetch, 33.0 MB; {NAME}@sha256:111111111111…" in text
 
 
 @pytest.mark.parametrize(
