@@ -33,6 +33,8 @@ Take = Callable[[int], bytes]
 MAX_PATH = 4096
 MAX_SPECIAL = 1 << 20
 """Bytes of a pax header or a GNU long name."""
+MAX_SPECIALS = 32
+"""Of those before one member."""
 MAX_EXTENTS = 1 << 18
 
 _ZERO = bytes(BLOCK)
@@ -51,6 +53,7 @@ _KINDS: dict[bytes, MemberKind] = {
     b"6": "fifo",
 }
 _XATTR = b"SCHILY.xattr."
+_FOR_ALL = (b"uid", b"gid", b"mtime")
 _NOT_FOR_ALL = (*NAMES, b"size", b"GNU.sparse.")
 
 
@@ -93,6 +96,7 @@ class Reader:
     def _next(self) -> Member | None:
         records: list[tuple[bytes, bytes]] = []
         name = link = None
+        left = MAX_SPECIALS
         while (block := self._block()) is not None:
             header = parse_header(block)
             if header.kind in b"xX":
@@ -108,6 +112,9 @@ class Reader:
                 link = text_of(self._special(header))
             else:
                 return self._member(block, header, records, name, link)
+            left -= 1
+            if not left:
+                raise ValueError("too many headers for one member")
         if records or name or link:
             raise ValueError("the tar ends inside a member's header")
         return None
@@ -137,7 +144,8 @@ class Reader:
         for key, value in records:
             if key.startswith(_NOT_FOR_ALL):  # tools disagree whether it counts
                 raise ValueError(f"a global header that sets {key.decode(errors='replace')!r}")
-            self._everywhere[key] = value
+            if key in _FOR_ALL:
+                self._everywhere[key] = value
 
     def _member(
         self,

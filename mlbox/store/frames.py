@@ -46,8 +46,8 @@ class FrameWriter:
 
     def add(self, data: bytes | memoryview) -> None:
         """Add bytes that lie in no file."""
-        if data:
-            self._record(_BYTES, data)
+        for at in range(0, len(data), CHUNK):
+            self._record(_BYTES, data[at : at + CHUNK])
 
     def file(self, path: str, stretches: Iterable[tuple[int, int]]) -> int:
         """Add stretches (offset, size) of the file `path` of the tree, and return the file's number."""

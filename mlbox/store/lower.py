@@ -16,6 +16,8 @@ from mlbox.store.nodes import Folder, Node, entries_of, entry_of, implied, owner
 from mlbox.store.tree import current_umask
 
 MAX_MEMBERS = 2_000_000
+MAX_NAMES = 256 << 20
+"""Characters of all paths and targets, which are in memory."""
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
 _AUFS = ".wh..wh."
@@ -50,7 +52,7 @@ class LowerTree:
         found = root.stat()
         self._owner = (found.st_uid, found.st_gid)
         self._root = Folder("", None, implied())
-        self._count = 0
+        self._count = self._names = 0
         self._near: tuple[list[str], Folder] = ([], self._root)
 
     def place(self, member: Member) -> tuple[str, Node | None]:
@@ -58,7 +60,7 @@ class LowerTree:
 
         A regular file is left to `content`.
         """
-        self._counted()
+        self._count_in(len(member.path) + len(member.target))
         parts = parts_of(member.path)
         if not parts:
             self._set_root(member)
@@ -75,7 +77,7 @@ class LowerTree:
         known = folder.children.get(name)
         if isinstance(known, Folder) and member.kind == "dir":
             known.mode, known.uid, known.gid, known.mtime = member.mode, member.uid, member.gid, member.mtime
-            known.xattrs = member.xattrs
+            self._xattrs(self._prefix + path, member)
             return path, known
         if known is not None:
             self._remove(folder, name, path)
@@ -95,8 +97,7 @@ class LowerTree:
             os.fchown(fd, node.uid, node.gid)
         if node.mode & (self._umask | 0o7000):
             os.fchmod(fd, self._mode(node, ""))
-        for name, value in member.xattrs.items():
-            self._xattr(fd, member.path, name, value)
+        self._xattrs(fd, member)
         time = time_on_disk(node.mtime)
         os.utime(fd, ns=(time, time))
 
@@ -127,17 +128,20 @@ class LowerTree:
         if len(path) * 4 > self._longest and len(encoded(path)) > self._longest:
             raise ValueError("a path that is longer than the system takes")
 
-    def _counted(self) -> None:
+    def _count_in(self, names: int) -> None:
         self._count += 1
+        self._names += names
         if self._count > MAX_MEMBERS:
             raise ValueError(f"more than {MAX_MEMBERS} members")
+        if self._names > MAX_NAMES:
+            raise ValueError("with it the names are more than a layer may have")
 
     def _set_root(self, member: Member) -> None:
         if member.kind != "dir":
             raise ValueError("the root of a layer must be a folder")
         root = self._root
         root.mode, root.uid, root.gid, root.mtime = member.mode, member.uid, member.gid, member.mtime
-        root.xattrs = member.xattrs
+        self._xattrs(self._prefix, member)
 
     def _hide(self, parts: list[str]) -> bool:
         """Note a whiteout; whether it was one, or what aufs kept for itself."""
@@ -192,9 +196,9 @@ class LowerTree:
         return here
 
     def _imply(self, folder: Folder, name: str) -> Folder:
-        self._counted()
         self.implied += 1
         path = f"{folder.path}/{name}" if folder.path else name
+        self._count_in(len(path))
         self._measure(path)
         os.mkdir(self._prefix + path, 0o700)  # noqa: PTH102 - hot path
         made = folder.children[name] = Folder(path, folder, implied())
@@ -204,6 +208,7 @@ class LowerTree:
         where = self._prefix + path
         if member.kind == "dir":
             os.mkdir(where, 0o700)  # noqa: PTH102 - hot path
+            self._xattrs(where, member)
             return Folder(path, folder, member)
         node = Node(member.kind, member)
         if member.kind == "symlink":
@@ -288,8 +293,6 @@ class LowerTree:
         if self._privileged and (folder.uid, folder.gid) != self._owner:
             os.chown(where, folder.uid, folder.gid, follow_symlinks=False)
         os.chmod(where, self._mode(folder, folder.path))  # noqa: PTH101 - hot path
-        for name, value in folder.xattrs.items():
-            self._xattr(where, folder.path, name, value)
         if folder.opaque:
             self._opaque(where, folder.path)
         time = time_on_disk(folder.mtime)
@@ -311,16 +314,17 @@ class LowerTree:
             self._note(f"{path}: mode {node.mode:o}, which needs root here")
         return mode
 
-    def _xattr(self, where: int | str, path: str, name: str, value: bytes) -> None:
+    def _xattrs(self, where: int | str, member: Member) -> None:
         """Set what a container can rely on; other attributes belong to the machine and stay in the tar."""
-        if not (name == "security.capability" or (name.startswith("user.") and not name.startswith("user.overlay."))):
-            return
-        try:
-            os.setxattr(where, name, value)
-        except OSError as problem:
-            if problem.errno not in _NO_XATTR:
-                raise
-            self._note(f"{path}: its attribute {name}")
+        for name, value in member.xattrs.items():
+            if name != "security.capability" and (not name.startswith("user.") or name.startswith("user.overlay.")):
+                continue
+            try:
+                os.setxattr(where, name, value)
+            except OSError as problem:
+                if problem.errno not in _NO_XATTR:
+                    raise
+                self._note(f"{member.path}: its attribute {name[:100]}")
 
     def _note(self, text: str) -> None:
         if len(self.omitted) < _NOTED:

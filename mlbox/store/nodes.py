@@ -35,7 +35,7 @@ class Node:
 class Folder(Node):
     """A folder; `hidden` are the names of lower layers that it does not show."""
 
-    __slots__ = ("children", "hidden", "opaque", "parent", "path", "xattrs")
+    __slots__ = ("children", "hidden", "opaque", "parent", "path")
 
     def __init__(self, path: str, parent: "Folder | None", member: Member) -> None:
         super().__init__("dir", member)
@@ -44,7 +44,6 @@ class Folder(Node):
         self.children: dict[str, Node] = {}
         self.hidden: set[str] = set()
         self.opaque = False
-        self.xattrs = member.xattrs
 
 
 def owner_bits(kind: Kind) -> int:

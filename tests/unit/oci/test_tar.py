@@ -196,6 +196,7 @@ WRONG = {
     "header for nobody": pax({"path": "a"}),
     "name for nobody": long_name(b"a") + END,
     "after zeros": bytes(BLOCK) + header("a"),
+    "headers without an end": pax({"mtime": "1"}) * 40 + header("a"),
     "path for all": pax({"path": "a"}, b"g") + header("b"),
     "size for all": pax({"size": "1"}, b"g") + header("b"),
     "sparse for all": pax({"GNU.sparse.major": "1"}, b"g") + header("b"),

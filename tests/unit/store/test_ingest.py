@@ -330,6 +330,10 @@ def test_limits(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.layers.ingest(digest(data), [data], "layer one", limit=6)
     monkeypatch.setattr("mlbox.store.lower.MAX_MEMBERS", 3)
     ingest(store, file("a/b/c", b"") + END)
+    monkeypatch.setattr("mlbox.store.lower.MAX_NAMES", 250)
+    data = symlink("a", "b" * 90) + symlink("c", "b" * 90) + file("x" * 40 + "/" + "y" * 40 + "/z", b"")
+    with pytest.raises(ArchiveError, match="names are more"):
+        store.layers.ingest(digest(data), [data], "layer one")
     for data in (file("a/b/c/d", b"") + END, file("a", b"") * 4 + END):
         with pytest.raises(ArchiveError, match="more than 3 members"):
             store.layers.ingest(digest(data), [data], "layer one")
