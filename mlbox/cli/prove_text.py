@@ -35,8 +35,17 @@ def print_verification(found: "Verification") -> None:
         print(f"problem: {problem}")
     for note in found.notes:
         print(f"note: {note}")
-    verdict = "equal" if found.ok else "NOT EQUAL"
-    print(f"{found.image} {found.digest}: {verdict} (made again from {found.basis})")
+    print(f"{found.image} {found.digest}: {_verdict(found)} (made again from {found.basis})")
+
+
+def _verdict(found: "Verification") -> str:
+    states = {layer.state for layer in found.layers} | {found.config, found.manifest}
+    if states & {"different", "changed on disk"}:
+        return "NOT EQUAL"
+    if "not checked" in states:
+        return "NOT PROVEN: not all of it could be made again"
+    part = "equal" if found.manifest == "equal" else "equal as far as asked"
+    return f"{part}, BUT NOT ALL WELL: {'; '.join(found.problems)}" if found.problems else part
 
 
 def _layer_lines(layer: "LayerCheck") -> Iterator[str]:

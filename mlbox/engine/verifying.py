@@ -35,7 +35,7 @@ from mlbox.store.store import Store
 
 MOST_DIFFERENCES = 1000
 
-State = Literal["equal", "different", "changed on disk", "not checked"]
+State = Literal["equal", "different", "changed on disk", "not checked", "not asked for"]
 
 
 class LayerCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +77,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     def ok(self) -> bool:
         """Whether all that was asked for was checked and is equal."""
         states = {layer.state for layer in self.layers} | {self.config, self.manifest}
-        return states == {"equal"} and not self.problems
+        return states <= {"equal", "not asked for"} and not self.problems
 
 
 def verify(
@@ -197,10 +197,8 @@ class _Verifier:
                 pool.map(lambda number: self._check(scratch, number, made.get(number), reasons), self.chosen)
             )
         whole = len(self.chosen) == max(len(self.diff_ids), self.below + len(self.basis.plan.layers))
-        config, problems = self._compare_config(made) if whole else ("equal", ())
-        manifest: State = "equal" if config == "equal" and not problems else "different"
-        if not whole:
-            self.notes.append("only one layer was compared, not the image's digest")
+        config, problems = self._compare_config(made) if whole else ("not asked for", ())
+        manifest: State = "different" if config == "equal" and problems else config
         return Verification(
             image=name,
             digest=self.image.digest,

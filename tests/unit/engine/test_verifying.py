@@ -218,7 +218,9 @@ def test_one_layer_alone(world: World) -> None:
     """By number or by name."""
     edit(world.layer("one") / f"{SITE}/one/data.bin", 0, b"x")
 
-    assert world.verify("small").ok
+    found = world.verify("small")
+    assert found.ok
+    assert found.manifest == "not asked for"
     assert [layer.name for layer in world.verify("1").layers] == ["python environment"]
     assert not world.verify("one").ok
     with pytest.raises(UsageError) as problem:
