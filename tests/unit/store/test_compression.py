@@ -37,10 +37,11 @@ def test_what_was_compressed_comes_back(method: Compression, data: bytes, cuts: 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_bytes_do_not_depend_on_cuts_or_cores(method: Compression, monkeypatch: pytest.MonkeyPatch) -> None:
     """A digest of a compressed layer is the same wherever it is made."""
+    content = TEXT * (6 if method == "zstd" else 1)  # several of its jobs
     found = set()
-    for cores, size in ((1, CHUNK), (2, 7), (5, 4097), (64, len(TEXT))):
+    for cores, size in ((1, CHUNK), (2, 70_001), (5, 300_001), (64, len(content))):
         monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: set(range(cores)))
-        found.add(join(compressed(cut(TEXT, size) if size > 7 else cut(TEXT, 70_001), method)))
+        found.add(join(compressed(cut(content, size), method)))
     assert len(found) == 1
 
 
@@ -90,7 +91,7 @@ def test_damage_is_named(method: Compression) -> None:
     for length in (5, 12, len(packed) // 2, len(packed) - 1):
         with pytest.raises(ArchiveError, match=r"layer two: .*too early"):
             join(decompressed([packed[:length]], name="layer two"))
-    for at in (-2, len(packed) // 2):
+    for at in (-1, -6, len(packed) // 2) if method == "gzip" else (-1, len(packed) // 2):
         broken = bytearray(packed)
         broken[at] ^= 0x55
         with pytest.raises(ArchiveError, match="layer two: "):
