@@ -24,8 +24,6 @@ from mlbox.store.tree import below
 
 DOCUMENT_LIMIT = 32 << 20
 """The largest file of a package database that is read, in bytes."""
-_OPAQUE = ".wh..wh..opq"
-_WHITEOUT = ".wh."
 _HISTORY = "mlbox: "
 
 
@@ -49,7 +47,7 @@ class LayerContents(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of its tar."""
     entries: tuple[Entry, ...]
     owners: tuple[Owner | None, ...]
-    """Of each entry; None for directories, which belong to everybody."""
+    """Of each entry; None for directories, which belong to everybody, and for whiteouts."""
 
     @property
     def content(self) -> int:
@@ -94,24 +92,21 @@ def contents_of(store: Store, image: Image, name: str = "") -> Contents:
 def effective(layers: Sequence[Sequence[Entry]]) -> dict[str, Place]:
     """Return what is left of `layers` (lowest first) when they lie over one another, by path.
 
-    Whiteouts are those of the image-spec: '.wh.NAME' removes NAME, '.wh..wh..opq' all that lower layers have there.
+    A whiteout hides what lower layers have at its path, an opaque folder all that they have in it.
     """
     found: dict[str, Place] = {}
     hidden: set[str] = set()
     closed: set[str] = set()
     for number in reversed(range(len(layers))):
         alive: dict[str, bool] = {"": True}
-        below = (set[str](), set[str]())
         for entry in layers[number]:
-            folder, _, name = entry.path.rpartition("/")
-            if name.startswith(_WHITEOUT):
-                below[name == _OPAQUE].add(folder if name == _OPAQUE else _joined(folder, name[len(_WHITEOUT) :]))
-            elif entry.path not in found and entry.path not in hidden and _alive(folder, hidden, closed, alive):
-                found[entry.path] = Place(entry, number)
-            if entry.kind != "dir":
-                below[0].add(entry.path)  # what is no directory hides everything below its path
-        hidden |= below[0]
-        closed |= below[1]
+            path = entry.path
+            visible = path not in found and path not in hidden
+            if visible and entry.kind != "whiteout" and _alive(path.rpartition("/")[0], hidden, closed, alive):
+                found[path] = Place(entry, number)
+        # What is no folder hides everything that lower layers have below its path.
+        hidden.update(entry.path for entry in layers[number] if entry.kind != "dir")
+        closed.update(entry.path for entry in layers[number] if entry.opaque)
     return found
 
 
@@ -123,10 +118,6 @@ def _alive(folder: str, hidden: set[str], closed: set[str], known: dict[str, boo
         answer = answer and _alive(folder.rpartition("/")[0], hidden, closed, known)
         known[folder] = answer
     return answer
-
-
-def _joined(folder: str, name: str) -> str:
-    return f"{folder}/{name}" if folder else name
 
 
 def layer_plans(store: Store, image: Image) -> tuple[LayerPlan | None, ...]:
@@ -156,7 +147,7 @@ def read_file(store: Store, diff_id: DiffID, entry: Entry, limit: int = DOCUMENT
 
 def _read(store: Store, diff_ids: Sequence[DiffID], files: dict[str, Place], path: str) -> bytes:
     place = files.get(path)
-    if place is None or place.entry.kind != "file" or place.entry.size > DOCUMENT_LIMIT:
+    if place is None or place.entry.kind not in ("file", "link") or place.entry.size > DOCUMENT_LIMIT:
         return b""
     return read_file(store, diff_ids[place.layer], place.entry)
 

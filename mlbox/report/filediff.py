@@ -53,7 +53,7 @@ def _details(store: Store, old: Contents, new: Contents, was: Place, now: Place)
         return
     if one.target != two.target:
         yield f"target {one.target} -> {two.target}"
-    if one.kind == "file" and (one.size != two.size or _other_content(store, old, new, was, now)):
+    if one.kind in ("file", "link") and (one.size != two.size or _other_content(store, old, new, was, now)):
         yield "content"
     if one.mode != two.mode:
         yield f"mode {one.mode:o} -> {two.mode:o}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from fakes.trees import make_layer
 from fakes.wheels import make_wheel
 
 from mlbox.build.executor import Builder
@@ -22,9 +23,10 @@ from mlbox.lock.file import encode_lock
 from mlbox.lock.model import Base, LayerGroup, Lock, Package, Target
 from mlbox.lock.python.model import Indexes
 from mlbox.oci.artifact import LOCK_TYPE, PLAN_TYPE, artifact_of, subject_of
+from mlbox.oci.image import Image
 from mlbox.oci.reference import parse_reference
 from mlbox.paths import Home
-from mlbox.plan.model import BuildPlan, WheelPiece
+from mlbox.plan.model import BuildPlan, ImageLayerPiece, LayerPlan, WheelPiece
 from mlbox.plan.planner import make_plan
 from mlbox.project.model import Settings
 from mlbox.store.store import Store
@@ -70,11 +72,15 @@ class World:
         plan = make_plan(self.lock, Settings(), files, None)
         # Without the base: unpacking .debs has tests of its own.
         self.plan = msgspec.structs.replace(plan, layers=plan.layers[1:])
-        places = Places(lambda: Indexes(default=None), Http(), home=home, root=self.root, target=TARGET)
-        sources = Sources(self.plan, places, lambda suite: (), self.store.artifacts, Http(), SILENT)
-        self.image = Builder(self.store, sources, NoSteps(), SILENT, self.root).build(self.plan)
+        self.image = self.build(self.plan)
         self.attach(self.plan)
         self.store.images.tag(self.image.digest, parse_reference("me:1"))
+
+    def build(self, plan: BuildPlan) -> Image:
+        """Build a plan of files that are in the store."""
+        places = Places(lambda: Indexes(default=None), Http(), home=self.home, root=self.root, target=TARGET)
+        sources = Sources(plan, places, lambda suite: (), self.store.artifacts, Http(), SILENT)
+        return Builder(self.store, sources, NoSteps(), SILENT, self.root).build(plan)
 
     def attach(self, plan: BuildPlan, lock: Lock | None = None) -> None:
         """Attach a plan, and maybe a lock."""
@@ -266,3 +272,18 @@ def test_differences_are_not_without_end(world: World, monkeypatch: pytest.Monke
 
     assert len(check.differences) == 2
     assert check.more
+
+
+def test_an_image_on_layers_of_another(world: World) -> None:
+    """They are pinned by their digests: there is nothing to make, but what lies on the disk is hashed."""
+    below = make_layer(world.store, "below", {"etc/os-release": b"ID=other"})
+    layer = LayerPlan(name="other 1/1", kind="base", pieces=(ImageLayerPiece(diff_id=below.diff_id),))
+    plan = msgspec.structs.replace(world.plan, layers=(layer, *world.plan.layers))
+    world.image = world.build(plan)
+    world.attach(plan)
+    world.store.images.tag(world.image.digest, parse_reference("me:1"))
+    assert world.verify().ok
+
+    edit(world.store.layers.root(below.diff_id) / "etc/os-release", 0, b"XX")
+
+    assert wrong(world.verify())["other 1/1"].state == "changed on disk"
