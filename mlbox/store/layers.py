@@ -19,7 +19,6 @@ from mlbox.store.pieces import StoredPiece
 from mlbox.store.publish import publish_folder, temporary_folder, withdraw, working_on
 from mlbox.store.saved import Record, load_entries, load_record, save, saved_path
 from mlbox.store.tree import below, diff_id_of, digest_of_chunks, joined, skipped, tar_parts
-from mlbox.store.untar import unpack
 
 Locate = Callable[[Entry], str]
 _NO_LINK = (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP)
@@ -109,7 +108,7 @@ class LayerStore:
         """Return what the layer is; raises StoreError when it is not there."""
         record = load_record(self.folder(diff_id))
         if record is None:
-            raise StoreError(f"layer {diff_id} is missing from the store", hint="build the image again")
+            raise StoreError(f"layer {diff_id} is missing from the store", hint="build or pull the image again")
         return record
 
     def tar(self, diff_id: DiffID, start: int = 0) -> Iterator[bytes | memoryview]:
@@ -144,6 +143,8 @@ class LayerStore:
         return self.adopt(key, name, known)
 
     def _ingest(self, diff_id: DiffID, chunks: Iterable[bytes | memoryview], name: str, limit: int | None) -> None:
+        from mlbox.store.untar import unpack  # threads, and more that running a container need not load
+
         with temporary_folder(self._tmp, "layer") as folder:
             found = unpack(chunks, folder, name, final=self.root(diff_id), limit=limit)
             if found.diff_id != diff_id:
