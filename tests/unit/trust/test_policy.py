@@ -170,6 +170,15 @@ def test_a_policy_that_cannot_be_read_refuses(tmp_path: Path) -> None:
             load({"HOME": str(none)}, tmp_path / name)
 
 
+def test_a_place_that_cannot_be_looked_at_counts_as_a_policy(tmp_path: Path) -> None:
+    """Whether there is a file cannot be said, so it is not said that there is none."""
+    (tmp_path / "loop").symlink_to("loop")
+    path = tmp_path / "loop" / "policy.toml"
+    assert is_any({"HOME": str(tmp_path / "none")}, path)
+    with pytest.raises(TrustError, match="cannot read"):
+        load({"HOME": str(tmp_path / "none")}, path)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
