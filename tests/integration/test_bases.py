@@ -311,6 +311,24 @@ def test_what_cannot_be_a_base(
         assert words in mlbox.run("lock", code=1).stderr
 
 
+def test_packages_only_for_debian(home: Path, project: Path, registry: str, push: Push, tmp_path: Path) -> None:
+    """Another distribution with a Python can be a base; packages for it are refused, naming what it is."""
+    ubuntu = {
+        "usr/lib64/libc.so.6": b"\0GNU C Library (Ubuntu GLIBC 2.39) stable release version 2.39.\n",
+        "usr/lib/os-release": b'ID=ubuntu\nVERSION_CODENAME=noble\nPRETTY_NAME="Ubuntu 24.04"\n',
+        "usr/bin/python3.12": b"\x7fELF\0003.12.3\0",
+    }
+    push("noble:1", [layer_of(tmp_path / "u.tar", tmp_path / "none", extra=ubuntu)], {})
+    mlbox = Program(home, project)
+
+    settings(project, base=f"{registry}/noble:1", system_packages=["git"])
+    assert "noble:1 is Ubuntu 24.04" in mlbox.run("lock", code=1).stderr
+    settings(project, base=f"{registry}/noble:1")
+    mlbox.run("lock")
+    target = tomllib.loads((project / "mlbox.lock").read_text())["target"]
+    assert (target["python-full"], target["glibc"]) == ("3.12.3", "2.39")
+
+
 def test_without_network(
     home: Path, project: Path, registry: str, push: Push, tars: dict[str, Path], tmp_path: Path
 ) -> None:
