@@ -82,7 +82,7 @@ def bill_of(store: Store, image: Image, *, name: str = "", subject: Digest | Non
 
     diff_ids = image.config.rootfs.diff_ids
     places = effective([store.layers.entries(diff_id) for diff_id in diff_ids])
-    files = {path: place for path, place in places.items() if place.entry.kind == "file"}
+    files = {path: place for path, place in places.items() if place.entry.kind in ("file", "link")}
     inventory = read_inventory(files, lambda path: read_file(store, diff_ids[files[path].layer], files[path].entry))
     return make_bill(
         inventory,

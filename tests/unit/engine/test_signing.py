@@ -1,6 +1,8 @@
 """Signing and verifying images here and in a registry, and what the policy makes of it."""
 
+import io
 import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,12 +18,13 @@ from mlbox.engine.signatures import kept_signatures, places_of, remote_signature
 from mlbox.engine.signing import Publication, publish, require, sign, verify
 from mlbox.errors import LockError, NotFoundError, TrustError
 from mlbox.oci.artifact import LOCK_TYPE, artifact_of, subject_of
-from mlbox.oci.digest import Digest, digest_of
+from mlbox.oci.digest import DiffID, Digest, digest_of
 from mlbox.oci.image import INDEX, MANIFEST, Descriptor, Image, ImageIndex, Platform
 from mlbox.oci.reference import parse_reference
 from mlbox.paths import Home
 from mlbox.registry.client import open_registry
 from mlbox.store.fsck import fsck
+from mlbox.store.layers import Layer
 from mlbox.store.store import Store
 from mlbox.trust.keys import PrivateKey, PublicKey, generate, load_private
 from mlbox.trust.signature import Signature, signature_tag
@@ -474,14 +477,35 @@ def test_a_damaged_lock_is_an_error_of_ours(home: Home, store: Store, image: Ima
             ask(home, NAME)
 
 
+def foreign_layer(store: Store, files: dict[str, bytes]) -> Layer:
+    """Return a layer that somebody else's program made, with its whiteouts; a name ending in '@' is a hard link."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for path, data in files.items():
+            member = tarfile.TarInfo(path)
+            if path.endswith("@"):
+                member = tarfile.TarInfo(path[:-1])
+                member.type, member.linkname = tarfile.LNKTYPE, data.decode()
+                tar.addfile(member)
+            else:
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    diff_id = DiffID(digest_of(out.getvalue()))
+    size = store.layers.ingest(diff_id, [out.getvalue()], "foreign")
+    return Layer(key="foreign", name="foreign", diff_id=diff_id, size=size)
+
+
 def test_bills_follow_the_layers_that_a_container_sees(home: Home, store: Store) -> None:
-    """What an upper layer removes or replaces is not in the bill."""
+    """What an upper layer removes or replaces is not in the bill; a hard link is a file too."""
+    site = "opt/mlbox/env/lib/python3.11/site-packages"
     upper = {
-        "opt/mlbox/env/lib/python3.11/site-packages/.wh.numpy-2.0.dist-info": b"",
+        f"{site}/.wh.numpy-2.0.dist-info": b"",
         "var/lib/dpkg/status": FILES["var/lib/dpkg/status"].replace(b"2.36", b"2.37"),
+        "data/METADATA": b"Name: six\nVersion: 1.0\n",
+        f"{site}/six-1.0.dist-info/METADATA@": b"data/METADATA",
     }
-    image = make_image(store, make_layer(store, "one", FILES), make_layer(store, "three", upper))
+    image = make_image(store, make_layer(store, "one", FILES), foreign_layer(store, upper))
     found = materials.bill_of(store, image, name="x")
-    assert [(part.name, part.version) for part in found.components] == [("libc6", "2.37")]
+    assert [(part.name, part.version) for part in found.components] == [("libc6", "2.37"), ("six", "1.0")]
     assert found.digest == image.digest
     assert materials.write_bill(store, image, materials.BillFormat.SPDX, name="x", subject=Digest(digest_of(b"x")))
