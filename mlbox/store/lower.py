@@ -172,19 +172,21 @@ class LowerTree:
 
     def _resolve(self, parts: list[str], *, make: bool) -> Folder | None:
         here, links = self._root, 0
+        missing: list[str] = []
         left = parts[::-1]
         while left:
             part = left.pop()
             if part in ("", "."):
                 continue
             if part == "..":
-                here = here.parent
+                if missing:
+                    missing.pop()
+                else:
+                    here = here.parent
                 continue
-            node = here.children.get(part)
+            node = None if missing else here.children.get(part)
             if node is None:
-                if not make:
-                    return None
-                here = self._imply(here, part)
+                missing.append(part)
             elif isinstance(node, Folder):
                 here = node
             elif node.kind == "symlink" and links < _LINKS:
@@ -193,6 +195,10 @@ class LowerTree:
                 left += node.target.split("/")[::-1]
             else:
                 raise ValueError(f"it lies below {part!r}, which is no folder")
+        if missing and not make:
+            return None
+        for part in missing:
+            here = self._imply(here, part)
         return here
 
     def _imply(self, folder: Folder, name: str) -> Folder:

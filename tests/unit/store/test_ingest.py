@@ -108,6 +108,11 @@ def taken(store: Store, *members: bytes) -> dict[str, str | bytes]:
         pytest.param(
             [symlink("a", "b"), folder("a"), file("a/x", b"1")], {"a": "dir", "a/x": b"1"}, id="link to folder"
         ),
+        pytest.param(
+            [symlink("a", "b/../c"), file("a/x", b"1")],
+            {"a": "-> b/../c", "c": "dir", "c/x": b"1"},
+            id="below a link that turns round",
+        ),
         pytest.param([header("p", b"6")], {"p": "0o10000"}, id="fifo"),
         pytest.param(
             [header("dev/null", b"3"), header("dev/sda", b"4"), hardlink("dev/b", "dev/sda")],
