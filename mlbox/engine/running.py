@@ -137,6 +137,7 @@ def _bring(store: Store, image: str, pull: Pull, talk: Talk) -> None:
     except MlboxError as problem:
         if missing is not None:
             problem.message = f"{missing.message} here, and {problem.message}"
+            problem.args = (problem.message,)
             close = missing.hint if missing.hint and missing.hint.startswith("did you mean") else None
             problem.hint = close or problem.hint
         raise
