@@ -303,7 +303,7 @@ def test_a_slip_of_the_pen(other: Home, plan: BuildPlan, fake: FakeRegistry, bri
     store = Store(other)
     image = make_image(store, make_layer(store, "one", {"a": b"a"}))
     store.images.tag(image.digest, parse_reference(f"{fake.host}/{NAME}"))
-    with pytest.raises(RegistryError, match="no image .* here, and") as missing:
+    with pytest.raises(RegistryError, match=r"no image .* here, and") as missing:
         bring(f"{fake.host}/team/y:1", "missing")
     assert "did you mean" in (missing.value.hint or "")
     with pytest.raises(RegistryError, match="404"):
