@@ -377,7 +377,7 @@ class Pieces:
 @pytest.fixture
 def transport(pauses: list[float]) -> Transport:
     """A transport that does not wait."""
-    return Transport(limits=Limits(connect=1, read=0.2, attempts=3, most=12, unreachable=2), sleep=pauses.append)
+    return Transport(limits=Limits(connect=1, read=10, attempts=3, most=12, unreachable=2), sleep=pauses.append)
 
 
 def test_answers_of_any_status_come_back(server: Server, transport: Transport) -> None:

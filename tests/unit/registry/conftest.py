@@ -12,7 +12,7 @@ from mlbox.registry.client import Registry
 from mlbox.registry.credentials import Credentials
 from mlbox.registry.hosts import Site, Sites
 
-QUICK = Limits(connect=1, read=0.3, attempts=3, most=12, unreachable=2)
+QUICK = Limits(connect=5, read=10, attempts=3, most=12, unreachable=2)
 
 Open = Callable[..., Registry]
 

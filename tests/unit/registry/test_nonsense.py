@@ -101,4 +101,4 @@ def test_headers_without_end(fake: FakeRegistry, client: Open, reply: Reply) -> 
     """Are the registry's mistake."""
     fake.behave = lambda request: reply
     with pytest.raises(RegistryError):
-        client(fake).manifest("a/b", "1")
+        client(fake, limits=IMPATIENT).manifest("a/b", "1")
