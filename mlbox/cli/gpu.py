@@ -8,12 +8,56 @@ from mlbox.cli.render import Format, ago, mega, print_json, print_table
 
 if TYPE_CHECKING:
     from mlbox.engine.gpus import GpuState, Holder
+    from mlbox.gpu.fit import Needs
     from mlbox.runtime.containers import Containers
 
 app = typer.Typer(rich_markup_mode=None)
-gpu = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+Form = Annotated[Format, typer.Option("--format")]
+
+
+@app.command()
+def check(
+    what: Annotated[str, typer.Argument(metavar="IMAGE|FOLDER", help="An image, or a project with a lock.")] = ".",
+    gpu: Annotated[str, typer.Option(help="'RTX 5090', 'H100', sm_120; default: this host's GPUs.")] = "",
+    driver: Annotated[str, typer.Option(help="Version of the driver there, like 535.104.05.")] = "",
+    form: Form = Format.TABLE,
+) -> int:
+    """Say whether an environment fits a GPU and its driver, before it starts. The exit code is 1 when it does not."""
+    from mlbox.engine.checking import check as check_needs
+
+    found = check_needs(_needs(what), gpu=gpu, driver=driver)
+    if form is Format.JSON:
+        print_json(found)
+    else:
+        for one in found:
+            name = one.gpu or (f"driver {one.driver}" if one.driver else "no GPU")
+            print(f"{one.fit.verdict:<8} {name}")
+            for reason in one.fit.reasons:
+                print(f"         {reason}")
+            if one.fit.hint:
+                print(f"         hint: {one.fit.hint}")
+    return int(any(one.fit.verdict == "refused" for one in found))
+
+
+def _needs(what: str) -> "Needs":
+    from pathlib import Path
+
+    from mlbox.engine.checking import needs_of, needs_of_lock
+    from mlbox.engine.locking import lock_path
+    from mlbox.lock.file import read_lock
+    from mlbox.paths import Home
+    from mlbox.store.store import Store
+
+    if (path := lock_path(Path(what))).is_file():
+        return needs_of_lock(read_lock(path))
+    store = Store(Home.default())
+    with store.using():
+        return needs_of(store, store.images.resolve(what))
+
+
+group = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 app.add_typer(
-    gpu, name="gpu", help="The GPUs of the host; the devices of running containers, verified, given and taken away."
+    group, name="gpu", help="The GPUs of the host; the devices of running containers, verified, given and taken away."
 )
 
 Container = Annotated[str, typer.Argument(metavar="CONTAINER")]
@@ -27,8 +71,8 @@ def _containers() -> "Containers":
     return containers_of(Home.default())
 
 
-@gpu.command(name="ls")
-def list_gpus(form: Annotated[Format, typer.Option("--format")] = Format.TABLE) -> None:
+@group.command(name="ls")
+def list_gpus(form: Form = Format.TABLE) -> None:
     """List the host's GPUs: what they are, how much of them is used, and who holds them."""
     import sys
 
@@ -67,8 +111,8 @@ def _holder(one: "Holder") -> str:
     return f"{who} ({one.pid}{memory})" if one.pid else f"{who} (idle)"
 
 
-@gpu.command()
-def leases(form: Annotated[Format, typer.Option("--format")] = Format.TABLE) -> None:
+@group.command()
+def leases(form: Form = Format.TABLE) -> None:
     """List which containers have which GPUs, and how many wait."""
     import sys
 
@@ -87,7 +131,7 @@ def leases(form: Annotated[Format, typer.Option("--format")] = Format.TABLE) -> 
         print(f"{found.waiting} waiting", file=sys.stderr)
 
 
-@gpu.command()
+@group.command()
 def cdi(
     capabilities: Annotated[str, typer.Option(help="As --gpu-capabilities of 'mlbox run'.")] = "",
 ) -> None:
@@ -97,10 +141,10 @@ def cdi(
     print_json(spec_of_host(capabilities))
 
 
-@gpu.command()
+@group.command()
 def verify(
     names: Annotated[list[str] | None, typer.Argument(metavar="[CONTAINER]...", help="Default: all that run.")] = None,
-    form: Annotated[Format, typer.Option("--format")] = Format.TABLE,
+    form: Form = Format.TABLE,
 ) -> int:
     """Read back the kernel's device rules of running containers and compare them with what they were given.
 
@@ -122,7 +166,7 @@ def verify(
     return int(any(one.problems for one in found))
 
 
-@gpu.command()
+@group.command()
 def attach(name: Container, devices: Asked) -> None:
     """Give devices to a running container, until it stops."""
     from mlbox.engine.devices import attach as attach_devices
@@ -131,7 +175,7 @@ def attach(name: Container, devices: Asked) -> None:
         print(path)
 
 
-@gpu.command()
+@group.command()
 def detach(
     name: Container,
     devices: Asked,

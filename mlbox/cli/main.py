@@ -33,6 +33,7 @@ COMMANDS = {
     "wait": "containers",
     "rm": "containers",
     "gpu": "gpu",
+    "check": "gpu",
     "images": "images",
     "rmi": "images",
     "tag": "images",

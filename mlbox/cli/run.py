@@ -38,6 +38,7 @@ def run(
     ] = "",
     gpu_share: Annotated[bool, typer.Option("--gpu-share", help="Together with others that say so too.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Until the GPUs are free, in a queue.")] = False,
+    no_check: Annotated[bool, typer.Option("--no-check", help="Also when the image does not fit the GPU.")] = False,
     rdma: Annotated[bool, typer.Option("--rdma", help="The InfiniBand devices.")] = False,
     device: Annotated[
         list[str] | None,
@@ -93,6 +94,7 @@ def run(
         gpu_capabilities=gpu_capabilities,
         gpu_wait=wait,
         gpu_share=gpu_share,
+        gpu_check=not no_check,
         rdma=rdma,
         network=_network(network),
         cpus=cpus,

@@ -77,8 +77,17 @@ def create_container(store: Store, image: str, options: RunOptions) -> Container
                 f"image {image} is for {config.architecture}, this machine is {host_arch()}",
                 hint=f"'mlbox lock --arch {host_arch()}' and a build make one for it",
             )
+        if options.gpu_check and options.gpus not in ("", "none"):
+            _refuse_unfit(store, digest, options.gpus)
         lower = [store.layers.root(diff_id) for diff_id in config.rootfs.diff_ids]
         return containers_of(store.home).create(digest, image, config, lower, options)
+
+
+def _refuse_unfit(store: Store, digest: Digest, gpus: str) -> None:
+    from mlbox.engine.checking import refuse_unfit
+    from mlbox.gpu.choose import parse_request
+
+    refuse_unfit(store, digest, parse_request(gpus))
 
 
 def run_image(

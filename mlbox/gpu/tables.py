@@ -1,5 +1,6 @@
-"""The reviewed tables in gpu/: which driver runs which CUDA."""
+"""The reviewed tables in gpu/: which driver runs which CUDA, which GPU is which architecture."""
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import msgspec
 from mlbox import resources
 from mlbox.codec import load_toml
 from mlbox.errors import MlboxError
-from mlbox.gpu.model import Version, parse_version
+from mlbox.gpu.model import ComputeCapability, Version, parse_capability, parse_version
 
 
 class CudaTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +50,22 @@ def read_cuda_table(path: Path) -> CudaTable:
     drivers = [(_version(toolkit, path), _version(driver, path)) for toolkit, driver in document["driver"].items()]
     floors = {int(major): _version(driver, path) for major, driver in document["floor"].items()}
     return CudaTable(drivers=tuple(sorted(drivers)), floors=floors)
+
+
+@cache
+def capability_of_name(name: str) -> ComputeCapability | None:
+    """Return the architecture of the GPU that people call `name` ('RTX 5090', 'NVIDIA H200'), None when unknown.
+
+    'sm_90' and '9.0' name themselves. Of gpu/devices.toml the longest name counts that stands in `name` as a word.
+    """
+    if (direct := parse_capability(name)) is not None:
+        return direct
+    path = resources.folder("gpu") / "devices.toml"
+    rows = load_toml(path.read_bytes(), what=str(path))["capability"]
+    for known in sorted(rows, key=len, reverse=True):
+        if re.search(rf"(?<![a-z0-9]){re.escape(known.lower())}(?![0-9])", name.lower()):
+            return parse_capability(rows[known])
+    return None
 
 
 def _version(text: str, path: Path) -> Version:

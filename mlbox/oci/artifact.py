@@ -14,6 +14,7 @@ from mlbox.oci.image import MANIFEST, Descriptor
 
 LOCK_TYPE = "application/vnd.mlbox.lock.v1+toml"
 PLAN_TYPE = "application/vnd.mlbox.plan.v1+json"
+GPU_TYPE = "application/vnd.mlbox.gpu.v1+json"
 THIN_TYPE = "application/vnd.mlbox.thin.v1+json"
 
 EMPTY_BYTES = b"{}"

@@ -93,6 +93,7 @@ class RunOptions(Value, frozen=True, kw_only=True):
     gpu_capabilities: str = ""
     gpu_wait: bool = False
     gpu_share: bool = False
+    gpu_check: bool = True
     rdma: bool = False
     network: Literal["host", "none"] = "host"
     cpus: float | None = None

@@ -1,0 +1,172 @@
+"""Does an image fit the GPUs of this host, or of another? What it needs is read from its libraries once, and kept."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from mlbox.errors import ContainerError, UsageError
+from mlbox.gpu.choose import Request, Unit, candidates
+from mlbox.gpu.fatbin import device_code
+from mlbox.gpu.fit import Fit, LibraryCode, Needs, cuda_of_packages, fit
+from mlbox.gpu.inventory import read_inventory
+from mlbox.gpu.model import ComputeCapability, Gpu, Inventory, Roots, Version, parse_version
+from mlbox.gpu.nvml import ask
+from mlbox.gpu.tables import capability_of_name, cuda_table
+from mlbox.lock.file import decode_lock
+from mlbox.lock.model import Lock
+from mlbox.oci.artifact import GPU_TYPE, artifact_of, subject_of
+from mlbox.oci.digest import DiffID, Digest
+from mlbox.oci.image import Image
+from mlbox.store.store import Store
+
+_LIBRARY = re.compile(r"\.so(?:\.[0-9.]+)?$")
+_DISTRIBUTION = re.compile(r"(?:^|/)([A-Za-z0-9_.]+)-([^/-]+)\.dist-info$")
+_FORMAT = 1
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What an image needs, as it is kept beside it."""
+
+    format: int
+    needs: Needs
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer for one GPU."""
+
+    gpu: str
+    """As it is called: '0: NVIDIA H200 (sm_90)'; '' when only a driver was asked about."""
+    driver: str
+    fit: Fit
+
+
+def needs_of(store: Store, digest: Digest) -> Needs:
+    """Return what the image needs of a GPU host: what is kept beside it, else read from its libraries and kept."""
+    for found in reversed(store.referrers.of(digest, GPU_TYPE)):
+        layers = store.referrers.manifest(found.digest).layers
+        try:
+            kept = msgspec.json.decode(store.referrers.blob(layers[0]), type=Kept)
+        except (msgspec.DecodeError, IndexError):
+            continue
+        if kept.format == _FORMAT:
+            return kept.needs
+    image = store.images.load(digest)
+    needs = read_needs(store, image)
+    data = msgspec.json.encode(Kept(format=_FORMAT, needs=needs), order="sorted")
+    store.referrers.add(artifact_of(GPU_TYPE, data), subject_of(digest, image.manifest_bytes))
+    return needs
+
+
+def read_needs(store: Store, image: Image) -> Needs:
+    """Read what the image needs: CUDA from its lock, else from the packages in it; device code from its libraries."""
+    lock = store.referrers.lock_of(image.digest)
+    diff_ids = image.config.rootfs.diff_ids
+    packages = _locked(decode_lock(lock)) if lock else list(_installed(store, diff_ids))
+    cuda, because = cuda_of_packages(packages)
+    if not cuda:
+        variables = dict(line.partition("=")[::2] for line in image.config.config.env)
+        version = parse_version(variables.get("CUDA_VERSION", ""))
+        cuda, because = (str(version.minor), "the base image's CUDA_VERSION") if version else ("", "")
+    return Needs(cuda=cuda, because=because, libraries=tuple(_libraries(store, diff_ids)))
+
+
+def needs_of_lock(lock: Lock) -> Needs:
+    """Return what can be said before anything is built: the CUDA that the locked packages bring."""
+    cuda, because = cuda_of_packages(_locked(lock))
+    return Needs(cuda=cuda, because=because)
+
+
+def check(needs: Needs, *, gpu: str = "", driver: str = "", roots: Roots | None = None) -> tuple[Checked, ...]:
+    """Return whether what `needs` says fits: the GPU and driver that are named, else those of this host.
+
+    Raises UsageError for a GPU that nobody knows.
+    """
+    table = cuda_table()
+    inventory = read_inventory(roots)
+    version = _version(driver) if driver else inventory.driver.version if inventory.driver else None
+    if gpu:
+        capability = capability_of_name(gpu)
+        if capability is None:
+            raise UsageError(f"--gpu {gpu!r}: not a GPU that is known", hint="--gpu sm_90 names an architecture itself")
+        return (_checked(f"{gpu} ({capability})", needs, capability, version),)
+    gpus = [one for one in inventory.gpus if one.vendor == "nvidia"]
+    if driver or not gpus:
+        return (Checked(gpu="", driver=str(version or ""), fit=fit(needs, None, version, table)),)
+    known = _with_capabilities(inventory)
+    return tuple(
+        _checked(f"{one.index}: {one.name} ({one.capability or 'unknown'})", needs, one.capability, version)
+        for one in known
+    )
+
+
+def refuse_unfit(store: Store, digest: Digest, request: Request, roots: Roots | None = None) -> None:
+    """Raise ContainerError when the image cannot run on the GPUs that `request` means.
+
+    Of a number of GPUs any may be given, so it is refused only when none of them fits.
+    """
+    inventory = read_inventory(roots)
+    if inventory.driver is None:
+        return
+    found = [unit for unit in candidates(inventory, request) if unit.gpu.vendor == "nvidia"]
+    needs = needs_of(store, digest)
+    if not found or not needs.any:
+        return
+    refused = [(unit, verdict) for unit, verdict in _verdicts(found, inventory, needs) if verdict.verdict == "refused"]
+    if len(refused) == len(found) or (refused and not request.count):
+        unit, verdict = refused[0]
+        raise ContainerError(
+            f"the image does not fit GPU {unit.label} ({unit.gpu.name}): {'; '.join(verdict.reasons)}",
+            hint=f"{verdict.hint}; --no-check starts it all the same",
+        )
+
+
+def _verdicts(found: Sequence[Unit], inventory: Inventory, needs: Needs) -> Iterator[tuple[Unit, Fit]]:
+    known = {gpu.pci: gpu.capability for gpu in _with_capabilities(inventory)}
+    version = inventory.driver.version if inventory.driver else None
+    for unit in found:
+        yield unit, fit(needs, known.get(unit.gpu.pci), version, cuda_table())
+
+
+def _with_capabilities(inventory: Inventory) -> tuple[Gpu, ...]:
+    """Return the NVIDIA GPUs with their architectures: by name, which is quick; else as NVIDIA's library says."""
+    gpus = [gpu for gpu in inventory.gpus if gpu.vendor == "nvidia"]
+    named = tuple(msgspec.structs.replace(gpu, capability=capability_of_name(gpu.name)) for gpu in gpus)
+    if all(gpu.capability for gpu in named):
+        return named
+    return tuple(gpu for gpu in ask(inventory).inventory.gpus if gpu.vendor == "nvidia")
+
+
+def _checked(name: str, needs: Needs, capability: ComputeCapability | None, driver: Version | None) -> Checked:
+    return Checked(gpu=name, driver=str(driver or ""), fit=fit(needs, capability, driver, cuda_table()))
+
+
+def _version(text: str) -> Version:
+    version = parse_version(text)
+    if version is None:
+        raise UsageError(f"--driver {text!r}: not a version", hint="--driver 535.104.05")
+    return version
+
+
+def _locked(lock: Lock) -> list[tuple[str, str]]:
+    return [(package.name, package.version) for package in lock.packages]
+
+
+def _installed(store: Store, diff_ids: Sequence[DiffID]) -> Iterator[tuple[str, str]]:
+    for diff_id in diff_ids:
+        for entry in store.layers.entries(diff_id):
+            if entry.kind == "dir" and (found := _DISTRIBUTION.search(entry.path)):
+                yield found[1].lower().replace("_", "-"), found[2]
+
+
+def _libraries(store: Store, diff_ids: Sequence[DiffID]) -> Iterator[LibraryCode]:
+    """Yield the libraries with device code; one that a later layer replaces counts once, as the later has it."""
+    found: dict[str, LibraryCode] = {}
+    for diff_id in diff_ids:
+        root = store.layers.root(diff_id)
+        for entry in store.layers.entries(diff_id):
+            if entry.kind == "file" and entry.size > 1024 and _LIBRARY.search(entry.path):
+                found.pop(entry.path, None)
+                if (code := device_code(root / entry.path)) is not None:
+                    found[entry.path] = LibraryCode(entry.path, code)
+    yield from (found[path] for path in sorted(found))

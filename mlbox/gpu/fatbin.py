@@ -1,0 +1,127 @@
+"""Which GPU architectures a library has code for: the headers of the fat binaries in it, without reading the code.
+
+nvcc puts device code into the ELF sections .nv_fatbin and __nv_relfatbin: one container after another, each a header of
+16 bytes (magic, version, header size, size of what follows) and entries, each with a header of its own that says kind
+(1 PTX, 2 machine code), architecture and size. NVIDIA documents none of it; the fields used here were compared with
+what cuobjdump says of wheels of CUDA 11.8 to 13.5.
+"""
+
+import mmap
+import struct
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from mlbox.gpu.model import ComputeCapability
+
+_SECTIONS = (b".nv_fatbin", b"__nv_relfatbin")
+_MAGIC = 0xBA55ED50
+_CONTAINER = struct.Struct("<IHHQ")
+_ENTRY = struct.Struct("<HHIQIIHHIIIQ")
+_KINDS: Mapping[int, Literal["ptx", "sass"]] = {1: "ptx", 2: "sass"}
+_ARCH_SPECIFIC, _FAMILY = 0x100000, 0x200000
+_EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
+_SHDR = struct.Struct("<IIQQQQIIQQ")
+_MOST_SECTIONS = 4096
+_SPARSE = 0.5
+"""An architecture with less than this share of the most common one's entries is there for a few kernels only."""
+
+
+class Code(NamedTuple):
+    """One kind of device code: machine code ('sass') or PTX, for an architecture."""
+
+    kind: Literal["sass", "ptx"]
+    major: int
+    minor: int
+    suffix: Literal["", "a", "f"] = ""
+    """'a': this architecture and no other; 'f': its family."""
+
+    def __str__(self) -> str:
+        """Return it as compilers name it: 'sm_90a', 'compute_80'."""
+        return f"{'sm' if self.kind == 'sass' else 'compute'}_{self.major}{self.minor}{self.suffix}"
+
+    def runs_on(self, gpu: ComputeCapability) -> bool:
+        """Whether a GPU runs this code (CUDA C++ Programming Guide, "Application Compatibility").
+
+        Machine code runs on the same major version from its minor on, PTX is compiled for anything newer.
+        """
+        if self.suffix == "a":
+            return (gpu.major, gpu.minor) == (self.major, self.minor)
+        if self.suffix == "f" or self.kind == "sass":
+            return gpu.major == self.major and gpu.minor >= self.minor
+        return (gpu.major, gpu.minor) >= (self.major, self.minor)
+
+
+class DeviceCode(NamedTuple):
+    """The device code of a library."""
+
+    counts: tuple[tuple[Code, int], ...]
+    """How many entries there are of each, sorted."""
+
+    @property
+    def entries(self) -> int:
+        """How many there are in all."""
+        return sum(count for _, count in self.counts)
+
+    @property
+    def complete(self) -> tuple[Code, ...]:
+        """What the library as a whole has code for: what only a few of its kernels have is left out."""
+        most = max((count for _, count in self.counts), default=0)
+        return tuple(code for code, count in self.counts if count >= _SPARSE * most)
+
+    def runs_on(self, gpu: ComputeCapability) -> bool:
+        """Whether the whole library runs on a GPU."""
+        return any(code.runs_on(gpu) for code in self.complete)
+
+
+def device_code(path: Path) -> DeviceCode | None:
+    """Return the device code of an ELF file; None when it has none, or is no ELF file of 64 bits.
+
+    A damaged section ends the reading of that section, never more: files come from strangers.
+    """
+    with path.open("rb") as file:
+        if file.read(6) != b"\x7fELF\x02\x01":
+            return None
+        try:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                counts = Counter(code for start, end in _sections(data) for code in _codes(data, start, end))
+        except (ValueError, OverflowError, struct.error):
+            return None
+    return DeviceCode(tuple(sorted(counts.items()))) if counts else None
+
+
+def _sections(data: mmap.mmap) -> Iterator[tuple[int, int]]:
+    """Yield where the sections with fat binaries begin and end."""
+    header = _EHDR.unpack_from(data)
+    offset, size, count, names = header[6], header[11], header[12], header[13]
+    if size != _SHDR.size or count > _MOST_SECTIONS or names >= count:
+        return
+    headers = [_SHDR.unpack_from(data, offset + number * size) for number in range(count)]
+    strings = headers[names][4]
+    for section in headers:
+        name = data[strings + section[0] : strings + section[0] + 20].partition(b"\0")[0]
+        if name in _SECTIONS:
+            yield section[4], min(section[4] + section[5], len(data))
+
+
+def _codes(data: mmap.mmap, position: int, end: int) -> Iterator[Code]:
+    while position + _CONTAINER.size <= end:
+        magic, _, header, size = _CONTAINER.unpack_from(data, position)
+        if magic != _MAGIC:
+            position += 8  # containers are aligned to eight bytes, with zeros between
+            continue
+        start = position + max(header, _CONTAINER.size)
+        yield from _entries(data, start, min(start + size, end))
+        position = (start + size + 7) & ~7
+
+
+def _entries(data: mmap.mmap, position: int, end: int) -> Iterator[Code]:
+    while position + 64 <= end:
+        kind, _, header, size, _, _, _, _, arch, _, _, flags = _ENTRY.unpack_from(data, position)
+        if header < 64 or position + header + size > end:
+            return
+        if kind in _KINDS and 10 <= arch < 1000:
+            suffix: Literal["", "a", "f"] = "a" if flags & _ARCH_SPECIFIC else "f" if flags & _FAMILY else ""
+            yield Code(_KINDS[kind], arch // 10, arch % 10, suffix)
+        position += header + size

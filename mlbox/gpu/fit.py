@@ -1,0 +1,148 @@
+"""Does an environment fit a GPU and its driver? Decided from what the lock and the libraries say. Pure."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from mlbox.gpu.fatbin import DeviceCode
+from mlbox.gpu.model import ComputeCapability, Version, parse_version
+from mlbox.gpu.tables import CudaTable
+
+Verdict = Literal["fits", "limited", "refused", "unknown"]
+
+_RUNTIME = re.compile(r"nvidia-cuda-(?:runtime|nvrtc|cupti)(?:-cu\d+)?|cuda-toolkit")
+"""Packages whose version is that of the CUDA toolkit; those of other libraries are versions of their own."""
+_LOCAL = re.compile(r"\+cu(\d{2})(\d+)\b")
+_MAIN = 0.2
+"""A library with less than this share of the largest one's entries does not decide; one that does not fit is named."""
+
+
+class LibraryCode(NamedTuple):
+    """A library with device code and where it lies in the image."""
+
+    path: str
+    code: DeviceCode
+
+    @property
+    def name(self) -> str:
+        """Its file name."""
+        return self.path.rpartition("/")[2]
+
+
+class Needs(msgspec.Struct, frozen=True, kw_only=True):
+    """What an environment needs of a GPU host."""
+
+    cuda: str = ""
+    """Version of the toolkit ('12.8'), '' when it brings no CUDA."""
+    because: str = ""
+    """The package that says so: 'nvidia-cuda-runtime-cu12 12.8.90'."""
+    libraries: tuple[LibraryCode, ...] = ()
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything for a GPU in it."""
+        return bool(self.cuda or self.libraries)
+
+
+class Fit(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    """What was compared, worst first."""
+    hint: str = ""
+    """What would make it fit."""
+
+
+def cuda_of_packages(packages: Iterable[tuple[str, str]]) -> tuple[str, str]:
+    """Return the CUDA that locked packages (name, version) bring, and which one says so; ('', '') for none.
+
+    Of several the newest counts: the driver must run all of them.
+    """
+    found = sorted((version, because) for version, because in _cuda_versions(packages))
+    return (str(found[-1][0]), found[-1][1]) if found else ("", "")
+
+
+def _cuda_versions(packages: Iterable[tuple[str, str]]) -> Iterator[tuple[Version, str]]:
+    for name, text in packages:
+        version = None
+        if _RUNTIME.fullmatch(name):
+            version = parse_version(text.partition("+")[0])
+        elif local := _LOCAL.search(text):
+            version = parse_version(f"{local[1]}.{local[2]}")
+        if version is not None:
+            yield version.minor, f"{name} {text}"
+
+
+def fit(needs: Needs, gpu: ComputeCapability | None, driver: Version | None, table: CudaTable) -> Fit:
+    """Return whether an environment with those `needs` runs on a GPU with that driver; None is not known.
+
+    'limited' is minor-version compatibility: it runs, without PTX newer than the driver and newer driver functions.
+    """
+    parts = [*_by_driver(needs, driver, table), *_by_code(needs, gpu)]
+    if not needs.any:
+        return Fit(verdict="fits", reasons=("it brings no CUDA",))
+    if not parts:
+        return Fit(
+            verdict="unknown", reasons=("neither GPU nor driver are known",), hint="--gpu NAME, --driver VERSION"
+        )
+    worst: dict[Verdict, int] = {"refused": 0, "unknown": 1, "limited": 2, "fits": 3}
+    parts.sort(key=lambda part: worst[part.verdict])
+    reasons = tuple(reason for part in parts for reason in part.reasons)
+    return Fit(verdict=parts[0].verdict, reasons=reasons, hint=next((part.hint for part in parts if part.hint), ""))
+
+
+def _by_driver(needs: Needs, driver: Version | None, table: CudaTable) -> Iterator[Fit]:
+    cuda = parse_version(needs.cuda)
+    if cuda is None or driver is None:
+        return
+    full, floor = table.driver_for(cuda), table.floor_for(cuda)
+    if floor is not None and driver < floor:
+        yield Fit(
+            verdict="refused",
+            reasons=(f"CUDA {cuda} ({needs.because}) needs driver {floor} or newer, this is {driver}",),
+            hint=f"install driver {full or floor}, or lock an older CUDA: {_older(table.cuda_of(driver))}",
+        )
+    elif full is None:
+        yield Fit(verdict="unknown", reasons=(f"which driver CUDA {cuda} came with is not in the table",))
+    elif driver < full:
+        limits = "no PTX newer than the driver, no newer driver functions"
+        yield Fit(verdict="limited", reasons=(f"CUDA {cuda} came with driver {full}, this is {driver}: {limits}",))
+    else:
+        yield Fit(verdict="fits", reasons=(f"driver {driver} runs CUDA {cuda} in full",))
+
+
+def _older(cuda: Version | None) -> str:
+    return f'accelerator = "cu{cuda.parts[0]}{cuda.parts[1]}"' if cuda else "this driver runs none in the table"
+
+
+def _by_code(needs: Needs, gpu: ComputeCapability | None) -> Iterator[Fit]:
+    if gpu is None or not needs.libraries:
+        return
+    most = max(library.code.entries for library in needs.libraries)
+    main = [library for library in needs.libraries if library.code.entries >= _MAIN * most]
+    failing = [library for library in needs.libraries if not library.code.runs_on(gpu)]
+    if decisive := [library for library in main if library in failing]:
+        has = ", ".join(map(str, decisive[0].code.complete))
+        yield Fit(
+            verdict="refused",
+            reasons=(f"{decisive[0].name} has no code for {gpu}: {has}",),
+            hint=f"lock a version that was built for {gpu}; 'no kernel image is available' is what it would say",
+        )
+    elif failing:
+        names = ", ".join(library.name for library in failing[:5])
+        yield Fit(verdict="limited", reasons=(f"no code for {gpu} in {names}; the large libraries have it",))
+    else:
+        jit = all(any(code.kind == "ptx" for code in library.code.complete if code.runs_on(gpu)) for library in main)
+        how = "machine code" if _has_machine_code(main, gpu) else "PTX, compiled at the first start" if jit else "code"
+        yield Fit(verdict="fits", reasons=(f"{max(main, key=_entries).name} has {how} for {gpu}",))
+
+
+def _entries(library: LibraryCode) -> int:
+    return library.code.entries
+
+
+def _has_machine_code(libraries: Sequence[LibraryCode], gpu: ComputeCapability) -> bool:
+    return all(any(code.kind == "sass" and code.runs_on(gpu) for code in one.code.complete) for one in libraries)

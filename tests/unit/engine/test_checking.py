@@ -1,0 +1,101 @@
+"""What an image needs of a GPU host, and whether it is started where it does not fit."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from fakes.fatbin import cuda_library
+from fakes.gpu import FakeHost
+from fakes.trees import make_image, make_layer
+
+from mlbox.engine import checking
+from mlbox.engine.checking import check, needs_of, refuse_unfit
+from mlbox.errors import ContainerError, UsageError
+from mlbox.gpu.choose import Request
+from mlbox.oci.artifact import GPU_TYPE
+from mlbox.oci.digest import Digest
+from mlbox.paths import Home
+from mlbox.store.store import Store
+
+SITE = "opt/mlbox/env/lib/python3.11/site-packages"
+CUDA = {
+    f"{SITE}/torch/lib/libtorch_cuda.so": cuda_library(("sass", 80, ""), ("sass", 90, ""), times=20),
+    f"{SITE}/nvidia_cuda_runtime_cu12-12.8.90.dist-info/METADATA": b"Name: nvidia-cuda-runtime-cu12\n",
+    f"{SITE}/torch/plain.so.1": b"\x7fELF\x02\x01" + bytes(2000),
+}
+
+
+@pytest.fixture
+def store(home: Home) -> Store:
+    return Store(home)
+
+
+@pytest.fixture
+def image(store: Store) -> Digest:
+    """An image of torch for A100 and H100, without a lock."""
+    return make_image(store, make_layer(store, "env", CUDA)).digest
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> FakeHost:
+    """An H200 with a driver that came with CUDA 12.8."""
+    made = FakeHost(tmp_path / "host")
+    made.nvidia(0, version="570.124.06")
+    return made
+
+
+def test_needs_are_read_from_packages_and_libraries(store: Store, image: Digest) -> None:
+    """A library that a later layer replaces counts as the later one."""
+    needs = needs_of(store, image)
+    assert (needs.cuda, needs.because) == ("12.8", "nvidia-cuda-runtime-cu12 12.8.90")
+    assert [library.name for library in needs.libraries] == ["libtorch_cuda.so"]
+    newer = make_layer(store, "newer", {f"{SITE}/torch/lib/libtorch_cuda.so": cuda_library(("sass", 120, ""), times=9)})
+    both = make_image(store, make_layer(store, "env", CUDA), newer).digest
+    assert [str(code) for code in needs_of(store, both).libraries[0].code.complete] == ["sm_120"]
+
+
+def test_needs_are_kept_beside_the_image(store: Store, image: Digest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second time nothing is read; what another version kept is not believed."""
+    first = needs_of(store, image)
+    monkeypatch.setattr(checking, "read_needs", None)
+    assert needs_of(store, image) == first
+    assert len(store.referrers.of(image, GPU_TYPE)) == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(checking, "_FORMAT", 2)
+    assert needs_of(store, image) == first
+    assert len(store.referrers.of(image, GPU_TYPE)) == 2
+
+
+def test_a_cuda_image_without_packages_says_it_in_its_environment(store: Store) -> None:
+    image = make_image(store)
+    config = msgspec.structs.replace(image.config.config, env=("CUDA_VERSION=12.6.3",))
+    found = checking.read_needs(
+        store, msgspec.structs.replace(image, config=msgspec.structs.replace(image.config, config=config))
+    )
+    assert found.cuda == "12.6"
+
+
+def test_this_hosts_gpus_are_checked_unless_others_are_named(store: Store, image: Digest, host: FakeHost) -> None:
+    needs = needs_of(store, image)
+    (here,) = check(needs, roots=host.roots)
+    assert (here.gpu, here.driver, here.fit.verdict) == ("0: NVIDIA H200 (sm_90)", "570.124.06", "fits")
+    (there,) = check(needs, gpu="RTX 5090", roots=host.roots)
+    assert there.fit.verdict == "refused" and "no code for sm_120" in there.fit.reasons[0]
+    (old,) = check(needs, driver="470.57.02", roots=host.roots)
+    assert old.fit.verdict == "refused" and "525.60.13" in old.fit.reasons[0]
+    with pytest.raises(UsageError, match="Voodoo"):
+        check(needs, gpu="Voodoo", roots=host.roots)
+    with pytest.raises(UsageError, match="not a version"):
+        check(needs, driver="new", roots=host.roots)
+
+
+def test_an_image_that_does_not_fit_is_refused(store: Store, image: Digest, host: FakeHost) -> None:
+    """With the reason, and how to start it all the same; one without CUDA runs anywhere."""
+    refuse_unfit(store, image, Request(all=True), host.roots)
+    other = make_image(
+        store, make_layer(store, "blackwell", {f"{SITE}/libx.so": cuda_library(("sass", 120, ""), times=20)})
+    ).digest
+    with pytest.raises(ContainerError, match="does not fit GPU 0") as caught:
+        refuse_unfit(store, other, Request(count=1), host.roots)
+    assert "--no-check" in (caught.value.hint or "")
+    refuse_unfit(store, make_image(store, label="plain").digest, Request(all=True), host.roots)
