@@ -16,6 +16,7 @@ from fakes.wheels import make_wheel
 from mlbox.build.rebuild import can_be_left_out, decode_plan, encode_plan, is_harmless
 from mlbox.cli.main import run
 from mlbox.engine import running, sharing
+from mlbox.engine.completing import builder_for
 from mlbox.errors import MlboxError, NotFoundError, RegistryError, TrustError, UsageError
 from mlbox.events import SILENT
 from mlbox.lock.model import Package
@@ -85,7 +86,7 @@ def _project(path: Path) -> ProjectPiece:
 def build(home: Home, plan: BuildPlan, said: BuildPlan | None = None, name: str = "box") -> Image:
     """Build `plan` in a store; what is kept as the image's plan may be another one."""
     store = Store(home)
-    image = sharing._builder(store, plan, plan.layers, SILENT).build(plan)
+    image = builder_for(store, plan, plan.layers, SILENT).build(plan)
     store.images.tag(image.digest, parse_reference(name))
     subject = subject_of(image.digest, image.manifest_bytes)
     store.referrers.add(artifact_of(PLAN_TYPE, encode_plan(said or plan)), subject)
