@@ -286,7 +286,8 @@ class LowerTree:
             os.unlink(self._prefix + path)  # noqa: PTH108 - hot path
 
     def _whiteouts(self, folder: Folder, prefix: str) -> Iterator[Entry]:
-        for name in sorted(folder.hidden - folder.children.keys()):
+        folder.hidden = set() if folder.opaque else folder.hidden - folder.children.keys()
+        for name in sorted(folder.hidden):
             try:
                 os.mknod(f"{self._prefix}{prefix}{name}", stat.S_IFCHR, os.makedev(0, 0))
             except PermissionError:
@@ -301,6 +302,10 @@ class LowerTree:
         os.chmod(where, self._mode(folder, folder.path))  # noqa: PTH101 - hot path
         if folder.opaque:
             self._opaque(where, folder.path)
+        elif folder.hidden and self._privileged:
+            # Without it the kernel lists the whiteouts of a folder that no lower layer has ("copied up from
+            # something unknown" makes it look).
+            os.setxattr(where, "trusted.overlay.origin", b"", follow_symlinks=False)
         time = time_on_disk(folder.mtime)
         os.utime(where, ns=(time, time))
 

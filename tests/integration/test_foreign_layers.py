@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import random
 import stat
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from fakes.foreign import SPARSE, digest, ingest
 from fakes.tars import END, GNU, file, folder, hardlink, header, long_name, pax, symlink
 
-from mlbox.oci.digest import Digest
+from mlbox.oci.digest import DiffID, Digest
 from mlbox.oci.image import LAYER_TAR, ContainerConfig, Descriptor, Image, ImageConfig, RootFS, image_of
 from mlbox.oci.reference import parse_reference
 from mlbox.paths import Home
@@ -106,17 +107,20 @@ def store(home: Home) -> Iterator[Store]:
 def image(store: Store, need: Callable[[str], str]) -> Image:
     """The image of `layers`, named."""
     tars = layers(need("busybox"))
-    diff_ids = tuple(ingest(store, data) for data in tars)
+    image = added(store, tuple(ingest(store, data) for data in tars), tuple(map(len, tars)))
+    store.images.tag(image.digest, parse_reference(NAME))
+    return image
+
+
+def added(store: Store, diff_ids: tuple[DiffID, ...], sizes: tuple[int, ...]) -> Image:
+    """Return the image of layers that are there."""
     config = ImageConfig(
         architecture="amd64", os="linux", config=ContainerConfig(cmd=("/bin/sh",)), rootfs=RootFS(diff_ids=diff_ids)
     )
-    found = tuple(
-        Descriptor(media_type=LAYER_TAR, digest=Digest(diff_id), size=len(data))
-        for diff_id, data in zip(diff_ids, tars, strict=True)
-    )
+    both = zip(diff_ids, sizes, strict=True)
+    found = tuple(Descriptor(media_type=LAYER_TAR, digest=Digest(diff_id), size=size) for diff_id, size in both)
     image = image_of(config, found)
     store.images.add(image)
-    store.images.tag(image.digest, parse_reference(NAME))
     return image
 
 
@@ -194,6 +198,55 @@ def test_containers_run_on_it(home: Home, image: Image, need: Callable[[str], st
     assert run(NAME, "sh", "-c", "cat lib/one dir new/now bin/z; ls gone 2>&1 || true").startswith("3was a foldernewx")
     assert run("-u", "me", NAME, "sh", "-c", "id -u; id -g; cat lib/one") == "1234\n5678\n3"
     assert stat.S_IMODE(home.layers.stat().st_mode) == 0o700
+
+
+def stacked(chance: random.Random) -> list[bytes]:
+    """Return three layers that make, replace and hide a few names again and again."""
+    tars = []
+    for _ in range(3):
+        top = [name for name in ("a", "b", "c") if chance.random() < 0.6]
+        members = [b for name in top for b in made(chance, name)]
+        for parent in ("d", "e"):
+            inside = [name for name in ("x", "y", "z") if chance.random() < 0.6]
+            if inside or chance.random() < 0.3:
+                members.append(folder(parent, mode=chance.choice([0o755, 0o700, 0o1777])))
+                members += [file(f"{parent}/.wh..wh..opq")] * (chance.random() < 0.3)
+                members += [b for name in inside for b in made(chance, f"{parent}/{name}")]
+            elif chance.random() < 0.3:
+                members.append(file(f".wh.{parent}"))
+        tars.append(b"".join(members) + END)
+    return tars
+
+
+def made(chance: random.Random, name: str) -> list[bytes]:
+    """Return the members that make `name` something, or hide it."""
+    parent, _, last = name.rpartition("/")
+    hidden = file(f"{parent}/.wh.{last}" if parent else f".wh.{last}")
+    choices = [
+        [hidden],
+        [file(name, chance.randbytes(600), uid=chance.choice([0, 7]))],
+        [folder(name), file(f"{name}/in", b"1")],
+        [symlink(name, "d/x")],
+        [file(name, b"1"), hardlink(f"{name}-too", name)],
+        [header(name, b"6")],
+    ]
+    return chance.choice(choices)
+
+
+def test_any_layers_look_as_umoci_has_them(store: Store, tmp_path: Path, need: Callable[[str], str]) -> None:
+    """Fifteen images of three layers by chance, the same chance every time."""
+    umoci, chance = need("umoci"), random.Random(1)
+    for number in range(15):
+        diff_ids = tuple(ingest(store, data) for data in stacked(chance))
+        image = added(store, diff_ids, tuple(store.layers.record(diff_id).size for diff_id in diff_ids))
+        folder = tmp_path / str(number)
+        export_layout(store, image, folder / "layout", (parse_reference(NAME),))
+        out(umoci, "unpack", "--image", f"{folder}/layout:{NAME}", str(folder / "bundle"))
+        views = merged(store, image, folder / "mounts"), listing(folder / "bundle" / "rootfs")
+        for view in views:
+            for row in view.values():
+                row[2] = 0  # an overlay counts the names that a higher layer hides, too
+        assert different(*views) == {}
 
 
 @pytest.mark.parametrize("count", [127, 400])

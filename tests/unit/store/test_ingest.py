@@ -123,6 +123,7 @@ def taken(store: Store, *members: bytes) -> dict[str, str | bytes]:
         pytest.param(
             [file("a/.wh.b"), file(".wh.c", b"strange")], {"a": "dir", "a/b": "whiteout", "c": "whiteout"}, id="wh"
         ),
+        pytest.param([file("a/.wh.b"), file("a/.wh..wh..opq")], {"a": "opaque"}, id="wh in opaque"),
         pytest.param([file(".wh.a"), file("a", b"1")], {"a": b"1"}, id="own file after its whiteout"),
         pytest.param([file("a", b"1"), file(".wh.a")], {"a": b"1"}, id="own file before its whiteout"),
         pytest.param([file(".wh.a"), folder("a")], {"a": "opaque"}, id="own folder after its whiteout"),
