@@ -18,8 +18,8 @@ from mlbox.oci.layer import RULES
 from mlbox.plan.model import HOME, AnyPiece, BuildPlan, DebPiece, EnvPiece, LayerPlan, RootfsPiece, WheelPiece
 from mlbox.store.store import Store
 
-_ELSEWHERE = ("direct", "git", "find-links")
-"""Indexes that only the one who locked has."""
+_ELSEWHERE = ("direct", "git", "find-links", "torch")
+"""Indexes that only the one who locked has, and one whose addresses a resolver must be asked for."""
 _SHORT = re.compile(r"[0-9]{1,2}\.[0-9]{1,3}")
 _FULL = re.compile(r"[0-9]{1,2}(\.[0-9]{1,3}){1,2}[0-9a-z+]{0,20}")
 _WORD = re.compile(r"[a-z0-9-]{1,40}")
@@ -52,7 +52,9 @@ def can_be_left_out(layer: LayerPlan, plan: BuildPlan) -> bool:
     for piece in leaves(layer):
         if isinstance(piece, WheelPiece):
             package = packages.get(piece.sha256)
-            if package is None or package.index in _ELSEWHERE or package.url:
+            if package is None or (package.name, package.filename) != (piece.name, piece.filename):
+                return False
+            if package.index in _ELSEWHERE or package.url:
                 return False
         elif isinstance(piece, DebPiece) and piece.sha256 not in debs:
             return False

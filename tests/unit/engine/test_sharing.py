@@ -180,7 +180,17 @@ def test_words_of_strangers(plan: BuildPlan) -> None:
     assert not is_harmless(plan.layers[2].pieces[0])
 
 
-@pytest.mark.parametrize("change", [{"index": "direct"}, {"index": "find-links"}, {"url": "http://x/y.whl"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"index": "direct"},
+        {"index": "find-links"},
+        {"index": "torch"},
+        {"url": "http://x/y.whl"},
+        {"name": "x @ git+http://x/y"},
+        {"filename": "other.whl"},
+    ],
+)
 def test_what_only_the_builder_has_is_not_left_out(plan: BuildPlan, change: dict[str, str]) -> None:
     """A thin image leaves out what everybody can fetch from an index, nothing else."""
     assert can_be_left_out(plan.layers[1], plan)
