@@ -33,13 +33,20 @@ class Union:
         return union
 
     def _lay(self, root: Path, tree: Tree) -> None:
-        gone = {entry.path for entry in tree.entries if entry.kind != "dir"}
-        emptied = {entry.path for entry in tree.entries if entry.opaque}
-        self._found = {path: found for path, found in self._found.items() if not _is_hidden(path, gone, emptied)}
+        # What is below a folder goes with it; most layers replace no folder, and then nobody else need be asked.
+        gone = {entry.path for entry in tree.entries if entry.kind != "dir" and self._is_folder(entry.path)}
+        emptied = {entry.path for entry in tree.entries if entry.opaque and self._is_folder(entry.path)}
+        if gone or emptied:
+            self._found = {path: found for path, found in self._found.items() if not _is_hidden(path, gone, emptied)}
         for entry in tree.entries:
-            known = self._found.get(entry.path)
-            if entry.kind != "whiteout" and not (known and entry.kind == known[0].kind == "dir"):
+            if entry.kind == "whiteout":
+                self._found.pop(entry.path, None)
+            elif entry.kind != "dir" or not self._is_folder(entry.path):
                 self._found[entry.path] = (entry, root)
+
+    def _is_folder(self, path: str) -> bool:
+        found = self._found.get(path)
+        return found is not None and found[0].kind == "dir"
 
     def add_links(self, links: Mapping[str, str]) -> dict[str, str]:
         """Add symlinks (path: target) and return them."""
