@@ -7,6 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BOTTOM = {"errors", "codec", "files", "process", "events", "paths", "resources", "http", "units", "loader"}
+PARTS = {"oci", "cdi", "linux", "gpu", "project", "lock", "plan", "store", "build"}
+PARTS |= {"runtime", "registry", "trust", "report"}
 ALLOWED = {
     "oci": BOTTOM,
     "cdi.py": BOTTOM | {"oci"},
@@ -21,10 +23,8 @@ ALLOWED = {
     "registry": BOTTOM | {"oci", "store"},
     "trust": BOTTOM | {"oci", "project", "lock", "plan", "store"},
     "report": BOTTOM | {"oci", "project", "lock", "plan", "store"},
-    "engine": BOTTOM
-    | {"oci", "cdi", "linux", "gpu", "project", "lock", "plan", "store", "build", "runtime", "registry", "trust", "report"},
-    "cli": BOTTOM
-    | {"oci", "gpu", "project", "lock", "plan", "store", "build", "runtime", "registry", "trust", "report", "engine"},
+    "engine": BOTTOM | PARTS,
+    "cli": BOTTOM | PARTS - {"linux"} | {"engine"},
 }
 MODULES = sorted((ROOT / "mlbox").rglob("*.py"))
 
