@@ -2,7 +2,7 @@
 # Installs what the tests need and runs all of them; arguments go to pytest. Safe to run again.
 . "$(dirname "$0")/../examples/setup.sh"
 
-debian runc tini python3-venv git ca-certificates busybox-static skopeo umoci podman docker-registry
+debian runc tini python3-venv git ca-certificates busybox-static skopeo umoci podman docker.io docker-registry
 environment -e "$top" --group "$top/pyproject.toml:dev"
 
 cd "$top"
