@@ -151,8 +151,15 @@ def _image(one: "Container") -> str:
 def _status(one: "Container") -> str:
     state = one.state
     if state.exit_code is None:
-        return state.status
-    return f"{state.status} ({'out of memory, ' if state.oom_killed else ''}{state.exit_code})"
+        return state.status + (f" (until {_clock(state.until)})" if state.until and state.status == "running" else "")
+    why = "out of memory, " if state.oom_killed else "its time was over, " if state.timed_out else ""
+    return f"{state.status} ({why}{state.exit_code})"
+
+
+def _clock(moment: str) -> str:
+    """Return a time of the state for people, with the date when it is not today's."""
+    then = datetime.fromisoformat(moment).astimezone()
+    return f"{then:%H:%M}" if then.date() == datetime.now(then.tzinfo).date() else f"{then:%Y-%m-%d %H:%M}"
 
 
 def _age(one: "Container") -> str:

@@ -57,6 +57,7 @@ def run(
     init: Annotated[bool, typer.Option("--init", help="Reap children and forward signals as PID 1.")] = False,
     stop_signal: Annotated[str, typer.Option()] = "",
     stop_timeout: Annotated[float, typer.Option(min=0, help="Seconds from the stop signal to SIGKILL.")] = 10.0,
+    limit: Annotated[str, typer.Option("--for", help="Stop it after that time: 90s, 30m, 8h, 2d.")] = "",
     restart: Annotated[str, typer.Option(help="no, always, on-failure[:N].")] = "no",
     label: Annotated[list[str] | None, typer.Option("--label", "-l", help="NAME=VALUE.")] = None,
     cidfile: Annotated[Path | None, typer.Option(help="Write the container's id to this new file.")] = None,
@@ -109,6 +110,7 @@ def run(
         init=init,
         stop_signal=stop_signal,
         stop_timeout=stop_timeout,
+        time_limit=o.parse_duration(limit) if limit else None,
         restart=o.parse_restart(restart),
         remove=rm,
     )

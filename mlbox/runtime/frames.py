@@ -37,6 +37,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     hint: str | None = None
     oom_killed: bool = False
+    timed_out: bool = False
 
 
 def frame(kind: bytes, payload: bytes = b"") -> bytes:

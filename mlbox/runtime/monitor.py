@@ -24,11 +24,12 @@ from mlbox.runtime import frames, rootfs
 from mlbox.runtime.account import Account, resolve_account
 from mlbox.runtime.guard import Guard
 from mlbox.runtime.host import host_facts
+from mlbox.runtime.limit import Limit, soonest
 from mlbox.runtime.log import LogWriter
 from mlbox.runtime.oci_runtime import OciRuntime, logged_failure
 from mlbox.runtime.options import BindMount, Restart, TmpfsMount
 from mlbox.runtime.record import Folder, Record, State, timestamp
-from mlbox.runtime.spec import Place, command, hostname, make_spec
+from mlbox.runtime.spec import Place, command, hostname, make_spec, stop_signal
 
 if TYPE_CHECKING:
     from mlbox.runtime.grant import Grant
@@ -174,6 +175,7 @@ class Monitor:
         self.runtime = runtime
         self.grant = grant
         self.guard: Guard | None = None
+        self.limit: Limit | None = None
         self.lock = lock
         self.listener = listener
         self.size = size
@@ -294,8 +296,25 @@ class Monitor:
                 return ended
             restarts += 1
 
+    def _begin_limit(self) -> None:
+        seconds = self.options.time_limit
+        if seconds is not None and self.limit is None:
+            number = stop_signal(self.record.config, self.options)
+            self.limit = Limit(seconds, number, self.options.stop_timeout)
+            self.state = msgspec.structs.replace(self.state, until=timestamp(time.time_ns() + int(seconds * 10**9)))
+
+    def _time_left(self) -> float | None:
+        return self.limit.patience() if self.limit else None
+
+    def _keep_limit(self) -> None:
+        number = self.limit.look() if self.limit else None
+        if number is not None:
+            self.stopping = True
+            self._signal(number)
+
     def _run_once(self, restarts: int) -> frames.Ended:
         self.program = self._start()
+        self._begin_limit()
         self._save(
             status="running",
             pid=self.program.pid,
@@ -309,9 +328,10 @@ class Monitor:
         self._tell(frames.STARTED)
         self._reap()
         while self.program.status is None:
-            self._step(self.guard.patience() if self.guard else None)
+            self._step(soonest(self.guard.patience() if self.guard else None, self._time_left()))
             if self.guard:
                 self._warn_once(self.guard.look())
+            self._keep_limit()
         status = self.program.status
         self._drain()
         self.program.close()
@@ -324,6 +344,8 @@ class Monitor:
 
     def _finish(self, ended: frames.Ended) -> None:
         """Write the end, clean up, let the lock go, and only then tell the clients."""
+        if self.limit and self.limit.over:
+            ended = msgspec.structs.replace(ended, timed_out=True)
         if self.program:
             self.program.close()
             self._forget()
@@ -341,6 +363,7 @@ class Monitor:
             finished=timestamp(),
             exit_code=ended.exit_code,
             oom_killed=ended.oom_killed,
+            timed_out=ended.timed_out,
             error=ended.error,
         )
         self.folder.socket.unlink(missing_ok=True)
@@ -426,7 +449,8 @@ class Monitor:
 
     def _serve_until(self, deadline: float) -> None:
         while not self.stopping and (left := deadline - time.monotonic()) > 0:
-            self._step(left)
+            self._step(soonest(left, self._time_left()))
+            self._keep_limit()
 
     def _step(self, timeout: float | None) -> None:
         """Wait for something to happen and deal with it."""

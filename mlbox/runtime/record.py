@@ -34,7 +34,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """state.json: what the monitor last saw. Times are RFC 3339 in UTC."""
+    """state.json: what the monitor last saw. Times are RFC 3339 in UTC; `until` is when its time limit is over."""
 
     status: Status = "created"
     pid: int = 0
@@ -44,6 +44,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     finished: str = ""
     exit_code: int | None = None
     oom_killed: bool = False
+    until: str = ""
+    timed_out: bool = False
     restarts: int = 0
     error: str = ""
     warnings: tuple[str, ...] = ()
