@@ -96,7 +96,10 @@ def load(
     ] = "",
 ) -> None:
     """Take images from an archive of mlbox, skopeo, podman, buildkit or docker, or from an OCI layout."""
+    from functools import partial
+
     from mlbox.cli.progress import listener
+    from mlbox.engine.admission import admit_load
     from mlbox.engine.arch import host_arch
     from mlbox.errors import UsageError
     from mlbox.oci.reference import parse_reference
@@ -107,7 +110,9 @@ def load(
     names = [parse_reference(name) for name in tag or []]
     with listener() as talk:
         found = sys.stdin.buffer if source == "-" else Path(source)
-        loaded = load_images(_store(), found, arch=arch or host_arch(), names=names, listener=talk)
+        store = _store()
+        admit = partial(admit_load, store)
+        loaded = load_images(store, found, arch=arch or host_arch(), names=names, admit=admit, listener=talk)
     for digest, given in loaded:
         for name in given:
             print(f"loaded {name.familiar} {digest}")

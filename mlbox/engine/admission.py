@@ -2,22 +2,27 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mlbox.codec import decode_json
 from mlbox.errors import MlboxError, RegistryError, TrustError
-from mlbox.oci.artifact import subject_of
+from mlbox.oci.artifact import ArtifactManifest, subject_of
 from mlbox.oci.digest import Digest
 from mlbox.oci.image import INDEX, Descriptor, Image, ImageIndex
 from mlbox.oci.reference import Reference, parse_reference
 from mlbox.store.store import Store
-from mlbox.trust.policy_files import LOCAL, is_any
+from mlbox.trust.policy_files import is_any
 
 if TYPE_CHECKING:
     from mlbox.engine.signatures import Place
+    from mlbox.registry.archive import Arrival
     from mlbox.registry.client import Registry
     from mlbox.trust.policy import Claim
     from mlbox.trust.signature import Signature
+
+_LOCAL = ""
+"""Stands for the repository of an image that was built or loaded here."""
 
 
 def admit_pull(store: Store, registry: "Registry", reference: Reference, subjects: Sequence[Descriptor]) -> None:
@@ -46,6 +51,26 @@ def admit_locked(store: Store, registry: "Registry", reference: Reference, manif
     admit_pull(store, registry, reference, subjects)
 
 
+def admit_load(store: Store, arrival: "Arrival") -> None:
+    """Raise TrustError when the policy forbids to load an image from an archive."""
+    if not is_any(os.environ):
+        return
+    from mlbox.trust.policy import Claim, load
+
+    claims = [Claim(one, partial(_brought, store, arrival.artifacts, one)) for one in arrival.digests]
+    load().check_local([name.name for name in arrival.names], claims)
+
+
+def _brought(store: Store, artifacts: Sequence[bytes], subject: Digest) -> Iterator["Signature"]:
+    """Yield the signatures of a manifest among `artifacts`, whose documents are in the store."""
+    from mlbox.engine.signatures import signatures_in
+
+    for data in artifacts:
+        artifact = decode_json(data, ArtifactManifest, what="artifact", error=TrustError)
+        if artifact.subject is not None and artifact.subject.digest == subject:
+            yield from signatures_in(artifact, store.referrers.blob)
+
+
 def admit_run(store: Store, name: str, image: Image) -> None:
     """Raise TrustError when the policy forbids to run `image`, called `name`.
 
@@ -63,7 +88,10 @@ def admit_run(store: Store, name: str, image: Image) -> None:
         # The manifest that lies there first, for that is the one to speak of.
         claims = [_claim(store, place.subject) for place in _first(places, origin)]
         try:
-            rules.check(origin, claims)
+            if origin == _LOCAL:
+                rules.check_local(_claimed(store, image), claims)
+            else:
+                rules.check(origin, claims)
         except TrustError as problem:
             refused.append(problem)
         else:
@@ -90,11 +118,18 @@ def _ask(store: Store, registry: "Registry", reference: Reference, subject: Desc
 
 def _origins(store: Store, image: Image, name: str) -> list[str]:
     """Return where the image came from; the place that `name` says first, for it is the one to speak of."""
-    found = list(dict.fromkeys(remote.repository for remote in store.remotes.of(image.digest)))
-    if not found or store.images.is_built_here(image.digest):
-        found.insert(0, LOCAL)
+    remotes = store.remotes.of(image.digest)
+    found = list(dict.fromkeys(remote.repository for remote in remotes if not remote.claimed))
+    if any(remote.claimed for remote in remotes) or not found or store.images.is_built_here(image.digest):
+        found.insert(0, _LOCAL)
     try:
         meant = parse_reference(name).name
     except MlboxError:
         return found
     return sorted(found, key=lambda origin: origin != meant)
+
+
+def _claimed(store: Store, image: Image) -> list[str]:
+    """Return where the image may come from, as files and names say."""
+    found = (remote.repository for remote in store.remotes.of(image.digest) if remote.claimed)
+    return list(dict.fromkeys((*found, *(name.name for name in store.images.names(image.digest)))))

@@ -11,11 +11,10 @@ from mlbox.oci.digest import Digest
 from mlbox.oci.reference import parse_reference
 from mlbox.registry.bundle import BundledImage
 from mlbox.registry.bundle_read import Bundle
-from mlbox.trust.policy_files import LOCAL, is_any
+from mlbox.trust.policy_files import is_any
 
 if TYPE_CHECKING:
     from mlbox.trust.keys import PublicKey
-    from mlbox.trust.policy import Policy
     from mlbox.trust.signature import Signature
 
 
@@ -38,19 +37,16 @@ def require_signed(bundle: Bundle, keys: Sequence["PublicKey"]) -> None:
 def admit(bundle: Bundle) -> None:
     """Raise TrustError when the policy of this machine does not let the images of the bundle in.
 
-    A bundle may claim any origin, so an origin counts only where the policy asks for a signature and there is one.
+    A bundle may claim any origin: see Policy.check_local.
     """
     if not is_any(os.environ):
         return
-    from mlbox.trust.policy import load
+    from mlbox.trust.policy import Claim, load
 
     rules = load()
     for image in bundle.contents.images:
-        try:
-            rules.check(LOCAL, ())
-        except TrustError:
-            if not any(_is_signed(rules, bundle, image, origin) for origin in _origins(bundle, image)):
-                raise
+        claims = [Claim(subject, partial(signatures, bundle, subject)) for subject in _subjects(bundle, image)]
+        rules.check_local(_origins(bundle, image), claims)
 
 
 def signatures(bundle: Bundle, subject: Digest) -> Iterator["Signature"]:
@@ -60,23 +56,6 @@ def signatures(bundle: Bundle, subject: Digest) -> Iterator["Signature"]:
     for referrer in bundle.contents.referrers:
         if referrer.subject == subject:
             yield from signatures_in(artifact_manifest(bundle, referrer), lambda blob: bundle.document(blob.digest))
-
-
-def _is_signed(rules: "Policy", bundle: Bundle, image: BundledImage, origin: str) -> bool:
-    """Whether the policy asks for a signature of images from `origin`, and the image has one."""
-    from mlbox.trust.policy import Claim
-
-    asked: list[Digest] = []
-
-    def found(subject: Digest) -> Iterator["Signature"]:
-        asked.append(subject)
-        return signatures(bundle, subject)
-
-    try:
-        rules.check(origin, [Claim(subject, partial(found, subject)) for subject in _subjects(bundle, image)])
-    except TrustError:
-        return False
-    return bool(asked)
 
 
 def _subjects(bundle: Bundle, image: BundledImage) -> list[Digest]:

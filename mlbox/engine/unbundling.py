@@ -237,9 +237,7 @@ class _Loading:
         for image in images.values():
             self._store.images.add(image)
         for remote in self._contents.remotes:
-            # What this store knows from a registry itself is not replaced by what a file says.
-            if self._store.remotes.image_of(remote.manifest.digest, remote.repository) is None:
-                self._store.remotes.remember(remote.manifest.digest, remote.repository, remote.image)
+            self._store.remotes.remember(remote.manifest.digest, remote.repository, remote.image, claimed=True)
         return tuple(
             LoadedImage(digest=bundled.digest, names=self._tags(bundled), new=bundled.digest in new)
             for bundled in self._contents.images

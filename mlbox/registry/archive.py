@@ -3,7 +3,7 @@
 import hashlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -32,20 +32,34 @@ class Loaded(NamedTuple):
     names: tuple[Reference, ...]
 
 
+class Arrival(NamedTuple):
+    """An image that is about to be loaded."""
+
+    digests: tuple[Digest, ...]
+    """What it will have here, and that of its manifest in the archive."""
+    names: tuple[Reference, ...]
+    artifacts: Sequence[bytes]
+    """All that came with it or with its neighbours; their documents are in the store."""
+
+
+Admit = Callable[[Arrival], None]
+
+
 def load_images(
     store: Store,
     source: Path | BinaryIO,
     *,
     arch: str,
     names: Sequence[Reference] = (),
+    admit: Admit = lambda _: None,
     listener: Listener = SILENT,
 ) -> tuple[Loaded, ...]:
     """Take all images of an archive, a folder with a layout or a stream into the store, or none of them.
 
     Each gets the names that the archive has for it, which move from the images that had them; `names` are given
     instead to the one image of an archive that holds no more. Every blob is compared with its digest and every layer
-    with its diffID, and an image here has the digest it has everywhere: that of `local_image`. Raises ArchiveError
-    for whatever is wrong with the archive.
+    with its diffID, and an image here has the digest it has everywhere: that of `local_image`. `admit` may refuse each
+    by raising. Raises ArchiveError for whatever is wrong with the archive.
     """
     with store.using(), open_members(store, source) as members:
         packed = packed_images(members, arch)
@@ -54,6 +68,8 @@ def load_images(
         _take_layers(store, members, packed, listener)
         found = [(_image(store, one), one) for one in packed]
         artifacts = list(_artifacts(store, members, {digest_of(one.manifest_bytes) for one in packed}))
+        for image, one in found:
+            admit(Arrival(_digests(image, one), tuple(names) or one.names, artifacts))
         # From here on nothing in the archive can be wrong any more.
         loaded = [_keep(store, image, one, names, members.name, listener) for image, one in found]
         for artifact in artifacts:
@@ -118,6 +134,11 @@ def _image(store: Store, packed: Packed) -> Image:
     return local_image(packed.config_bytes, [store.layers.record(one).size for one in diff_ids], ArchiveError)
 
 
+def _digests(image: Image, packed: Packed) -> tuple[Digest, ...]:
+    there = [digest_of(packed.manifest_bytes)] if packed.manifest_bytes else []
+    return tuple(dict.fromkeys((image.digest, *there)))
+
+
 def _keep(
     store: Store, image: Image, packed: Packed, names: Sequence[Reference], archive: str, listener: Listener
 ) -> Loaded:
@@ -130,11 +151,10 @@ def _keep(
         if (before := _meant(store, name)) not in (None, image.digest):
             listener.note(f"{name.familiar} was {before}, which keeps its digest")
         store.images.tag(image.digest, name)
-    elsewhere = digest_of(packed.manifest_bytes)
-    if packed.manifest_bytes and elsewhere != image.digest:
+    for elsewhere in _digests(image, packed)[1:]:
         store.content.put(packed.manifest_bytes)
         for repository in {name.name for name in names}:
-            store.remotes.remember(elsewhere, repository, image.digest)
+            store.remotes.remember(elsewhere, repository, image.digest, claimed=True)
     return Loaded(image.digest, names)
 
 

@@ -12,7 +12,7 @@ from mlbox.files import disk_errors, locked
 if TYPE_CHECKING:
     import sqlite3
 
-SCHEMA = 2
+SCHEMA = 3
 _TABLES = (
     "CREATE TABLE images (digest TEXT PRIMARY KEY, created REAL NOT NULL, size INTEGER NOT NULL,"
     " layers INTEGER NOT NULL) WITHOUT ROWID",
@@ -33,7 +33,8 @@ _SECOND = (
     " artifact_type TEXT NOT NULL)",
     "CREATE INDEX referrers_by_subject ON referrers (subject)",
 )
-_STEPS = (_TABLES, _SECOND)
+_THIRD = ("ALTER TABLE remotes ADD COLUMN claimed INTEGER NOT NULL DEFAULT 0",)
+_STEPS = (_TABLES, _SECOND, _THIRD)
 """What makes schema 1 from nothing, schema 2 from schema 1, and so on."""
 _WAIT = 30.0
 """Seconds to wait for another process's transaction; ours take milliseconds."""

@@ -10,10 +10,11 @@ from typing import Literal
 import msgspec
 
 from mlbox.errors import MlboxError, StoreError
-from mlbox.oci.digest import DiffID, hex_of
+from mlbox.oci.digest import DiffID, Digest, hex_of
 from mlbox.oci.layer import Entry
 from mlbox.store.db import NewerStoreError
 from mlbox.store.frames import FRAMES, read_frames
+from mlbox.store.images import forget
 from mlbox.store.nodes import owner_bits
 from mlbox.store.publish import discard_leftovers, withdraw
 from mlbox.store.referrers import ATTACHMENT_LIMIT
@@ -157,12 +158,12 @@ class _Check:
         return lambda: withdraw(self.store.home.tmp, path)
 
     def forgetter(self, digest: str) -> Callable[[], None]:
-        def forget() -> None:
+        def mend() -> None:
             with self.store.db.write() as execute:
-                for table in ("names", "builds", "images"):
-                    execute(f"DELETE FROM {table} WHERE digest = ?", (digest,))  # noqa: S608 - our own names
+                execute("DELETE FROM names WHERE digest = ?", (digest,))
+                forget(execute, Digest(digest))
 
-        return forget
+        return mend
 
     def finding(self, kind: Kind, what: str, problem: str, mend: Callable[[], None] | None) -> Finding:
         repaired = self.repair and mend is not None

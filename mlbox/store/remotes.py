@@ -17,6 +17,8 @@ class Remote(NamedTuple):
     digest: Digest
     repository: str
     """With its registry: 'docker.io/library/python'."""
+    claimed: bool = False
+    """Whether only a file that was loaded says so: anybody can write one that claims any origin."""
 
 
 class Remotes:
@@ -25,10 +27,11 @@ class Remotes:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def remember(self, digest: Digest, repository: str, image: Digest) -> None:
-        """Note that `digest` in `repository` is the `image` of this store."""
+    def remember(self, digest: Digest, repository: str, image: Digest, *, claimed: bool = False) -> None:
+        """Note that `digest` in `repository` is the `image` of this store; what is `claimed` replaces nothing."""
+        sql = "INSERT OR IGNORE INTO" if claimed else "INSERT OR REPLACE INTO"
         with self._db.write() as execute:
-            execute("INSERT OR REPLACE INTO remotes VALUES (?, ?, ?)", (digest, repository, image))
+            execute(f"{sql} remotes VALUES (?, ?, ?, ?)", (digest, repository, image, claimed))
 
     def image_of(self, digest: Digest, repository: str = "") -> Digest | None:
         """Return the image that `digest` is (in `repository`, else anywhere), None when that is not known."""
@@ -39,10 +42,10 @@ class Remotes:
 
     def of(self, image: Digest) -> tuple[Remote, ...]:
         """Return where else the image lies, sorted."""
-        rows = self._db.rows(
-            "SELECT digest, repository FROM remotes WHERE image = ? ORDER BY repository, digest", image
+        sql = "SELECT digest, repository, claimed FROM remotes WHERE image = ? ORDER BY repository, digest"
+        return tuple(
+            Remote(digest, repository, bool(claimed)) for digest, repository, claimed in self._db.rows(sql, image)
         )
-        return tuple(Remote(*row) for row in rows)
 
     def remember_blob(self, digest: Digest, diff_id: DiffID, media_type: str, size: int) -> None:
         """Note that the blob of `digest` and `size` (bytes) is the layer `diff_id`; only say so after checking."""

@@ -24,7 +24,7 @@ import msgspec
 from mlbox.codec import load_toml
 from mlbox.errors import TrustError
 from mlbox.oci.digest import Digest
-from mlbox.trust.policy_files import LOCAL, SYSTEM, files_of
+from mlbox.trust.policy_files import SYSTEM, files_of
 
 if TYPE_CHECKING:
     from mlbox.trust.signature import Signature
@@ -66,13 +66,27 @@ class Policy(NamedTuple):
     files: tuple[tuple[Path, PolicyFile], ...] = ()
 
     def check(self, repository: str, claims: Iterable[Claim]) -> None:
-        """Return when an image of `repository` (with its registry, or LOCAL) may be used; else raise TrustError.
+        """Return when an image that came from `repository` (with its registry) may be used; else raise TrustError.
 
         `claims` are the manifests that stand for exactly this image: a signature of one of them is one of it.
         """
         manifests = tuple(claims) if self.files else ()
         for path, file in self.files:
             _check(path, file, _plain(repository), manifests)
+
+    def check_local(self, claimed: Iterable[str], claims: Iterable[Claim]) -> None:
+        """Return when an image that was built or loaded here may be used; else raise TrustError.
+
+        `claimed` are the repositories that it says it is from. Anybody can say so, hence one counts only where the
+        policy asks for a signature of images from there, and one of `claims` has it.
+        """
+        origins, manifests = tuple(map(_plain, claimed)), tuple(claims)
+        for path, file in self.files:
+            if file.local == "deny" and not any(_is_vouched_for(path, file, origin, manifests) for origin in origins):
+                raise TrustError(
+                    f"the policy {path} allows no image that was built or loaded here",
+                    hint='pull a signed one, or set local = "allow" there',
+                )
 
 
 def load(environ: Mapping[str, str] | None = None, system: Path = SYSTEM) -> Policy:
@@ -118,14 +132,7 @@ def _rule(rule: Rule, path: Path) -> Rule:
 
 
 def _check(path: Path, file: PolicyFile, repository: str, claims: tuple[Claim, ...]) -> None:
-    if repository == LOCAL:
-        if file.local == "deny":
-            raise TrustError(
-                f"the policy {path} allows no image that was built or loaded here",
-                hint='pull a signed one, or set local = "allow" there',
-            )
-        return
-    rule = max((rule for rule in file.rule if rule.covers(repository)), key=lambda rule: len(rule.prefix), default=None)
+    rule = _rule_for(file, repository)
     action = rule.action if rule else file.default
     name = f"its rule for {rule.prefix}" if rule else "its default"
     if action == "deny":
@@ -137,7 +144,18 @@ def _check(path: Path, file: PolicyFile, repository: str, claims: tuple[Claim, .
         _check_signed(path, rule, repository, claims)
 
 
-def _check_signed(path: Path, rule: Rule, repository: str, claims: tuple[Claim, ...]) -> None:
+def _rule_for(file: PolicyFile, repository: str) -> Rule | None:
+    covering = (rule for rule in file.rule if rule.covers(repository))
+    return max(covering, key=lambda rule: len(rule.prefix), default=None)
+
+
+def _is_vouched_for(path: Path, file: PolicyFile, repository: str, claims: tuple[Claim, ...]) -> bool:
+    rule = _rule_for(file, repository)
+    return rule is not None and rule.action == "signed" and _looked_at(path, rule, claims)[0]
+
+
+def _looked_at(path: Path, rule: Rule, claims: tuple[Claim, ...]) -> tuple[bool, int]:
+    """Return whether a key of the rule signed one of the manifests, and how many signatures were looked at."""
     from mlbox.trust.keys import load_public
     from mlbox.trust.signature import signer
 
@@ -147,7 +165,14 @@ def _check_signed(path: Path, rule: Rule, repository: str, claims: tuple[Claim, 
         for signature in claim.signatures():
             seen += 1
             if signer(signature, claim.digest, keys):
-                return
+                return True, seen
+    return False, seen
+
+
+def _check_signed(path: Path, rule: Rule, repository: str, claims: tuple[Claim, ...]) -> None:
+    found, seen = _looked_at(path, rule, claims)
+    if found:
+        return
     what = f"none of its {seen} signatures is by one of them" if seen else "it has no signature"
     digest = claims[0].digest if claims else "unknown"
     raise TrustError(
@@ -161,7 +186,10 @@ def _check_signed(path: Path, rule: Rule, repository: str, claims: tuple[Claim, 
 def _plain(repository: str) -> str:
     """Return the one spelling of a repository, or a rule could be walked around with another one."""
     registry, slash, path = repository.partition("/")
-    registry = registry.lower().removesuffix(":443")
+    registry = registry.lower()
+    host, _, port = registry.rpartition(":")
+    if port.isdecimal():  # '0443' is the same door
+        registry = f"{host}:{int(port)}".removesuffix(":443")
     if registry in ("index.docker.io", "registry-1.docker.io"):
         registry = "docker.io"
     return registry + slash + path

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 SYSTEM = Path("/etc/mlbox/policy.toml")
-LOCAL = ""
-"""Stands for the registry of an image that came from none: it was built or loaded here."""
 
 
 def files_of(environ: Mapping[str, str], system: Path = SYSTEM) -> tuple[Path, Path]:

@@ -16,6 +16,7 @@ import pytest
 from fakes.sites import attach, build
 from fakes.trees import make_image, make_layer
 
+from mlbox.engine.admission import admit_run
 from mlbox.engine.bundling import Bundled, BundleOptions, left_out, make_bundle
 from mlbox.engine.unbundling import load_bundle, load_stream, verify_bundle
 from mlbox.errors import ArchiveError, MlboxError, NotFoundError, StoreError, TrustError, UsageError
@@ -772,7 +773,10 @@ def test_signatures_are_checked_without_a_network(
     assert nothing_of(other)
     policy(f'{rule}"signed"\nkeys = ["ours.pub"]\n')
     load_bundle(other, tmp_path / "signed")
-    assert other.images.has(image.digest)
+    admit_run(other, NAME, image)
+    policy(f'{rule}"allow"\n')
+    with pytest.raises(TrustError, match="built or loaded here"):
+        admit_run(other, NAME, image)
 
 
 # at any time, by anybody

@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from fakes.trees import make_image, make_layer
 
 from mlbox.codec import canonical_json
 from mlbox.engine import materials, sharing
-from mlbox.engine.admission import admit_locked, admit_run
+from mlbox.engine.admission import admit_load, admit_locked, admit_run
 from mlbox.engine.attested import attested
 from mlbox.engine.signatures import kept_signatures, places_of, remote_signatures
 from mlbox.engine.signing import Publication, publish, require, sign, verify
@@ -22,9 +23,11 @@ from mlbox.oci.digest import DiffID, Digest, digest_of
 from mlbox.oci.image import INDEX, MANIFEST, Descriptor, Image, ImageIndex, Platform
 from mlbox.oci.reference import parse_reference
 from mlbox.paths import Home
+from mlbox.registry.archive import load_images
 from mlbox.registry.client import open_registry
 from mlbox.store.fsck import fsck
 from mlbox.store.layers import Layer
+from mlbox.store.layout import Chosen, export, export_layout
 from mlbox.store.store import Store
 from mlbox.trust.keys import PrivateKey, PublicKey, generate, load_private
 from mlbox.trust.signature import Signature, signature_tag
@@ -393,6 +396,51 @@ def test_a_name_given_by_tag_changes_no_origin(
     policy(monkeypatch, tmp_path / "p", 'default = "deny"\n[[rule]]\nprefix = "docker.io"\naction = "allow"')
     with pytest.raises(TrustError, match=f"images of {fake.host}/team/x"):
         admit_run(store, "docker.io/library/python:3", pulled)
+    store.close()
+
+
+def test_an_archive_that_claims_an_origin_is_local(
+    home: Home, elsewhere: Home, image: Image, fake: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes an archive chooses the names in it; only a registry itself can say what came from it."""
+    pushed(home, fake)
+    name = f"{fake.host}/{NAME}"
+    maker, store = Store(home), Store(elsewhere)
+    export_layout(maker, image, tmp_path / "evil", [parse_reference(name)])
+    maker.close()
+    policy(monkeypatch, tmp_path / "p", 'default = "deny"')
+    load_images(store, tmp_path / "evil", arch="amd64", admit=partial(admit_load, store))
+    store.remotes.remember(digest_of(b"compressed"), f"{fake.host}/team/x", image.digest, claimed=True)
+    allowed = f'local = "deny"\n[[rule]]\nprefix = "{fake.host}"\naction = "allow"'
+    policy(monkeypatch, tmp_path / "p", allowed)
+    with pytest.raises(TrustError, match="built or loaded here"):
+        admit_run(store, name, image)
+    with pytest.raises(TrustError, match="built or loaded here"):
+        load_images(store, tmp_path / "evil", arch="amd64", admit=partial(admit_load, store))
+    sharing.pull(elsewhere, name)
+    admit_run(store, name, image)
+    store.close()
+
+
+def test_an_archive_may_bring_its_signature(
+    home: Home, elsewhere: Home, image: Image, key: PrivateKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the policy asks for one, the image of the archive may be loaded and run; without it, it may not."""
+    maker, store = Store(home), Store(elsewhere)
+    name = parse_reference("registry.example/team/x:1")
+    maker.images.tag(image.digest, name)
+    sign(home, str(name), key)
+    for folder, attachments in (("bare", False), ("signed", True)):
+        export(maker, [Chosen(image, (name,))], tmp_path / folder, attachments=attachments)
+    rule = 'local = "deny"\n[[rule]]\nprefix = "registry.example"\naction = "signed"\nkeys = ["team.pub"]'
+    policy(monkeypatch, tmp_path / "p", rule, key)
+    admit = partial(admit_load, store)
+    with pytest.raises(TrustError, match="built or loaded here"):
+        load_images(store, tmp_path / "bare", arch="amd64", admit=admit)
+    assert store.images.list() == []
+    load_images(store, tmp_path / "signed", arch="amd64", admit=admit)
+    admit_run(store, str(name), image)
+    maker.close()
     store.close()
 
 

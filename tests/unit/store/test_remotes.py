@@ -26,9 +26,21 @@ def test_an_image_is_found_by_its_digest_in_a_registry(store: Store) -> None:
     store.remotes.remember(ELSEWHERE, HERE, image.digest)
     assert store.images.resolve(f"{HERE}@{ELSEWHERE}") == image.digest
     assert store.images.resolve(ELSEWHERE) == image.digest
-    assert store.remotes.of(image.digest) == ((ELSEWHERE, HERE),)
+    assert store.remotes.of(image.digest) == ((ELSEWHERE, HERE, False),)
     with pytest.raises(NotFoundError):
         store.images.resolve(f"example.org/other@{ELSEWHERE}")
+
+
+def test_what_a_file_claims_replaces_nothing(store: Store) -> None:
+    """What a registry said stays; what only a file said gives way to it."""
+    one, two = make_image(store, label="one"), make_image(store, label="two")
+    store.remotes.remember(ELSEWHERE, HERE, one.digest, claimed=True)
+    assert store.images.resolve(f"{HERE}@{ELSEWHERE}") == one.digest
+    assert [remote.claimed for remote in store.remotes.of(one.digest)] == [True]
+    store.remotes.remember(ELSEWHERE, HERE, one.digest)
+    store.remotes.remember(ELSEWHERE, HERE, two.digest, claimed=True)
+    assert store.remotes.of(one.digest) == ((ELSEWHERE, HERE, False),)
+    assert store.remotes.of(two.digest) == ()
 
 
 def test_a_removed_image_is_found_no_more(store: Store) -> None:

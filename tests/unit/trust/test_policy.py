@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from mlbox.errors import TrustError
 from mlbox.oci.digest import Digest
 from mlbox.trust.keys import PrivateKey
-from mlbox.trust.policy import LOCAL, Claim, Policy, load, parse
+from mlbox.trust.policy import Claim, Policy, load, parse
 from mlbox.trust.policy_files import is_any
 from mlbox.trust.signature import Signature, sign
 
@@ -58,7 +59,7 @@ action = "allow"
         ("REGISTRY.example/other/x", "allow", False),
         ("registry.example:443/other/x", "allow", False),
         ("index.docker.io/library/python", "deny", True),
-        (LOCAL, "deny", True),
+        ("Docker.IO:0443/library/python", "deny", True),
     ],
 )
 def test_the_longest_prefix_decides(repository: str, default: str, allowed: bool) -> None:
@@ -75,8 +76,25 @@ def test_the_longest_prefix_decides(repository: str, default: str, allowed: bool
 def test_local_images_have_a_rule_of_their_own() -> None:
     """Images that came from no registry can be kept from running."""
     with pytest.raises(TrustError, match="built or loaded here"):
-        of('local = "deny"').check(LOCAL, [])
+        of('local = "deny"').check_local([TEAM], [])
     of('local = "deny"').check(TEAM, [])
+    of('default = "deny"').check_local([TEAM], [])
+
+
+def test_what_an_image_claims_counts_only_when_it_is_signed(signed: Policy, key: PrivateKey, tmp_path: Path) -> None:
+    """A file may say that it is from anywhere; and a user's rule vouches for nothing that the machine denies."""
+    path, file = signed.files[0]
+    strict = Policy(((path, msgspec.structs.replace(file, local="deny")),))
+    strict.check_local([TEAM], [Claim(ONE, lambda: sign(ONE, TEAM, key))])
+    machines = of('local = "deny"\n[[rule]]\nprefix = "registry.example"\naction = "allow"')
+    for policy in (strict, machines, Policy((*machines.files, *strict.files))):
+        with pytest.raises(TrustError, match="built or loaded here"):
+            policy.check_local([TEAM, "docker.io/library/python"], [Claim(ONE, tuple), Claim(OTHER, tuple)])
+    with pytest.raises(TrustError, match="built or loaded here"):
+        Policy((*machines.files, *strict.files)).check_local([TEAM], [Claim(ONE, lambda: sign(ONE, TEAM, key))])
+    (tmp_path / "team.pub").unlink()
+    with pytest.raises(TrustError, match="there is no key"):
+        strict.check_local([TEAM], [])
 
 
 @pytest.fixture
@@ -129,7 +147,7 @@ def test_the_users_policy_cannot_loosen_the_machines(tmp_path: Path) -> None:
     with pytest.raises(TrustError, match=r"system\.toml"):
         both.check(TEAM, [])
     with pytest.raises(TrustError, match=r"user\.toml"):
-        both.check(LOCAL, [])
+        both.check_local((), [])
 
 
 def test_no_file_allows_everything(tmp_path: Path) -> None:
@@ -226,4 +244,4 @@ def test_any_text_is_a_policy_or_an_error(text: str) -> None:
         policy = of(text)
     except TrustError:
         return
-    policy.check(LOCAL, [])
+    policy.check_local((), [])
