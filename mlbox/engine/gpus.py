@@ -128,17 +128,16 @@ def cdi(capabilities: str = "", roots: Roots | None = None) -> Spec:
 
 
 def in_use(found: Sequence[Unit]) -> set[str]:
-    """Return the ids of those units that a program outside of containers of ours has open, services aside."""
+    """Return the ids of those units that a program has open, services aside.
+
+    Those in containers of ours too: it asks about units that nobody has leased, and --device gives nodes without that.
+    """
     wanted = {unit.id: _unit_numbers(unit) for unit in found}
     busy: set[str] = set()
     for pid, numbers in _opened({number for one in wanted.values() for number in one}).items():
-        if process.name_of(pid) not in _SERVICES and not any(_is_ours(group) for group in process.groups_of(pid)):
+        if process.name_of(pid) not in _SERVICES:
             busy |= {id for id, own in wanted.items() if own & numbers}
     return busy
-
-
-def _is_ours(group: str) -> bool:
-    return "/mlbox/" in group
 
 
 def _unit_numbers(unit: Unit) -> set[tuple[int, int]]:

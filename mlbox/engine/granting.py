@@ -19,10 +19,11 @@ from mlbox.gpu.inventory import read_inventory
 from mlbox.gpu.leases import FOLDER, Leases, Tenant
 from mlbox.gpu.model import Inventory, Roots
 from mlbox.gpu.nvml import ask
+from mlbox.linux import cgroup
 from mlbox.oci.image import ContainerConfig
 from mlbox.runtime.grant import Grant
 from mlbox.runtime.options import RunOptions
-from mlbox.runtime.record import Record
+from mlbox.runtime.record import Folder, Record
 
 _CAPABILITIES = "NVIDIA_DRIVER_CAPABILITIES"
 _RDMA = "/dev/infiniband"
@@ -66,7 +67,7 @@ class HostDevices:
             shared=options.gpu_share,
         )
         lease = self._leases.take(
-            found, request, tenant, busy=lambda: in_use(found), wait=options.gpu_wait, say=self._say
+            found, request, tenant, busy=lambda: in_use(found), lives=_lives, wait=options.gpu_wait, say=self._say
         )
         try:
             return self._grant(record, inventory, lease.units, edits, lease.descriptors)
@@ -107,6 +108,10 @@ class HostDevices:
         path = self._folder / "params"
         write_atomic(path, text.replace("ModifyDeviceFiles: 1", "ModifyDeviceFiles: 0").encode())
         return str(path)
+
+
+def _lives(container: str) -> bool:
+    return bool(cgroup.processes(Folder(Path(container)).cgroup, cgroup.hierarchies()))
 
 
 def _devices(options: RunOptions) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ the one before it.
 import os
 import select
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from mlbox.linux import lock
 from mlbox.linux.inotify import watch
 
 FOLDER = Path("/run/mlbox/gpus")
+_OFFICE = ".office"
 _LOOK = 1.0
 """Seconds between two looks at GPUs that programs outside of containers use: nothing tells when those end."""
 
@@ -68,26 +69,32 @@ class Leases:
         tenant: Tenant,
         *,
         busy: Callable[[], Collection[str]],
+        lives: Callable[[str], bool] = lambda _: False,
         wait: bool = False,
         say: Callable[[str], None] = lambda _: None,
     ) -> Lease:
-        """Return a lease of what `request` wants of the units `found`; `busy` says which others use without asking.
+        """Return a lease of what `request` wants of the units `found`.
 
-        Raises ContainerError when they are held, or others wait for them; with `wait` it returns when they are not.
+        `busy` says which of them are used without a lease, `lives` whether anything of the container with that id
+        runs: its monitor, and with it the lease, may have been killed before it. Raises ContainerError when they are
+        held, or others wait for them; with `wait` it returns when they are not.
         """
         self._queue.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self._ticket(wait) as ticket, self._opened(found) as files:
-            self._wait_for_turn(ticket, wait, say)
+        ids = frozenset(unit.id for unit in found)
+        with self._ticket(wait, ids) as ticket, self._opened(found) as files:
+            self._wait_for_turn(ticket, ids, wait, say)
             changes = watch(str(self._folder))
             try:
-                if (lease := _try(files, found, request, tenant, busy())) is None:
+                while True:
+                    free, why = _locked(files, found, tenant, busy, lives)
+                    if lease := _taken(files, found, request, tenant, free):
+                        return lease
                     if not wait:
-                        raise self._refusal(found, busy())
-                    say(f"waiting: {self._who(found, busy())}")
-                while lease is None:
+                        raise self._refusal(found, why)
+                    if said := self._who(found, why):
+                        say(f"waiting: {said}")
+                        say = _silent
                     _next_change(changes)
-                    lease = _try(files, found, request, tenant, busy())
-                return lease
             finally:
                 os.close(changes)
 
@@ -109,22 +116,36 @@ class Leases:
         return len(self._before("~"))
 
     @contextmanager
-    def _ticket(self, wait: bool) -> Iterator[str]:
-        """Yield the name of a ticket of ours: it stands in the queue locked, or not at all."""
-        name = f"{time.monotonic_ns():020d}-{os.urandom(4).hex()}-{'wait' if wait else 'now'}"
-        temporary = self._folder / f".{name}"
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
+    def _ticket(self, wait: bool, ids: Collection[str]) -> Iterator[str]:
+        """Yield the name of a ticket of ours for the units `ids`: it stands in the queue locked, or not at all."""
+        with self._office():
+            name = f"{time.monotonic_ns():020d}-{os.urandom(4).hex()}-{'wait' if wait else 'now'}"
+            temporary = self._queue / f".{name}"
+            fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             lock.take(fd)
+            os.pwrite(fd, " ".join(ids).encode(), 0)
             temporary.rename(self._queue / name)
+        try:
             yield name
         finally:
             (self._queue / name).unlink(missing_ok=True)
             os.close(fd)
 
-    def _wait_for_turn(self, ticket: str, wait: bool, say: Callable[[str], None]) -> None:
+    @contextmanager
+    def _office(self) -> Iterator[None]:
+        """Let one at a time draw a ticket: whose name is later also stands in the queue later."""
+        fd = os.open(self._queue / _OFFICE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            lock.take(fd, wait=True)
+            for unfinished in self._queue.glob(".[0-9]*"):  # who drew it was killed
+                unfinished.unlink()
+            yield
+        finally:
+            os.close(fd)
+
+    def _wait_for_turn(self, ticket: str, ids: Collection[str], wait: bool, say: Callable[[str], None]) -> None:
         told = False
-        while before := self._before(ticket):
+        while before := self._before(ticket, ids):
             patient = [name for name in before if name.endswith("-wait")]
             if patient and not wait:
                 raise ContainerError(
@@ -140,17 +161,23 @@ class Leases:
                 finally:
                     os.close(fd)
 
-    def _before(self, ticket: str) -> list[str]:
-        """Return the tickets before ours whose owners live, in order; those of the dead are removed."""
+    def _before(self, ticket: str, ids: Collection[str] | None = None) -> list[str]:
+        """Return the tickets before ours whose owners live, in order; those of the dead are removed.
+
+        With `ids`, tickets for none of these units are not before us.
+        """
         alive = []
         for name in sorted(os.listdir(self._queue) if self._queue.is_dir() else ()):  # noqa: PTH208
             if name >= ticket:
                 break
+            if name.startswith("."):
+                continue
             with suppress(FileNotFoundError):
                 fd = os.open(self._queue / name, os.O_RDWR | os.O_CLOEXEC)
                 try:
                     if lock.is_taken(fd):
-                        alive.append(name)
+                        wanted = os.pread(fd, 1 << 16, 0).decode().split()
+                        alive += [name] if ids is None or not set(wanted).isdisjoint(ids) else []
                     else:
                         (self._queue / name).unlink(missing_ok=True)
                 finally:
@@ -173,42 +200,56 @@ class Leases:
             for fd in files.values():
                 os.close(fd)
 
-    def _refusal(self, found: Sequence[Unit], busy: Collection[str]) -> ContainerError:
+    def _refusal(self, found: Sequence[Unit], why: Mapping[str, str]) -> ContainerError:
         return ContainerError(
-            f"not enough free GPUs: {self._who(found, busy)}",
+            f"not enough free GPUs: {self._who(found, why) or 'they are being given right now'}",
             hint="--wait waits for them, --gpu-share shares them on purpose; 'mlbox gpu ls' shows who has them",
         )
 
-    def _who(self, found: Sequence[Unit], busy: Collection[str]) -> str:
-        held = {one.id: one.tenant for one in self.held()}
-        texts = []
-        for unit in found:
-            if tenant := held.get(unit.id):
-                texts.append(f"{unit.label} is held by {tenant.name or 'a container'}")
-            elif unit.id in busy:
-                texts.append(f"{unit.label} is used by a program outside of containers")
-        return ", ".join(texts) or "they are being given right now"
+    def _who(self, found: Sequence[Unit], why: Mapping[str, str]) -> str:
+        held = {one.id: f"is held by {one.tenant.name or 'a container'}" for one in self.held()}
+        texts = {unit.label: held.get(unit.id) or why.get(unit.id) for unit in found}
+        return ", ".join(f"{label} {text}" for label, text in texts.items() if text)
 
 
-def _try(
-    files: dict[str, int], found: Sequence[Unit], request: Request, tenant: Tenant, busy: Collection[str]
+def _silent(_: str) -> None:
+    pass
+
+
+def _locked(
+    files: dict[str, int],
+    found: Sequence[Unit],
+    tenant: Tenant,
+    busy: Callable[[], Collection[str]],
+    lives: Callable[[str], bool],
+) -> tuple[list[str], dict[str, str]]:
+    """Lock all units that are free; return their ids, and why others are not free although nobody has leased them."""
+    free = [unit.id for unit in found if lock.take(files[unit.id], shared=tenant.shared)]
+    why = dict.fromkeys(busy() if free and not tenant.shared else (), "is used by a program that has no lease")
+    for id in free:
+        before = _tenant(os.pread(files[id], 4096, 0))
+        together = before.shared and tenant.shared
+        if before.container not in ("", tenant.container) and not together and lives(before.container):
+            why[id] = f"is used by what {before.name} left running when its monitor was killed ('mlbox rm -f' ends it)"
+    for id in set(free) & set(why):
+        lock.release(files[id])
+    return [id for id in free if id not in why], why
+
+
+def _taken(
+    files: dict[str, int], found: Sequence[Unit], request: Request, tenant: Tenant, free: Collection[str]
 ) -> Lease | None:
-    """Lock what is free and take the files of what is given out of `files`; without enough, nothing stays locked."""
-    locked = [
-        unit.id
-        for unit in found
-        if (tenant.shared or unit.id not in busy) and lock.take(files[unit.id], shared=tenant.shared)
-    ]
-    chosen = pick(found, request, {unit.id for unit in found} - set(locked))
-    given = {unit.id for unit in chosen or ()}
-    for id in set(locked) - given:
+    """Take the files of what is given out of `files`; what is not given, all of it without enough, is let go."""
+    chosen = pick(found, request, {unit.id for unit in found} - set(free))
+    given = [unit.id for unit in chosen or ()]
+    for id in set(free) - set(given):
         lock.release(files[id])
     if chosen is None:
         return None
     for id in given:
         os.ftruncate(files[id], 0)
         os.pwrite(files[id], msgspec.json.encode(tenant), 0)
-    return Lease(units=chosen, descriptors=tuple(files.pop(unit.id) for unit in chosen))
+    return Lease(units=chosen, descriptors=tuple(files.pop(id) for id in given))
 
 
 def _next_change(changes: int) -> None:

@@ -130,12 +130,19 @@ class Containers:
         if os.geteuid() != 0:
             raise ContainerError("only root can start containers", hint="run the same command with sudo")
         container = self.get(reference)
-        folder = self._folder(container)
+        if container.status in _ACTIVE:
+            raise _runs_already(container)
         runtime = self._runtime or find_runtime(self._home)
-        granter = self._granter_for(container.record.options)
-        grant = granter.grant(container.record) if granter else None
+        grant = None
+        if granter := self._granter_for(container.record.options):
+            if container.status == "dead":
+                self.reconcile()  # what it left running has its devices
+            grant = granter.grant(container.record)
         try:
-            return self._start(container, folder, runtime, grant, attach=attach, stdin=stdin, size=size)
+            container = self.get(container.id)  # it may have waited for long
+            return self._start(
+                container, self._folder(container), runtime, grant, attach=attach, stdin=stdin, size=size
+            )
         finally:
             for fd in grant.descriptors if grant else ():
                 os.close(fd)  # the monitor has them now
@@ -417,7 +424,7 @@ class Containers:
         if held is None and folder.load_state().status == "exited":
             held = self._try_lock(folder, wait=True)
         if held is None:
-            raise ContainerError(f"{container.name} runs already", hint=f"mlbox stop {container.name}")
+            raise _runs_already(container)
         return held
 
     def _try_lock(self, folder: Folder, *, wait: bool = False) -> int | None:
@@ -487,6 +494,10 @@ class Containers:
         return msgspec.structs.replace(
             process, env=environment_of(process.env, env), cwd=working_dir(workdir) if workdir else process.cwd
         )
+
+
+def _runs_already(container: Container) -> ContainerError:
+    return ContainerError(f"{container.name} runs already", hint=f"mlbox stop {container.name}")
 
 
 class _closing:

@@ -4,6 +4,8 @@ A node that the device cgroup allows then says ENXIO when it is opened ('No such
 EPERM ('Operation not permitted').
 """
 
+import os
+import signal
 import subprocess
 import threading
 import time
@@ -19,7 +21,7 @@ from fakes.podman import cdi_file, podman
 from mlbox.engine.devices import verify
 from mlbox.engine.gpus import cdi, leases
 from mlbox.engine.granting import HostDevices
-from mlbox.errors import ContainerError
+from mlbox.errors import ContainerError, MlboxError, NotFoundError
 from mlbox.gpu import edits
 from mlbox.gpu.edits import TARGET
 from mlbox.loader import Library, cache_bytes, parse_cache
@@ -132,6 +134,42 @@ def test_who_waits_starts_when_the_gpu_is_free(box: Box) -> None:
     code, out, _ = box.sh("ls /dev", gpus="all", gpu_wait=True)
     assert code == 0 and {"nvidia0", "nvidia1", "nvidia2"} <= set(out.split())
     assert 0.4 < time.monotonic() - began < 5
+
+
+def test_a_killed_monitor_does_not_free_the_gpu(box: Box) -> None:
+    """Its program runs on, with the GPU; starting that container again ends it."""
+    first = box.start("sleep", "60", gpus="device=0")
+    os.kill(first.state.monitor, signal.SIGKILL)
+    wait_for(lambda: box.containers.get(first.id).status == "dead", "the end of the monitor")
+    with pytest.raises(ContainerError, match=f"0 is used by what {first.name} left running"):
+        box.sh("true", gpus="device=0")
+    assert box.sh("ls /dev", gpus="1")[1].count("nvidia0")
+    box.containers.start(first.id).close()
+    box.containers.remove(first.id, force=True)
+    assert box.sh("true", gpus="device=0")[0] == 0
+
+
+def test_starting_what_runs_waits_for_nothing(box: Box) -> None:
+    """It has the GPU itself."""
+    first = box.start("sleep", "60", gpus="all", gpu_wait=True)
+    with pytest.raises(ContainerError, match="runs already"):
+        box.containers.start(first.id)
+    waiting = box.create("true", gpus="all", gpu_wait=True)
+    removed: list[MlboxError] = []
+
+    def start() -> None:
+        try:
+            box.containers.start(waiting.id)
+        except MlboxError as problem:
+            removed.append(problem)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    wait_for(lambda: leases(folder=box.home.root.parent / "leases").waiting, "a place in the queue")
+    box.containers.remove(waiting.id)
+    box.containers.remove(first.id, force=True)
+    thread.join(10)
+    assert [type(problem) for problem in removed] == [NotFoundError]
 
 
 def test_what_there_is_not_is_said_before_a_container_is_made(box: Box, home: Home) -> None:

@@ -86,8 +86,21 @@ def test_gpus_that_other_programs_use_are_passed_over(leases: Leases) -> None:
     """Nobody asked them."""
     lease = leases.take(GPUS, Request(count=2), Tenant(), busy=lambda: {"nvidia-0", "nvidia-2"})
     assert labels(lease) == ["1", "3"]
-    with pytest.raises(ContainerError, match="2 is used by a program outside"):
+    with pytest.raises(ContainerError, match="2 is used by a program that has no lease"):
         leases.take(GPUS[2:3], Request(count=1), Tenant(), busy=lambda: {"nvidia-2"})
+
+
+def test_what_a_killed_monitor_left_running_keeps_its_gpu(leases: Leases) -> None:
+    """Its lease is gone, its program is not; those that share go on sharing, and it gets its own back."""
+    alone, shared = Tenant(container="a", name="orphan"), Tenant(container="b", shared=True)
+    leases.take(GPUS[:1], Request(count=1), alone, busy=NOBODY).close()
+    leases.take(GPUS[1:2], Request(count=1), shared, busy=NOBODY).close()
+    with pytest.raises(ContainerError, match="0 is used by what orphan left running"):
+        leases.take(GPUS[:2], Request(all=True), Tenant(container="c"), busy=NOBODY, lives=bool)
+    assert labels(leases.take(GPUS, Request(count=1), Tenant(container="c"), busy=NOBODY, lives=bool)) == ["2"]
+    leases.take(GPUS[:1], Request(count=1), alone, busy=NOBODY, lives=bool).close()
+    again = Tenant(container="c", shared=True)
+    assert labels(leases.take(GPUS[:2], Request(count=1), again, busy=NOBODY, lives=bool)) == ["1"]
 
 
 def test_sharing_is_said_on_both_sides(leases: Leases) -> None:
@@ -124,6 +137,22 @@ def test_nobody_passes_those_who_wait(leases: Leases, tmp_path: Path) -> None:
     held.close()
     assert waiting.communicate(timeout=20)[0] == "8\n"
     assert labels(take(leases, "1")) == ["0"]
+
+
+def test_who_waits_for_one_gpu_is_not_in_the_way_of_others(leases: Leases, tmp_path: Path) -> None:
+    """The queue is one of those that want the same."""
+    held = take(leases, "device=0")
+    waiting = threading.Thread(target=lambda: take(leases, "device=0", wait=True).close())
+    waiting.start()
+    deadline = time.monotonic() + 10
+    while leases.waiting() < 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert labels(take(leases, "device=1")) == ["1"]
+    with pytest.raises(ContainerError, match="1 wait for GPUs already"):
+        take(leases, "all")
+    held.close()
+    waiting.join(10)
+    assert leases.waiting() == 0
 
 
 def test_the_killed_leave_nothing(leases: Leases, tmp_path: Path) -> None:
