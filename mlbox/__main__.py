@@ -17,9 +17,13 @@ def main() -> None:
 
         print(f"mlbox {__version__}")
         return
-    from mlbox.cli.main import run
+    try:
+        from mlbox.cli.main import run
 
-    sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while the modules were imported
+        code = 130
+    sys.exit(code)
 
 
 def _prepare() -> None:

@@ -12,6 +12,10 @@ _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _REGISTRY = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?")
 
+_LOGIN = re.compile(r"[^/@]*:[^/@]*@(?!sha256:)")
+"""A user and a password, which must not be shown."""
+_MOST_PORT = 65535
+
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """A parsed image name; at least one of `tag` and `digest` is set."""
@@ -59,6 +63,8 @@ def parse_reference(text: str) -> Reference:
         raise _invalid(text)
     if colon and not _TAG.fullmatch(tag):
         raise _invalid(text)
+    if (port := registry.rpartition(":")[2]).isdecimal() and int(port) > _MOST_PORT:
+        raise _invalid(text)
     return Reference(
         registry=registry,
         repository=repository,
@@ -75,7 +81,7 @@ def _means(text: str, reference: Reference) -> bool:
 
 
 def _invalid(text: str) -> UsageError:
-    return UsageError(
-        f"not an image name: {text[:200]!r}",
-        hint="names look like team/bert:1: lower-case letters, digits, '.', '_', '-', '/'",
-    )
+    hint = "names look like team/bert:1: lower-case letters, digits, '.', '_', '-', '/'"
+    if "://" in text or _LOGIN.search(text):
+        hint = "names look like registry.example:5000/team/bert:1, without https:// and password ('mlbox login')"
+    return UsageError(f"not an image name: {_LOGIN.sub('…@', text[:1000])[:200]!r}", hint=hint)

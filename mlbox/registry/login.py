@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 
 import msgspec
 
+from mlbox.errors import RegistryError
 from mlbox.http.transport import Limits
 from mlbox.registry import dockerconfig
 from mlbox.registry.client import Registry
@@ -37,7 +39,12 @@ def log_in(
     """
     host, namespace = parse_place(place)
     registry = Registry(sites or sites_of(host), lambda _: lambda _: credentials, limits=limits, sleep=sleep)
-    checked = registry.check_login()
+    try:
+        checked = registry.check_login()
+    except RegistryError as problem:
+        if problem.status == HTTPStatus.UNAUTHORIZED:
+            problem.hint = "the user or the password (or access token) is wrong; nothing was kept"
+        raise
     kept = dockerconfig.save_login(host, credentials, path or dockerconfig.login_paths()[0], namespace)
     return LoggedIn(registry=f"{host}/{namespace}" if namespace else host, place=kept, checked=checked)
 

@@ -68,8 +68,21 @@ def test_defaults(text: str, whole: str, familiar: str) -> None:
         "x.example/" + "a" * 256,
         "a" * 100_000 + "!",
         "a-" * 100_000,
+        "registry.example:65536/a",
     ],
 )
 def test_what_is_no_name_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="not an image name"):
         parse_reference(text)
+
+
+@pytest.mark.parametrize("before", ["", "https://", "docker://"])
+def test_a_password_in_a_name_is_not_shown(before: str) -> None:
+    """Somebody pastes a URL with a login in it; the message may end up in a log of others."""
+    for text in (f"{before}bob:S3cret@registry.example/team/x:1", f"{before}bob:S3cret@{'a' * 500}!"):
+        with pytest.raises(UsageError) as caught:
+            parse_reference(text)
+        assert "S3cret" not in caught.value.message
+        assert "mlbox login" in (caught.value.hint or "")
+    with pytest.raises(UsageError, match="python:3@sha256:12"):
+        parse_reference("python:3@sha256:12")

@@ -79,6 +79,7 @@ def test_wrong_passwords_are_not_kept(
     assert main.run(["login", locked.host, "-u", "me", "--password-stdin"]) == 1
     said = capsys.readouterr()
     assert "401" in said.err
+    assert "hint: the user or the password (or access token) is wrong" in said.err
     assert "hint: " in said.err
     assert "wrong-4711" not in said.err + said.out
     assert not (own_environment / ".docker").exists()
