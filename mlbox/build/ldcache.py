@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from mlbox.build.union import Union
-from mlbox.loader import MACHINES, Library, in_order, order, read_soname
+from mlbox.elf import read_soname
+from mlbox.loader import MACHINES, Library, in_order, order
 from mlbox.lock.model import Arch
 
 _BUILTIN = ("/lib", "/usr/lib")

@@ -8,10 +8,11 @@ import msgspec
 
 from mlbox import resources
 from mlbox.codec import load_toml
+from mlbox.elf import read_soname
 from mlbox.errors import MlboxError, UsageError
 from mlbox.gpu.inventory import LIBRARY_FOLDERS
 from mlbox.gpu.model import NAMED_CAPABILITIES, Roots, Version
-from mlbox.loader import MACHINES, read_soname
+from mlbox.loader import MACHINES
 
 DEFAULT_CAPABILITIES = ("compute", "utility")
 _PROGRAM_FOLDERS = ("usr/bin", "usr/sbin", "usr/lib/nvidia/current", "bin", "sbin")

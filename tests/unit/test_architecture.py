@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BOTTOM = {"errors", "codec", "files", "process", "events", "paths", "resources", "http", "units", "loader"}
+BOTTOM = {"errors", "codec", "files", "process", "events", "paths", "resources", "http", "units", "loader", "elf"}
 PARTS = {"oci", "cdi", "linux", "gpu", "project", "lock", "plan", "store", "build"}
 PARTS |= {"runtime", "registry", "trust", "report"}
 ALLOWED = {

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from mlbox.build.ldcache import libraries, missing_links
 from mlbox.build.union import Union
-from mlbox.loader import Library, cache_bytes, order, read_soname
+from mlbox.elf import read_soname
+from mlbox.loader import Library, cache_bytes, order
 from mlbox.store.tree import TreeWriter
 
 MULTIARCH = "usr/lib/x86_64-linux-gnu"
