@@ -17,13 +17,13 @@ _MUSL_DEFAULT = "/lib:/usr/local/lib:/usr/lib"
 
 
 def loader_mount(folder: Folder, libraries: Sequence[Library], warn: Callable[[str], None]) -> ContainerEdits:
-    """Return the mount of a loader's cache that has the image's lines and `libraries`; for musl, of its path file.
+    """Return the mount of a loader's cache that has the image's lines and `libraries`; with musl, also of its path file.
 
     The container's root must be mounted. An image without a cache, as distroless ones are, gets one.
     """
     machine = os.uname().machine
-    if rootfs.read_in(folder.rootfs, f"/lib/ld-musl-{machine}.so.1"):
-        return _musl(folder, libraries, machine)
+    musl = bool(rootfs.read_in(folder.rootfs, f"/lib/ld-musl-{machine}.so.1"))
+    edits = _musl(folder, libraries, machine) if musl else ContainerEdits()
     arch = _ARCHITECTURES[machine]
     cache = rootfs.read_in(folder.rootfs, _CACHE)
     try:
@@ -31,7 +31,7 @@ def loader_mount(folder: Folder, libraries: Sequence[Library], warn: Callable[[s
     except ArchiveError as problem:
         warn(f"the image's {_CACHE} is damaged and was replaced: {problem.message}")
         data = with_libraries(b"", libraries, arch)
-    return _mount(folder, "ld.so.cache", data, _CACHE)
+    return edits + _mount(folder, "ld.so.cache", data, _CACHE)  # an image may have both loaders
 
 
 def _musl(folder: Folder, libraries: Sequence[Library], machine: str) -> ContainerEdits:
