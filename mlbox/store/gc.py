@@ -65,8 +65,8 @@ def prune(
     """Remove things nobody needs; never a used image or layer (what containers stand on).
 
     'unused': images without a name, then layers of no image and pieces of no layer. 'built': everything that was
-    built, whether it has a name or not; downloads stay. 'artifacts': downloads but the `used_artifacts`.
-    Raises StoreError when a build or the start of a container is under way.
+    built, whether it has a name or not; downloads stay. 'artifacts': downloads but the `used_artifacts`. Downloads that
+    were never finished go in any case. Raises StoreError when a build or the start of a container is under way.
     """
     with store.alone() as alone, disk_errors("removing what is not used"):
         if not alone:
@@ -75,6 +75,8 @@ def prune(
             )
         before = _total(store)
         discard_leftovers(store.home.tmp)
+        for partial in store.artifacts.partials():
+            partial.unlink(missing_ok=True)
         images = layers = pieces = artifacts = 0
         if what == "artifacts":
             artifacts = _prune_artifacts(store, used_artifacts)
@@ -92,8 +94,6 @@ def _prune_artifacts(store: Store, used: Collection[str]) -> int:
     going = [sha256 for sha256 in store.artifacts.hashes() if sha256 not in used]
     for sha256 in going:
         store.artifacts.delete(sha256)
-    for partial in store.artifacts.partials():
-        partial.unlink(missing_ok=True)
     return len(going)
 
 
