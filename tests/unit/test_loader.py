@@ -1,10 +1,12 @@
 """The loader's cache as bytes: read as ldconfig reads it, and added to."""
 
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
 import pytest
+from fakes.elf import shared_library
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,13 +23,17 @@ LINES = st.dictionaries(NAMES, st.sampled_from(["/usr/lib", "/opt/nvidia", "/lib
 
 def listed(path: Path) -> list[tuple[str, str]]:
     """Return what ldconfig says stands in a cache, for this machine and without special processors."""
-    done = subprocess.run([LDCONFIG, "-p", "-C", path], capture_output=True, text=True, check=True)
-    lines = [line.strip() for line in done.stdout.splitlines() if " => " in line]
     return [
         (line.split(" ", 1)[0], line.rpartition(" => ")[2])
-        for line in lines
+        for line in lines_of(path)
         if "libc6,x86-64" in line and "hwcap" not in line
     ]
+
+
+def lines_of(path: Path) -> list[str]:
+    """Return all that ldconfig says of a cache."""
+    done = subprocess.run([LDCONFIG, "-p", "-C", path], capture_output=True, text=True, check=True)
+    return [line.strip() for line in done.stdout.splitlines() if " => " in line]
 
 
 @given(LINES)
@@ -57,6 +63,48 @@ def test_ldconfig_reads_the_same(tmp_path: Path) -> None:
     assert set(listed(path)) == set(listed(CACHE)) | {tuple(line) for line in added}
 
 
+def test_added_lines_leave_the_others_as_they_are() -> None:
+    """The first of two counts for the loader; other ABIs and special processors have lines of their own."""
+    first, second = Library("liba.so.1", "/usr/local/lib/liba.so.1"), Library("liba.so.1", "/usr/lib/liba.so.1")
+    added = [Library("libcuda.so.1", "/driver/libcuda.so.1")]
+    data = bytearray(cache_bytes([first, second, Library("libb.so.1", "/lib32/libb.so.1")][::-1], "amd64"))
+    data[48:52] = struct.pack("<I", 0x0003)  # FLAG_ELF_LIBC6 alone: of 32 bits
+    made = with_libraries(bytes(data), added, "amd64")
+    assert parse_cache(made, "amd64") == [*added, second, first]
+    assert b"/lib32/libb.so.1\0" in made and struct.unpack_from("<I", made, 20) == (4,)
+
+
+@pytest.mark.skipif(not LDCONFIG, reason="this host has no ldconfig")
+def test_libraries_for_special_processors_stay(tmp_path: Path) -> None:
+    """ldconfig names the same ones for each subdirectory of glibc-hwcaps as before."""
+    root = tmp_path / "root"
+    for folder in ("usr/lib", "usr/lib/glibc-hwcaps/x86-64-v2", "usr/lib/glibc-hwcaps/x86-64-v3", "etc"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        if folder != "etc":
+            (root / folder / "libspecial.so.1").write_bytes(shared_library("libspecial.so.1"))
+    (root / "etc/ld.so.conf").write_text("/usr/lib\n")
+    subprocess.run([LDCONFIG, "-r", root], check=True, capture_output=True)
+    path = root / "etc/ld.so.cache"
+    before = lines_of(path)
+    assert sum('hwcap: "x86-64-v' in line for line in before) == 2, before
+    added = [Library("libcuda.so.1", "/driver/libcuda.so.1"), Library("liba.so", "/driver/liba.so")]
+    path.write_bytes(with_libraries(path.read_bytes(), added, "amd64"))
+    assert [line for line in lines_of(path) if "/driver/" not in line] == before
+    assert sum("/driver/" in line for line in lines_of(path)) == 2
+
+
+def test_many_lines_of_one_long_name_are_refused() -> None:
+    """A cache of an image could otherwise take all memory: each line is a copy."""
+    count = 20_000
+    start = 48 + 24 * count
+    entry = struct.pack("<iIIIQ", 0x0303, start, start, 0, 0)
+    data = struct.pack("<20sIIB3xI12x", b"glibc-ld.so.cache1.1", count, 0, 2, 0) + entry * count + b"1" * 500_000
+    with pytest.raises(ArchiveError, match="outside"):
+        parse_cache(data, "amd64")
+    with pytest.raises(ArchiveError, match="outside"):
+        with_libraries(data, [Library("a", "/a")], "amd64")
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -72,6 +120,9 @@ def test_a_damaged_cache_is_an_error(damage: "type[bytes]") -> None:
     data = cache_bytes([Library("liba.so.1", "/usr/lib/liba.so.1")], "amd64")
     with pytest.raises(ArchiveError):
         parse_cache(damage(data), "amd64")
+    if damage(data):
+        with pytest.raises(ArchiveError):
+            with_libraries(damage(data), [], "amd64")
 
 
 @given(st.binary(max_size=200), st.integers(0, 120))
@@ -80,6 +131,7 @@ def test_noise_is_an_error_or_lines(noise: bytes, start: int) -> None:
     data = bytearray(cache_bytes(in_order([Library(f"lib{n}.so", f"/lib/lib{n}.so") for n in range(3)]), "amd64"))
     data[start : start + len(noise)] = noise
     try:
-        parse_cache(bytes(data), "amd64")
+        lines = parse_cache(bytes(data), "amd64")
+        assert {*lines} <= {*parse_cache(with_libraries(bytes(data), [], "amd64"), "amd64")}
     except ArchiveError:
         return
