@@ -20,10 +20,10 @@ Names = Annotated[list[str], typer.Argument(metavar="CONTAINER...")]
 
 
 def _containers() -> "Containers":
-    from mlbox.engine.running import containers_of
     from mlbox.paths import Home
+    from mlbox.runtime.containers import Containers
 
-    return containers_of(Home.default())
+    return Containers(Home.default())
 
 
 @app.command()
@@ -94,7 +94,10 @@ def exec_(
 @app.command()
 def start(names: Names) -> None:
     """Start containers that have ended."""
-    containers = _containers()
+    from mlbox.engine.running import containers_of  # gives them their devices, of which the other commands know nothing
+    from mlbox.paths import Home
+
+    containers = containers_of(Home.default())
     for name in names:
         containers.start(name).close()
         print(name)

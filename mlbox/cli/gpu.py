@@ -43,7 +43,7 @@ def _needs(what: str) -> "Needs":
     from pathlib import Path
 
     from mlbox.engine.checking import needs_of, needs_of_lock
-    from mlbox.engine.locking import lock_path
+    from mlbox.engine.freshness import lock_path
     from mlbox.lock.file import read_lock
     from mlbox.paths import Home
     from mlbox.store.store import Store

@@ -112,7 +112,7 @@ def lock(
 ) -> None:
     """Pin everything the environment holds in mlbox.lock."""
     from mlbox.engine.building import epoch_of_environment
-    from mlbox.engine.locking import LockOptions
+    from mlbox.engine.freshness import LockOptions
     from mlbox.errors import UsageError
     from mlbox.lock.diff import diff_locks, render_diff
 
@@ -209,7 +209,7 @@ def train(
         image = workshop.build(workshop.ready_lock(relock=relock), tag or [])
     base = RunOptions(name=name, remove=True, env=environment(env or []), gpus=gpus, gpu_wait=wait)
     options = task_options(workshop.project, declared, tuple(args or ()), base)
-    return run_image(workshop.home, image.digest, options, detach=False, cidfile=None, say=print)
+    return run_image(workshop.home, image.digest, options, detach=False, cidfile=None, say=print, talk=listener)
 
 
 @app.command(context_settings={"allow_interspersed_args": False})

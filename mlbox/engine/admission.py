@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from mlbox.codec import decode_json
 from mlbox.errors import MlboxError, RegistryError, TrustError
-from mlbox.oci.artifact import ArtifactManifest, subject_of
 from mlbox.oci.digest import Digest
 from mlbox.oci.image import INDEX, Descriptor, Image, ImageIndex
 from mlbox.oci.reference import Reference, parse_reference
@@ -42,6 +41,8 @@ def admit_locked(store: Store, registry: "Registry", reference: Reference, manif
     """Raise TrustError when the policy forbids to pull a `manifest` that a lock names, with the `index` it was in."""
     if not is_any(os.environ):
         return
+    from mlbox.oci.artifact import subject_of
+
     subjects = [manifest]
     if index != manifest.digest:
         data = registry.manifest(reference.repository, index).data
@@ -64,6 +65,7 @@ def admit_load(store: Store, arrival: "Arrival") -> None:
 def _brought(store: Store, artifacts: Sequence[bytes], subject: Digest) -> Iterator["Signature"]:
     """Yield the signatures of a manifest among `artifacts`, whose documents are in the store."""
     from mlbox.engine.signatures import signatures_in
+    from mlbox.oci.artifact import ArtifactManifest
 
     for data in artifacts:
         artifact = decode_json(data, ArtifactManifest, what="artifact", error=TrustError)

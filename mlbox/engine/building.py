@@ -4,16 +4,15 @@ import os
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from mlbox.codec import canonical_json
 from mlbox.engine.arch import host_arch, runs_here
-from mlbox.engine.locking import Locker, LockOptions, check_fresh, lock_path
+from mlbox.engine.freshness import LockOptions, check_fresh, lock_path
 from mlbox.errors import LockError, ProjectError, UsageError
 from mlbox.events import Listener
-from mlbox.http import Http
 from mlbox.lock.file import FILENAME, encode_lock, read_lock, write_lock
 from mlbox.lock.model import Lock
 from mlbox.oci.artifact import LOCK_TYPE, PLAN_TYPE, artifact_of, subject_of
@@ -38,6 +37,9 @@ from mlbox.project.discover import load_project
 from mlbox.project.model import Project, Task
 from mlbox.store.store import Store
 
+if TYPE_CHECKING:
+    from mlbox.http import Http
+
 
 class ProjectOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What every command on a project can be told."""
@@ -57,7 +59,13 @@ class Workshop:
         self.options = options
         self.listener = listener
         self.store = Store(home)
-        self.http = Http()
+
+    @cached_property
+    def http(self) -> "Http":
+        """What indexes and mirrors are read with."""
+        from mlbox.http import Http
+
+        return Http()
 
     @cached_property
     def project(self) -> Project:
@@ -96,6 +104,8 @@ class Workshop:
                 pass
             else:
                 return previous
+        from mlbox.engine.locking import Locker  # the resolvers, which a build with a fresh lock does without
+
         locker = Locker(self.project, self.home, self.http, self.listener, self.options.find_links)
         return locker.lock(previous, options)
 

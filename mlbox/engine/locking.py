@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,12 +9,12 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from mlbox.engine.arch import host_arch
+from mlbox.engine.freshness import LockOptions
 from mlbox.errors import LockError
 from mlbox.events import Listener
 from mlbox.http import Http
 from mlbox.lock.base import choose_interpreter, full_version
 from mlbox.lock.debian import GLIBC, PYTHON_FULL, RELEASES, DebianLock, lock_debian, lock_on_base, suite_for_python
-from mlbox.lock.file import FILENAME
 from mlbox.lock.grouping import group_layers
 from mlbox.lock.model import Arch, Base, Deb, Lock, Target
 from mlbox.lock.python.resolve import LockedPython, lock_python
@@ -27,16 +26,6 @@ from mlbox.project.model import Project
 
 if TYPE_CHECKING:
     from mlbox.engine.bases import Ground
-
-
-class LockOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What `mlbox lock` was asked beyond what stands in the project."""
-
-    arch: Arch | None = None
-    upgrade: bool = False
-    upgrade_packages: tuple[str, ...] = ()
-    epoch: int | None = None
-    """From SOURCE_DATE_EPOCH; None keeps the previous lock's or the default."""
 
 
 def choose_python(project: Project) -> str:
@@ -271,17 +260,3 @@ def _kept(previous: Lock | None, target: Target) -> Lock | None:
 
 def _locked_debs(kept: Lock | None, options: LockOptions) -> list[Deb]:
     return [deb for deb in kept.debs if deb.name not in options.upgrade_packages] if kept else []
-
-
-def lock_path(root: Path) -> Path:
-    """Return where the lock of the project at `root` lies."""
-    return root / FILENAME
-
-
-def check_fresh(lock: Lock, project: Project) -> None:
-    """Raise LockError when `lock` was made from other inputs than the project has now."""
-    if lock.inputs != inputs_digest(project):
-        raise LockError(
-            f"{FILENAME} is stale: the project's requirements or settings changed after it was made",
-            hint="'mlbox lock' updates it, 'mlbox lock --diff' shows what would move, 'mlbox build --relock' does both",
-        )

@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mlbox.errors import ContainerError, MlboxError
-from mlbox.linux import cgroup, device, libc, process
+from mlbox.linux import cgroup, libc, process
 from mlbox.oci.runtime import Box, Spec
 from mlbox.runtime import frames, rootfs
 from mlbox.runtime.account import Account, resolve_account
-from mlbox.runtime.guard import Guard
 from mlbox.runtime.host import host_facts
 from mlbox.runtime.limit import Limit, soonest
 from mlbox.runtime.log import LogWriter
@@ -33,6 +32,7 @@ from mlbox.runtime.spec import Place, command, hostname, make_spec, stop_signal
 
 if TYPE_CHECKING:
     from mlbox.runtime.grant import Grant
+    from mlbox.runtime.guard import Guard
 
 _CHUNK = 64 << 10
 # A client that reads slower than the program writes holds the program back, as a pipe would.
@@ -71,6 +71,8 @@ def spawn(
 ) -> None:
     """Fork the monitor of a container; it inherits the lock, the listening socket and the first client."""
     libc.call("getpid")  # opens the C library here: importing is not safe in the fork of a program with threads
+    if grant:
+        _import_what_grants_need()
     child = os.fork()
     if child:
         os.waitpid(child, 0)
@@ -87,6 +89,14 @@ def spawn(
         traceback.print_exc()
     finally:
         os._exit(0)
+
+
+def _import_what_grants_need() -> None:
+    """Import what only containers with devices need, which are few."""
+    import mlbox.cdi
+    import mlbox.linux.device
+    import mlbox.runtime.guard
+    import mlbox.runtime.libraries  # noqa: F401 - the monitor finds them imported
 
 
 def _become_daemon(folder: Folder, keep: list[int]) -> None:
@@ -260,8 +270,8 @@ class Monitor:
         self.folder.write("bundle/config.json", msgspec.json.encode(spec))
 
     def _granted(self, spec: Spec, grant: "Grant") -> Spec:
-        # Not imported at the top: few containers have devices. Whoever made the grant has imported it before the fork.
         from mlbox.cdi import apply
+        from mlbox.linux import device
         from mlbox.runtime.libraries import loader_mount
 
         edits = grant.edits
@@ -323,6 +333,8 @@ class Monitor:
             restarts=restarts,
         )
         if self.grant:
+            from mlbox.runtime.guard import Guard
+
             self.guard = Guard(self.folder, self.hierarchies)
             self._warn_once(self.guard.begin())
         self._tell(frames.STARTED)

@@ -14,7 +14,6 @@ from mlbox.oci.image import LAYER_TAR, Descriptor
 from mlbox.oci.layer import EPOCH, Entry, sort_entries, tar_size
 from mlbox.paths import Home
 from mlbox.store.db import Database
-from mlbox.store.frames import read_frames
 from mlbox.store.pieces import StoredPiece
 from mlbox.store.publish import publish_folder, temporary_folder, withdraw, working_on
 from mlbox.store.saved import Record, load_entries, load_record, save, saved_path
@@ -114,6 +113,8 @@ class LayerStore:
     def tar(self, diff_id: DiffID, start: int = 0) -> Iterator[bytes | memoryview]:
         """Yield the layer's tar from the byte `start` on; a memoryview is valid until the next chunk is asked for."""
         if self.record(diff_id).frames:
+            from mlbox.store.frames import read_frames  # decompression, which layers of our own do not need
+
             parts = read_frames(self.folder(diff_id))
         else:
             parts = tar_parts(self.entries(diff_id), below(self.root(diff_id)))

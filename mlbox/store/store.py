@@ -1,7 +1,9 @@
 """A whole store: everything mlbox keeps in one home."""
 
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlbox.files import disk_errors, locked
 from mlbox.paths import Home
@@ -12,8 +14,10 @@ from mlbox.store.images import ImageStore
 from mlbox.store.layers import LayerStore
 from mlbox.store.pieces import PieceStore
 from mlbox.store.publish import temporary_folder
-from mlbox.store.referrers import Referrers
 from mlbox.store.remotes import Remotes
+
+if TYPE_CHECKING:
+    from mlbox.store.referrers import Referrers
 
 
 class Store:
@@ -28,7 +32,13 @@ class Store:
         self.layers = LayerStore(home, self.db)
         self.remotes = Remotes(self.db)
         self.images = ImageStore(self.content, self.db, self.remotes)
-        self.referrers = Referrers(self.content, self.db)
+
+    @cached_property
+    def referrers(self) -> "Referrers":
+        """The artifacts about the images; most commands never look at them."""
+        from mlbox.store.referrers import Referrers
+
+        return Referrers(self.content, self.db)
 
     def using(self) -> AbstractContextManager[bool]:
         """Keep prune away: hold it from the first look at the store until the result is named or a container."""

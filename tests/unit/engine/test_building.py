@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mlbox.engine import building
+from mlbox.engine import locking
 from mlbox.engine.building import ProjectOptions, Workshop, epoch_of_environment
-from mlbox.engine.locking import LockOptions
+from mlbox.engine.freshness import LockOptions
 from mlbox.errors import LockError, UsageError
 from mlbox.lock.file import read_lock
 from mlbox.lock.model import Base, Lock, Target
@@ -53,7 +53,7 @@ def talk() -> Talk:
 
 @pytest.fixture
 def workshop(tmp_path: Path, talk: Talk, monkeypatch: pytest.MonkeyPatch) -> Workshop:
-    monkeypatch.setattr(building, "Locker", FakeLocker)
+    monkeypatch.setattr(locking, "Locker", FakeLocker)
     root = tmp_path / "project"
     root.mkdir()
     (root / "requirements.txt").write_text("six")

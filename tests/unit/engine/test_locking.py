@@ -6,7 +6,8 @@ import pytest
 
 from mlbox.build.union import Union
 from mlbox.engine.bases import Ground
-from mlbox.engine.locking import ChosenPython, check_fresh, choose_interpreter_of, choose_python
+from mlbox.engine.freshness import check_fresh
+from mlbox.engine.locking import ChosenPython, choose_interpreter_of, choose_python
 from mlbox.errors import LockError
 from mlbox.lock.base import Interpreter, System
 from mlbox.lock.model import Base, Lock, Target
