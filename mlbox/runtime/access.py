@@ -61,6 +61,8 @@ def enforce(group: str, rules: Sequence[Rule], mounted: Iterable[Hierarchy]) -> 
         lost, extra = list(wanted), []
     for rule in extra:
         _write(f"{first}{group}/devices.deny", text(rule))
+    if extra:  # a wildcard may have been what granted one of ours
+        lost, _ = _differences(_read_list(first + group), wanted)
     for rule in lost:
         _write(f"{first}{group}/devices.allow", text(rule))
     _with_group(group, mounted, _detach_all)

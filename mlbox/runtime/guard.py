@@ -1,9 +1,13 @@
 """Keeps the device rules of one container what its spec says, for as long as it runs."""
 
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from mlbox.codec import decode_json
 from mlbox.errors import ContainerError
+from mlbox.linux import lock
 from mlbox.linux.cgroup import Hierarchy
 from mlbox.oci.runtime import Spec
 from mlbox.runtime import access
@@ -43,6 +47,10 @@ class Guard:
         if self.patience():
             return ""
         self._next = time.monotonic() + EVERY
+        with changing(self._folder, wait=False) as alone:
+            return self._put_right() if alone else ""  # somebody is changing them on purpose
+
+    def _put_right(self) -> str:
         try:
             rules = access.rules_of(spec_of(self._folder))
             found = access.problems(self._folder.cgroup, rules, self._mounted)
@@ -54,6 +62,19 @@ class Guard:
         except (OSError, ContainerError) as problem:
             return f"its device rules could not be looked at: {problem}"
         return f"its device rules were changed by somebody else and are right again: {'; '.join(found)}"
+
+
+@contextmanager
+def changing(folder: Folder, *, wait: bool = True) -> Iterator[bool]:
+    """Have the spec and the device rules of a container for oneself; yield whether that is so, without `wait` at once.
+
+    What one reads in the spec and then makes the kernel's rules is old when another has changed both in between.
+    """
+    fd = os.open(folder.path / "devices.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield lock.take(fd, wait=wait)
+    finally:
+        os.close(fd)
 
 
 def spec_of(folder: Folder) -> Spec:

@@ -1,7 +1,7 @@
 """Device nodes that come to a running container and go again, until it stops: its spec, its rules, its /dev."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import msgspec
@@ -11,8 +11,9 @@ from mlbox.errors import ContainerError
 from mlbox.linux import cgroup, device, process
 from mlbox.oci.runtime import Device, DeviceCgroupRule, Spec
 from mlbox.runtime import access
-from mlbox.runtime.guard import spec_of
+from mlbox.runtime.guard import changing, spec_of
 from mlbox.runtime.record import Folder
+from mlbox.runtime.spec import DEVICE_RULES
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,16 +31,17 @@ def attach(folder: Folder, pid: int, edits: ContainerEdits) -> tuple[str, ...]:
     Variables, mounts and hooks cannot come to a program that runs: only nodes do. Raises ContainerError, and then
     nothing has changed.
     """
-    before = spec_of(folder)
-    after = apply(ContainerEdits(device_nodes=edits.device_nodes), before, device.node)
-    had = {node.path: node for node in _nodes(before)}
-    new = [node for node in _nodes(after) if had.get(node.path) != node]
-    _change(folder, before, after)
-    try:
-        process.in_root(pid, lambda: _make(new))
-    except OSError as problem:
-        _change(folder, after, before)
-        raise ContainerError(f"the device node could not be made in the container: {problem.strerror}") from problem
+    with changing(folder):
+        before = spec_of(folder)
+        after = apply(ContainerEdits(device_nodes=edits.device_nodes), before, device.node)
+        had = {node.path: node for node in _nodes(before)}
+        new = [node for node in _nodes(after) if had.get(node.path) != node]
+        _change(folder, before, after)
+        try:
+            process.in_root(pid, lambda: _make(new))
+        except OSError as problem:
+            _change(folder, after, before)
+            raise ContainerError(f"the device node could not be made in the container: {problem.strerror}") from problem
     return tuple(node.path for node in new)
 
 
@@ -48,8 +50,13 @@ def detach(folder: Folder, pid: int, paths: Iterable[str], *, force: bool = Fals
 
     What is open stays open whatever the rules say: raises ContainerError naming who has it open, unless `force`.
     """
+    with changing(folder):
+        return _detach(folder, pid, set(paths), force=force)
+
+
+def _detach(folder: Folder, pid: int, paths: Collection[str], *, force: bool) -> tuple[str, ...]:
     before = spec_of(folder)
-    going = [node for node in _nodes(before) if node.path in set(paths)]
+    going = [node for node in _nodes(before) if node.path in paths]
     if not going:
         raise ContainerError("the container has no such device", hint="'mlbox gpu verify' lists its devices")
     held = holders(folder, going)
@@ -88,11 +95,14 @@ def _without(spec: Spec, going: Iterable[Device]) -> Spec:
         return spec
     paths = {node.path for node in going}
     kept = tuple(node for node in spec.linux.devices if node.path not in paths)
-    still = {(node.type, node.major, node.minor) for node in kept}
-    gone = {(node.type, node.major, node.minor) for node in spec.linux.devices} - still
-    rules = tuple(rule for rule in spec.linux.resources.devices if not _is_of(rule, gone))
+    gone = set(map(_number, spec.linux.devices)) - set(map(_number, kept))
+    rules = tuple(rule for rule in spec.linux.resources.devices if rule in DEVICE_RULES or not _is_of(rule, gone))
     resources = msgspec.structs.replace(spec.linux.resources, devices=rules)
     return msgspec.structs.replace(spec, linux=msgspec.structs.replace(spec.linux, devices=kept, resources=resources))
+
+
+def _number(node: Device) -> tuple[str, int | None, int | None]:
+    return "b" if node.type == "b" else "c", node.major, node.minor  # to the kernel, 'u' is 'c'
 
 
 def _is_of(rule: DeviceCgroupRule, gone: set[tuple[str, int | None, int | None]]) -> bool:
@@ -104,12 +114,18 @@ def _nodes(spec: Spec) -> tuple[Device, ...]:
 
 
 def _make(nodes: Iterable[Device]) -> None:
-    for node in nodes:
-        path = Path(node.path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        device.make_node(node.path, node.type, node.major or 0, node.minor or 0, node.file_mode or 0o666)
-        os.chown(path, node.uid or 0, node.gid or 0)
+    made: list[Device] = []
+    try:
+        for node in nodes:
+            path = Path(node.path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            device.make_node(node.path, node.type, node.major or 0, node.minor or 0, node.file_mode or 0o666)
+            made.append(node)
+            os.chown(path, node.uid or 0, node.gid or 0)
+    except OSError:
+        _remove(made)
+        raise
 
 
 def _remove(nodes: Iterable[Device]) -> None:

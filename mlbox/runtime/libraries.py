@@ -17,7 +17,7 @@ _MUSL_DEFAULT = "/lib:/usr/local/lib:/usr/lib"
 
 
 def loader_mount(folder: Folder, libraries: Sequence[Library], warn: Callable[[str], None]) -> ContainerEdits:
-    """Return the mount of a loader's cache that has the image's lines and `libraries`; with musl, also of its path file.
+    """Return the mount of a loader's cache that has the image's lines and `libraries`; with musl, also its path file.
 
     The container's root must be mounted. An image without a cache, as distroless ones are, gets one.
     """

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,18 @@ def test_rules_that_somebody_changed_are_right_again(box: Box, soon: None) -> No
     box.containers.remove(container.id, force=True)
 
 
+def test_a_wildcard_of_somebody_is_put_right_at_one_look(box: Box, soon: None) -> None:
+    """The kernel then has no rule of ours any more that the wildcard covers."""
+    container = box.start("sleep", "60", devices=(NODE,))
+    folder, status = group_folder(container), Path(NODE).stat()
+    (folder / "devices.deny").write_text(f"c {os.major(status.st_rdev)}:{os.minor(status.st_rdev)} rwm")
+    (folder / "devices.allow").write_text(f"c {os.major(status.st_rdev)}:* rwm")
+    wait_for(lambda: box.containers.get(container.id).state.warnings != (), "a look")
+    assert verify(box.containers, container.name).problems == ()
+    assert opens(box, container.name)
+    box.containers.remove(container.id, force=True)
+
+
 def test_verify_sees_what_the_kernel_has(box: Box) -> None:
     """Too little and too much."""
     container = box.start("sleep", "60", devices=(NODE,))
@@ -175,6 +188,46 @@ def test_a_device_comes_and_goes_while_the_container_runs(box: Box) -> None:
     assert verify(box.containers, container.name).devices == ()
     with pytest.raises(ContainerError, match="no such device"):
         detach(box.containers, container.name, [NODE])
+    box.containers.remove(container.id, force=True)
+
+
+def test_devices_that_come_at_once_all_stay(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each sees what the others added; the guard sees none of them half."""
+    monkeypatch.setattr("mlbox.runtime.guard.EVERY", 0.001)
+    container = box.start("sleep", "60", devices=(f"{NODE}:/dev/first",))
+    places = [f"/dev/more{number}" for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda place: attach(box.containers, container.name, [f"{NODE}:{place}"]), places))
+        assert set(verify(box.containers, container.name).devices) == {"/dev/first", *places}
+        list(pool.map(lambda place: detach(box.containers, container.name, [f"{NODE}:{place}"]), places))
+    found = verify(box.containers, container.name)
+    assert (found.devices, found.problems, found.warnings) == (("/dev/first",), (), ())
+    assert opens(box, container.name, "/dev/first")
+    box.containers.remove(container.id, force=True)
+
+
+def test_what_every_container_has_stays(box: Box) -> None:
+    """Also after it was attached and detached once more."""
+    container = box.start("sleep", "60")
+    attach(box.containers, container.name, ["/dev/null:/dev/nothing"])
+    detach(box.containers, container.name, ["/dev/null:/dev/nothing"], force=True)
+    assert opens(box, container.name, "/dev/null")
+    assert verify(box.containers, container.name).problems == ()
+    box.containers.remove(container.id, force=True)
+
+
+def test_an_unbuffered_device_goes_again(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CDI's type 'u' is 'c' to the kernel, in its rules too."""
+    monkeypatch.setenv("MLBOX_CDI_PATH", str(tmp_path / "cdi"))
+    number = Path(NODE).stat().st_rdev
+    node = {"path": "/dev/toy0", "type": "u", "major": os.major(number), "minor": os.minor(number)}
+    cdi_file(tmp_path / "cdi", deviceNodes=[node])
+    container = box.start("sleep", "60")
+    attach(box.containers, container.name, ["example.com/toy=0"])
+    assert opens(box, container.name, "/dev/toy0")
+    detach(box.containers, container.name, ["example.com/toy=0"])
+    assert f"c {os.major(number)}:{os.minor(number)} rwm" not in verify(box.containers, container.name).rules
+    assert verify(box.containers, container.name).problems == ()
     box.containers.remove(container.id, force=True)
 
 
