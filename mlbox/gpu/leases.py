@@ -83,7 +83,7 @@ class Leases:
         ids = frozenset(unit.id for unit in found)
         with self._ticket(wait, ids) as ticket, self._opened(found) as files:
             self._wait_for_turn(ticket, ids, wait, say)
-            changes = watch(str(self._folder))
+            changes = -1
             try:
                 while True:
                     free, why = _locked(files, found, tenant, busy, lives)
@@ -91,12 +91,16 @@ class Leases:
                         return lease
                     if not wait:
                         raise self._refusal(found, why)
+                    if changes < 0:  # not before: the kernel takes 10 ms to end a watch. From here on we miss nothing
+                        changes = watch(str(self._folder))
+                        continue
                     if said := self._who(found, why):
                         say(f"waiting: {said}")
                         say = _silent
                     _next_change(changes)
             finally:
-                os.close(changes)
+                if changes >= 0:
+                    os.close(changes)
 
     def held(self) -> tuple[Held, ...]:
         """Return who has which GPU now."""
