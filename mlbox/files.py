@@ -3,12 +3,13 @@
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from mlbox.errors import StoreError
+from mlbox.errors import StoreError, UsageError
 
 CHUNK = 1 << 20
 
@@ -43,6 +44,29 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         with suppress(FileNotFoundError):
             Path(name).unlink()
         raise
+
+
+def output_path(path: Path) -> Path | None:
+    """Return where to rename what the user wants at `path`; None when it must be written there in place.
+
+    So with devices and pipes: a rename would put a file where /dev/null was. Links are followed, as a shell does; do
+    not use it for names that somebody else chose. A folder raises UsageError.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return path.absolute()
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{path} is a folder", hint="name a file")
+    return path.resolve() if stat.S_ISREG(mode) else None
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write what the user wants at `path`."""
+    if (target := output_path(path)) is None:
+        path.write_bytes(data)
+    else:
+        write_atomic(target, data)
 
 
 @contextmanager

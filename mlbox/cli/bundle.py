@@ -116,14 +116,14 @@ def have_(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file instead of standard output.")] = None,
 ) -> None:
     """List what this store has, for 'bundle --have' on the machine that makes the bundle."""
-    from mlbox.files import write_atomic
+    from mlbox.files import write_output
     from mlbox.registry.bundle_have import have_of, render_have
 
     text = render_have(have_of(_store()))
     if output is None:
         sys.stdout.write(text)
     else:
-        write_atomic(output.absolute(), text.encode())
+        write_output(output, text.encode())
 
 
 @verbs.command()

@@ -110,7 +110,7 @@ def du(
 ) -> None:
     """Show which packages and layers of an image take how many bytes."""
     from mlbox.cli.prove_text import print_usage
-    from mlbox.files import write_atomic
+    from mlbox.files import write_output
     from mlbox.report.load import load_side
     from mlbox.report.usage import usage_of
 
@@ -121,7 +121,7 @@ def du(
     if html is not None:
         from mlbox.report.treemap import page
 
-        write_atomic(html.absolute(), page(usage, contents).encode("utf-8", "replace"))
+        write_output(html, page(usage, contents).encode("utf-8", "replace"))
     if form is Format.JSON:
         print_json(usage)
     elif html is None:

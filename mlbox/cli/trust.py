@@ -183,9 +183,9 @@ def _attested(name: str, predicate: str, key: Path) -> bytes:
 
 
 def _write(data: bytes, output: Path | None) -> None:
-    from mlbox.files import write_atomic
+    from mlbox.files import write_output
 
     if output is None:
         sys.stdout.buffer.write(data)
     else:
-        write_atomic(output, data)
+        write_output(output, data)

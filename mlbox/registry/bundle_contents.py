@@ -26,8 +26,8 @@ _AGAIN = "copy or make the bundle again; 'mlbox bundle verify FILE' checks all o
 class Damage(ArchiveError):
     """The bundle is damaged, or was never one."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, hint=_AGAIN)
+    def __init__(self, message: str, *, hint: str | None = _AGAIN) -> None:
+        super().__init__(message, hint=hint)
 
 
 def parse_contents(data: bytes, what: str) -> Contents:

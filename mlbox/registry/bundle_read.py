@@ -16,6 +16,7 @@ from mlbox.registry.bundle import CONTENTS, CONTENTS_LIMIT, Frame, frame_of
 from mlbox.registry.bundle_contents import Damage, parse_contents
 
 _SIZE = slice(124, 135)
+_ANOTHER = "'mlbox load -i FILE' reads other archives; if it is one, copy it again"
 _OCTAL = re.compile(rb"[0-7]{11}")
 
 
@@ -56,7 +57,7 @@ class Bundle:
         block = self._read(0, min(BLOCK, self.size))
         size = int(block[_SIZE], 8) if _OCTAL.fullmatch(block[_SIZE]) else -1
         if size < 0 or block != header(Entry(CONTENTS, "file", 0o644, size=size)):
-            raise Damage(f"{self.name} is no bundle of mlbox")
+            raise Damage(f"{self.name} is no bundle of mlbox", hint=_ANOTHER)
         if size > CONTENTS_LIMIT:
             raise Damage(f"{self.name}: its contents are larger than {CONTENTS_LIMIT} bytes")
         return self._read(BLOCK, size)
@@ -102,6 +103,8 @@ def open_bundle(path: Path) -> Iterator[Bundle]:
 
 def parts_of(path: Path) -> list[Path]:
     """Return the files that make up the bundle at `path`, which may be its first part."""
+    if not path.name:  # '/' or '.'
+        return [path]
     whole = path.with_suffix("") if path.suffix == ".001" else path
     first = whole.with_name(f"{whole.name}.001")
     if path.suffix != ".001" and (path.exists() or not first.exists()):
@@ -120,5 +123,7 @@ def _open(path: Path) -> tuple[int, int]:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         os.close(fd)
-        raise ArchiveError(f"cannot read {path}: a bundle is a file", hint="write what comes through a pipe to a file")
+        raise ArchiveError(
+            f"cannot read {path}: a bundle is a file", hint="'mlbox bundle load -' takes one from a pipe"
+        )
     return fd, status.st_size

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 from mlbox.codec import canonical_json, decode_json
 from mlbox.errors import StoreError, UsageError
-from mlbox.files import disk_errors, write_atomic
+from mlbox.files import disk_errors, output_path, write_atomic
 from mlbox.oci.digest import DiffID, Digest, digest_of, hex_of, parse_digest
 from mlbox.oci.image import INDEX, MANIFEST, Descriptor, Image, ImageIndex, Platform
 from mlbox.oci.layer import END, Entry, header, padding, parents, sort_entries
@@ -68,9 +68,8 @@ def export(
         target.parent.mkdir(parents=True, exist_ok=True)
         if compression:
             _refuse(target, target.is_dir(), "is a folder, and the name says archive")
-            with _beside(target) as path, path.open("xb") as file:
+            with _archive(target) as file:
                 write_archive(store, chosen, file, form=form, attachments=attachments, compression=compression)
-                publish_file(path, file, target)
             return
         if form == "docker":
             raise UsageError("docker's format is an archive, never a folder", hint="name a file: -o FILE.tar")
@@ -270,6 +269,19 @@ def _is_empty(path: Path) -> bool:
 def _refuse(target: Path, condition: bool, reason: str) -> None:
     if condition:
         raise StoreError(f"{target} {reason}", hint="give another path, or remove it first")
+
+
+@contextmanager
+def _archive(target: Path) -> Iterator[BinaryIO]:
+    """Yield the file that will be at `target` when all went well."""
+    place = output_path(target)
+    if place is None:
+        with target.open("wb") as pipe:
+            yield pipe
+        return
+    with _beside(place) as path, path.open("xb") as file:
+        yield file
+        publish_file(path, file, place)
 
 
 @contextmanager

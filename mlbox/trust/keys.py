@@ -88,6 +88,8 @@ def generate(prefix: Path, password: bytes) -> tuple[Path, Path]:
 
     if not password:
         raise UsageError("a signing key needs a password", hint=_PASSWORD_HINT)
+    if not prefix.name:
+        raise UsageError(f"{prefix} is a folder", hint="give the beginning of a file's name: PREFIX.key, PREFIX.pub")
     private, public = (prefix.with_name(prefix.name + ending) for ending in (".key", ".pub"))
     for path in (private, public):
         if path.exists() or path.is_symlink():
