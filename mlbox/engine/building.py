@@ -162,6 +162,7 @@ class Workshop:
         with self.store.using():
             known = self.store.images.built(plan.key)
             image = self.store.images.load(known) if known else self._build(plan, lock)
+            self._prove(image, plan, lock)
             self._attach(image, plan, lock)
             for reference in references:
                 self.store.images.tag(image.digest, reference)
@@ -208,6 +209,13 @@ class Workshop:
 
         runner, bases = step_runner(self.home), partial(have_base, self.store, listener=self.listener)
         return Builder(self.store, sources, runner, self.listener, self.project.root, bases).build(plan)
+
+    def _prove(self, image: Image, plan: BuildPlan, lock: Lock) -> None:
+        """Refuse an image whose packages would not find their libraries."""
+        from mlbox.engine.linking import judge, prove
+
+        findings, new = prove(self.store, image, plan, lock)
+        judge(findings, self.project.settings, lock, self.listener, tell=new)
 
     def _attach(self, image: Image, plan: BuildPlan, lock: Lock) -> None:
         """Keep beside the image what it was made from: others can then make, verify and explain it."""

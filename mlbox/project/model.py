@@ -77,6 +77,8 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
     extras: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     system_packages: tuple[str, ...] = ()
+    allow_missing: tuple[str, ...] = ()
+    """Libraries ('libGL.so.1') that packages of the environment ask for and that need not be there."""
     configure: tuple[str, ...] = ()
     """Debian packages whose maintainer scripts are run in a container, because mlbox does not replicate them."""
     index_url: str = ""

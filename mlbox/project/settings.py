@@ -23,6 +23,7 @@ _PYTHON = re.compile(r"3\.[0-9]{1,2}")
 _EXACT_PYTHON = re.compile(r"3\.[0-9]{1,2}(\.[0-9]{1,2})?")
 _ACCELERATOR = re.compile(r"cpu|cu[0-9]{3}|rocm[0-9]+(\.[0-9]+){1,2}")
 _DEB = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+_SHARED = re.compile(r"\S+\.so\S*|GLIBC_2\.[0-9]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
@@ -136,6 +137,9 @@ def _check_target(settings: Settings, where: Where, problems: Problems) -> None:
                     "only the name; the lock pins the version" if re.search("[=:/]", name) else "like libgl1 or ffmpeg"
                 )
                 problems.add(where(key), f"{name!r} is no Debian package name", hint)
+    for name in settings.allow_missing:
+        if not _SHARED.fullmatch(name):
+            problems.add(where("allow-missing"), f"{name!r} is no shared library", 'like "libGL.so.1"')
 
 
 def _check_base(settings: Settings, where: Where, problems: Problems) -> None:

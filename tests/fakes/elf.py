@@ -14,7 +14,7 @@ def shared_library(
     needed: Sequence[str] = (),
     runpath: str | None = None,
     rpath: str | None = None,
-    versions: Mapping[str, Sequence[str]] = {},  # noqa: B006 (never changed)
+    versions: Mapping[str, Sequence[str]] = {},
 ) -> bytes:
     """Return an ELF64 shared library; without DT_SONAME when `soname` is None.
 

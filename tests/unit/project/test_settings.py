@@ -105,6 +105,7 @@ BAD = [
     ("accelerator = 'CPU'", "unknown accelerator", ""),
     ("system-packages = ['libGL']", "no Debian package name", "libgl1"),
     ("system-packages = ['git=1.0']", "no Debian package name", "the lock pins the version"),
+    ("allow-missing = ['libGL']", "[allow-missing]: 'libGL' is no shared library", "libGL.so.1"),
     ("configure = ['a b']", "[configure]: 'a b' is no Debian package name", ""),
     ("workdir = 'app'", "no absolute path", "/workspace"),
     ("workdir = '/a/../b'", "no absolute path", ""),

@@ -1,0 +1,194 @@
+"""Would everything in an image's environment find its libraries? Read once for an environment, and kept."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from mlbox import resources
+from mlbox.build.linking import Finding, Ground, Linker
+from mlbox.codec import key_of
+from mlbox.errors import BuildError, MlboxError
+from mlbox.events import Listener
+from mlbox.files import write_atomic
+from mlbox.lock.file import decode_lock
+from mlbox.lock.model import Lock
+from mlbox.oci.digest import DiffID, Digest, hex_of
+from mlbox.oci.image import Image
+from mlbox.plan.model import BuildPlan
+from mlbox.project.model import Settings
+from mlbox.store.store import Store
+from mlbox.store.tree import Tree
+from mlbox.units import mega
+
+if TYPE_CHECKING:
+    from mlbox.build.binaries import Binary
+
+_FORMAT = 1
+_SHOWN = 4
+_SEARCHED = "LD_LIBRARY_PATH="
+T = TypeVar("T")
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found in an environment."""
+
+    findings: tuple[Finding, ...]
+
+
+def prove(store: Store, image: Image, plan: BuildPlan, lock: Lock) -> tuple[tuple[Finding, ...], bool]:
+    """Return what the loader would not find in the image that was built from `plan`, and whether that was not known.
+
+    Equal environments on equal systems are looked at once, equal layers too.
+    """
+    diff_ids = image.config.rootfs.diff_ids
+    layers = list(zip((layer.kind for layer in plan.layers), diff_ids, strict=True))
+    below = [diff_id for kind, diff_id in layers if kind in ("base", "system", "configured")]
+    environment = [diff_id for kind, diff_id in layers if kind == "environment"]
+    searched = next((line[len(_SEARCHED) :] for line in plan.config.env if line.startswith(_SEARCHED)), "")
+    fresh = False
+
+    def look() -> Proof:
+        nonlocal fresh
+        fresh = True
+        binaries = [binary for diff_id in environment for binary in _binaries(store, diff_id, lock)]
+        linker = Linker(binaries, _ground(store, below, searched, lock), lock.target.python, _driver_stems())
+        return Proof(findings=linker.findings())
+
+    driver = (resources.folder("gpu") / "libraries.toml").read_text()
+    key = key_of([_FORMAT, lock.target, searched, driver, below, environment])
+    return _kept(store, f"proof-{key}", Proof, look).findings, fresh
+
+
+def findings_of(store: Store, digest: Digest) -> tuple[Finding, ...]:
+    """Return the same of an image in the store; nothing of one that was not built from a plan."""
+    plan, lock = store.referrers.plan_of(digest), store.referrers.lock_of(digest)
+    if plan is None or lock is None:
+        return ()
+    try:
+        decoded = msgspec.json.decode(plan, type=BuildPlan)
+        return prove(store, store.images.load(digest), decoded, decode_lock(lock))[0]
+    except (msgspec.DecodeError, MlboxError, ValueError):
+        return ()  # they came with somebody's image, and do not fit it
+
+
+def judge(findings: Sequence[Finding], settings: Settings, lock: Lock, listener: Listener, *, tell: bool) -> None:
+    """Raise BuildError for what keeps a package from working, and `tell` of the rest, but for what is accepted."""
+    accepted = set(settings.allow_missing)
+    concerning = [one for one in findings if one.name not in accepted]
+    if fatal := [one for one in concerning if one.is_fatal]:
+        raise _refusal(fatal, settings, lock)
+    if tell:
+        for line in remarks(concerning, lock.base.suite):
+            listener.note(line)
+
+
+def remarks(findings: Iterable[Finding], suite: str) -> Iterator[str]:
+    """Yield what there is to say of `findings`, one line for each package and kind."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for one in findings:
+        groups.setdefault((one.kind, one.package), []).append(one)
+    for (kind, package), found in groups.items():
+        who = package or "a file of no package"
+        match kind:
+            case "missing":
+                yield f"{who}: {_who(found)} {_list(found, suite)}, which the image lacks"
+            case "glibc":
+                yield f"{who}: {_who(found)} glibc {found[-1].name[6:]}, which is newer than the image's"
+            case "driver":
+                paths = ", ".join(f"/{path}" for one in found for path in one.needed_by)
+                yield f"{package or 'LD_LIBRARY_PATH'} has {paths}, in place of the library of NVIDIA's driver"
+            case _:
+                size = mega(sum(one.size for one in found))
+                yield f"{_list(found, '')} of {who} are in the base too: {size} that one of them would save"
+
+
+def _who(found: Sequence[Finding]) -> str:
+    modules = {module for one in found for module in one.modules}
+    if modules:
+        some = f"{len(modules)} of {found[0].of} extension modules" if found[0].of > 1 else "its extension module"
+        return f"{some} ({_module(min(modules))}) need{'s' if len(modules) == 1 else ''}"
+    files = {path for one in found for path in one.needed_by}
+    some = f"{len(files)} of its libraries and programs" if len(files) > 1 else f"/{min(files)}"
+    return f"{some} need{'s' if len(files) == 1 else ''}"
+
+
+def _module(path: str) -> str:
+    """Return how Python calls the extension module at `path`."""
+    return path.partition("site-packages/")[2].partition(".")[0].replace("/", ".") or path
+
+
+def _list(found: Sequence[Finding], suite: str) -> str:
+    names = [_named(one.name, suite) for one in found]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN + 1 else ""
+    return ", ".join(names[:_SHOWN] if more else names) + more
+
+
+def _named(library: str, suite: str) -> str:
+    from mlbox.build.ground import debian_package
+
+    package = debian_package(library, suite)
+    return f"{library} (Debian's {package})" if package else library
+
+
+def _refusal(fatal: Sequence[Finding], settings: Settings, lock: Lock) -> BuildError:
+    from mlbox.build.ground import debian_package
+
+    suite = lock.base.suite
+    packages = {debian_package(one.name, suite) for one in fatal if one.kind == "missing"} - {""}
+    unknown = [one.name for one in fatal if one.kind != "missing" or not debian_package(one.name, suite)]
+    names = sorted({one.name for one in fatal})
+    hints = []
+    if packages:
+        hints.append(f"[tool.mlbox] system-packages = {_toml(sorted({*settings.system_packages, *packages}))}")
+    if unknown:
+        hints.append(f"another version of {', '.join(sorted({one.package for one in fatal if one.name in unknown}))}")
+    hints.append(f"allow-missing = {_toml(sorted({*settings.allow_missing, *names}))} when that part is never used")
+    return BuildError("; ".join(remarks(fatal, suite)), hint=", or ".join(hints))
+
+
+def _toml(names: Iterable[str]) -> str:
+    return "[" + ", ".join(f'"{name}"' for name in names) + "]"
+
+
+def _binaries(store: Store, diff_id: DiffID, lock: Lock) -> tuple["Binary", ...]:
+    from mlbox.build.binaries import Binary, read_binaries
+    from mlbox.loader import MACHINES
+
+    machine = MACHINES[lock.target.arch][0]
+    return _kept(
+        store,
+        f"layer-{hex_of(diff_id)}-{machine}-{_FORMAT}",
+        tuple[Binary, ...],
+        lambda: read_binaries(store.layers.root(diff_id), store.layers.entries(diff_id), machine),
+    )
+
+
+def _ground(store: Store, below: Sequence[DiffID], searched: str, lock: Lock) -> Ground:
+    def read() -> Ground:
+        from mlbox.build.ground import read_ground
+
+        layers = [(store.layers.root(diff_id), Tree(entries=store.layers.entries(diff_id))) for diff_id in below]
+        minor = lock.target.glibc.partition(".")[2]
+        return read_ground(layers, lock.target.arch, searched, int(minor) if minor.isdigit() else 0)
+
+    return _kept(store, f"ground-{key_of([_FORMAT, below, searched, lock.target])}", Ground, read)
+
+
+def _driver_stems() -> frozenset[str]:
+    from mlbox.gpu.driver import capability_table
+
+    rows = capability_table().values()
+    return frozenset(stem for row in rows for stem in (*row.libraries, *row.any_version))
+
+
+def _kept(store: Store, name: str, kind: type[T], make: Callable[[], T]) -> T:
+    """Return what is kept under `name`, else make it and keep it; what is damaged is made again."""
+    path = store.home.metadata / "libraries" / name
+    with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.msgpack.decode(path.read_bytes(), type=kind)
+    made = make()
+    with suppress(UnicodeEncodeError):  # a file whose name is not UTF-8: it is read again the next time
+        write_atomic(path, msgspec.msgpack.encode(made))
+    return made
