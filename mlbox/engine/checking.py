@@ -1,7 +1,8 @@
 """Does an image fit the GPUs of this host, or of another? What it needs is read from its libraries once, and kept."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -18,7 +19,9 @@ from mlbox.lock.model import Lock
 from mlbox.oci.artifact import GPU_TYPE, artifact_of, subject_of
 from mlbox.oci.digest import DiffID, Digest
 from mlbox.oci.image import Image
+from mlbox.report.contents import Place, effective
 from mlbox.store.store import Store
+from mlbox.store.tree import below
 
 _LIBRARY = re.compile(r"\.so(?:\.[0-9.]+)?$")
 _DISTRIBUTION = re.compile(r"(?:^|/)([A-Za-z0-9_.]+)-([^/-]+)\.dist-info$")
@@ -62,13 +65,14 @@ def read_needs(store: Store, image: Image) -> Needs:
     """Read what the image needs: CUDA from its lock, else from the packages in it; device code from its libraries."""
     lock = store.referrers.lock_of(image.digest)
     diff_ids = image.config.rootfs.diff_ids
-    packages = _locked(decode_lock(lock)) if lock else list(_installed(store, diff_ids))
+    files = effective([store.layers.entries(diff_id) for diff_id in diff_ids])
+    packages = _locked(decode_lock(lock)) if lock else list(_installed(files))
     cuda, because = cuda_of_packages(packages)
     if not cuda:
         variables = dict(line.partition("=")[::2] for line in image.config.config.env)
         version = parse_version(variables.get("CUDA_VERSION", ""))
         cuda, because = (str(version.minor), "the base image's CUDA_VERSION") if version else ("", "")
-    return Needs(cuda=cuda, because=because, libraries=tuple(_libraries(store, diff_ids)))
+    return Needs(cuda=cuda, because=because, libraries=tuple(_libraries(store, diff_ids, files)))
 
 
 def needs_of_lock(lock: Lock) -> Needs:
@@ -152,21 +156,17 @@ def _locked(lock: Lock) -> list[tuple[str, str]]:
     return [(package.name, package.version) for package in lock.packages]
 
 
-def _installed(store: Store, diff_ids: Sequence[DiffID]) -> Iterator[tuple[str, str]]:
-    for diff_id in diff_ids:
-        for entry in store.layers.entries(diff_id):
-            if entry.kind == "dir" and (found := _DISTRIBUTION.search(entry.path)):
-                yield found[1].lower().replace("_", "-"), found[2]
+def _installed(files: Mapping[str, Place]) -> Iterator[tuple[str, str]]:
+    for path, place in files.items():
+        if place.entry.kind == "dir" and (found := _DISTRIBUTION.search(path)):
+            yield found[1].lower().replace("_", "-"), found[2]
 
 
-def _libraries(store: Store, diff_ids: Sequence[DiffID]) -> Iterator[LibraryCode]:
-    """Yield the libraries with device code; one that a later layer replaces counts once, as the later has it."""
-    found: dict[str, LibraryCode] = {}
-    for diff_id in diff_ids:
-        root = store.layers.root(diff_id)
-        for entry in store.layers.entries(diff_id):
-            if entry.kind == "file" and entry.size > 1024 and _LIBRARY.search(entry.path):
-                found.pop(entry.path, None)
-                if (code := device_code(root / entry.path)) is not None:
-                    found[entry.path] = LibraryCode(entry.path, code)
-    yield from (found[path] for path in sorted(found))
+def _libraries(store: Store, diff_ids: Sequence[DiffID], files: Mapping[str, Place]) -> Iterator[LibraryCode]:
+    """Yield the libraries with device code that a container sees."""
+    for path in sorted(path for path in files if _LIBRARY.search(path)):
+        entry, layer = files[path]
+        if entry.kind == "file" and entry.size > 1024:
+            code = device_code(Path(below(store.layers.root(diff_ids[layer]))(entry)))
+            if code is not None:
+                yield LibraryCode(path.encode("utf-8", "replace").decode(), code)  # it is kept as JSON

@@ -10,13 +10,14 @@ import mmap
 import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from mlbox.gpu.model import ComputeCapability
 
 _SECTIONS = (b".nv_fatbin", b"__nv_relfatbin")
-_MAGIC = 0xBA55ED50
+_MAGIC = struct.pack("<I", 0xBA55ED50)
 _CONTAINER = struct.Struct("<IHHQ")
 _ENTRY = struct.Struct("<HHIQIIHHIIIQ")
 _KINDS: Mapping[int, Literal["ptx", "sass"]] = {1: "ptx", 2: "sass"}
@@ -24,6 +25,8 @@ _ARCH_SPECIFIC, _FAMILY = 0x100000, 0x200000
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 _SHDR = struct.Struct("<IIQQQQIIQQ")
 _MOST_SECTIONS = 4096
+_MOST_HEADERS = 200_000
+"""That are read of a library; the largest known has 6,000."""
 _SPARSE = 0.5
 """An architecture with less than this share of the most common one's entries is there for a few kernels only."""
 
@@ -85,7 +88,8 @@ def device_code(path: Path) -> DeviceCode | None:
             return None
         try:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                counts = Counter(code for start, end in _sections(data) for code in _codes(data, start, end))
+                codes = (code for start, end in _sections(data) for code in _codes(data, start, end))
+                counts = Counter(code for code in islice(codes, _MOST_HEADERS) if code is not None)
         except (ValueError, OverflowError, struct.error):
             return None
     return DeviceCode(tuple(sorted(counts.items()))) if counts else None
@@ -105,23 +109,23 @@ def _sections(data: mmap.mmap) -> Iterator[tuple[int, int]]:
             yield section[4], min(section[4] + section[5], len(data))
 
 
-def _codes(data: mmap.mmap, position: int, end: int) -> Iterator[Code]:
-    while position + _CONTAINER.size <= end:
-        magic, _, header, size = _CONTAINER.unpack_from(data, position)
-        if magic != _MAGIC:
-            position += 8  # containers are aligned to eight bytes, with zeros between
-            continue
+def _codes(data: mmap.mmap, position: int, end: int) -> Iterator[Code | None]:
+    """Yield the code of every header, None for a header of something else."""
+    # Between containers there are zeros, up to the next multiple of eight bytes or many more.
+    while (position := data.find(_MAGIC, position, end)) >= 0 and position + _CONTAINER.size <= end:
+        _, _, header, size = _CONTAINER.unpack_from(data, position)
         start = position + max(header, _CONTAINER.size)
+        yield None
         yield from _entries(data, start, min(start + size, end))
-        position = (start + size + 7) & ~7
+        position = start + size
 
 
-def _entries(data: mmap.mmap, position: int, end: int) -> Iterator[Code]:
+def _entries(data: mmap.mmap, position: int, end: int) -> Iterator[Code | None]:
     while position + 64 <= end:
         kind, _, header, size, _, _, _, _, arch, _, _, flags = _ENTRY.unpack_from(data, position)
         if header < 64 or position + header + size > end:
             return
-        if kind in _KINDS and 10 <= arch < 1000:
-            suffix: Literal["", "a", "f"] = "a" if flags & _ARCH_SPECIFIC else "f" if flags & _FAMILY else ""
-            yield Code(_KINDS[kind], arch // 10, arch % 10, suffix)
+        suffix: Literal["", "a", "f"] = "a" if flags & _ARCH_SPECIFIC else "f" if flags & _FAMILY else ""
+        is_code = kind in _KINDS and 10 <= arch < 1000
+        yield Code(_KINDS[kind], arch // 10, arch % 10, suffix) if is_code else None
         position += header + size

@@ -81,7 +81,7 @@ def fit(needs: Needs, gpu: ComputeCapability | None, driver: Version | None, tab
 
     'limited' is minor-version compatibility: it runs, without PTX newer than the driver and newer driver functions.
     """
-    parts = [*_by_driver(needs, driver, table), *_by_code(needs, gpu)]
+    parts = [*_by_driver(needs, driver, table), *_by_code(needs, gpu), *_by_both(needs, gpu, driver, table)]
     if not needs.any:
         return Fit(verdict="fits", reasons=("it brings no CUDA",))
     if not parts:
@@ -114,6 +114,21 @@ def _by_driver(needs: Needs, driver: Version | None, table: CudaTable) -> Iterat
         yield Fit(verdict="fits", reasons=(f"driver {driver} runs CUDA {cuda} in full",))
 
 
+def _by_both(needs: Needs, gpu: ComputeCapability | None, driver: Version | None, table: CudaTable) -> Iterator[Fit]:
+    """Refuse PTX that is all there is for a GPU and newer than the driver, which compiles what it knows."""
+    cuda = parse_version(needs.cuda)
+    full = table.driver_for(cuda) if cuda else None
+    if gpu is None or driver is None or full is None or driver >= full:
+        return
+    for library in _main(needs.libraries):
+        if library.code.runs_on(gpu) and not _has_machine_code((library,), gpu):
+            yield Fit(
+                verdict="refused",
+                reasons=(f"{library.name} has only PTX for {gpu}, of CUDA {cuda}: driver {driver} cannot compile it",),
+                hint=f"install driver {full}, or lock an older CUDA: {_older(table.cuda_of(driver))}",
+            )
+
+
 def _older(cuda: Version | None) -> str:
     return f'accelerator = "cu{cuda.parts[0]}{cuda.parts[1]}"' if cuda else "this driver runs none in the table"
 
@@ -121,8 +136,7 @@ def _older(cuda: Version | None) -> str:
 def _by_code(needs: Needs, gpu: ComputeCapability | None) -> Iterator[Fit]:
     if gpu is None or not needs.libraries:
         return
-    most = max(library.code.entries for library in needs.libraries)
-    main = [library for library in needs.libraries if library.code.entries >= _MAIN * most]
+    main = _main(needs.libraries)
     failing = [library for library in needs.libraries if not library.code.runs_on(gpu)]
     if decisive := [library for library in main if library in failing]:
         has = ", ".join(map(str, decisive[0].code.complete))
@@ -138,6 +152,11 @@ def _by_code(needs: Needs, gpu: ComputeCapability | None) -> Iterator[Fit]:
         jit = all(any(code.kind == "ptx" for code in library.code.complete if code.runs_on(gpu)) for library in main)
         how = "machine code" if _has_machine_code(main, gpu) else "PTX, compiled at the first start" if jit else "code"
         yield Fit(verdict="fits", reasons=(f"{max(main, key=_entries).name} has {how} for {gpu}",))
+
+
+def _main(libraries: Sequence[LibraryCode]) -> list[LibraryCode]:
+    most = max(map(_entries, libraries), default=0)
+    return [library for library in libraries if library.code.entries >= _MAIN * most]
 
 
 def _entries(library: LibraryCode) -> int:

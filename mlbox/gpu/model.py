@@ -127,6 +127,8 @@ def parse_capability(text: str) -> ComputeCapability | None:
     """Return the architecture that 'sm_90', 'compute_90', '9.0' or '90' names, None when it is none."""
     digits = text.strip().lower().removeprefix("sm_").removeprefix("compute_").rstrip("af")
     major, dot, minor = digits.partition(".") if "." in digits else (digits[:-1], ".", digits[-1:])
-    if not (dot and major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit() and len(digits) < 6):
+    if not (dot and major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()):
+        return None
+    if len(major) > 2 or len(minor) > 1:  # 4090 is the name of a GPU
         return None
     return ComputeCapability(int(major), int(minor))

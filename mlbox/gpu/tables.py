@@ -26,12 +26,12 @@ class CudaTable(msgspec.Struct, frozen=True, kw_only=True):
         return known[-1].minor if known else None
 
     def driver_for(self, cuda: Version) -> Version | None:
-        """Return the oldest driver that runs `cuda` in full; None for one that the table does not know.
+        """Return the oldest driver known to run `cuda` in full; None for one that is newer than the table.
 
-        '12.4' means any 12.4.x, so its first.
+        '12.4' means any 12.4.x, so its first. What is between two toolkits, or older than all, the next one's runs.
         """
         wanted = cuda.parts
-        return next((driver for toolkit, driver in self.drivers if toolkit.parts[: len(wanted)] == wanted), None)
+        return next((driver for toolkit, driver in self.drivers if toolkit.parts[: len(wanted)] >= wanted), None)
 
     def floor_for(self, cuda: Version) -> Version | None:
         """Return the oldest driver that runs `cuda` with the limits of minor-version compatibility."""
@@ -56,7 +56,8 @@ def read_cuda_table(path: Path) -> CudaTable:
 def capability_of_name(name: str) -> ComputeCapability | None:
     """Return the architecture of the GPU that people call `name` ('RTX 5090', 'NVIDIA H200'), None when unknown.
 
-    'sm_90' and '9.0' name themselves. Of gpu/devices.toml the longest name counts that stands in `name` as a word.
+    'sm_90' and '9.0' name themselves. Of gpu/devices.toml the longest name counts that stands in `name` as a word;
+    a number alone may be the end of one.
     """
     if (direct := parse_capability(name)) is not None:
         return direct
@@ -65,6 +66,8 @@ def capability_of_name(name: str) -> ComputeCapability | None:
     for known in sorted(rows, key=len, reverse=True):
         if re.search(rf"(?<![a-z0-9]){re.escape(known.lower())}(?![0-9])", name.lower()):
             return parse_capability(rows[known])
+    if name.isdigit() and (short := [known for known in rows if known.endswith(f" {name}")]):
+        return parse_capability(rows[short[0]])
     return None
 
 

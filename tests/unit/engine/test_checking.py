@@ -1,5 +1,6 @@
 """What an image needs of a GPU host, and whether it is started where it does not fit."""
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from mlbox.errors import ContainerError, UsageError
 from mlbox.gpu.choose import Request
 from mlbox.oci.artifact import GPU_TYPE
 from mlbox.oci.digest import Digest
+from mlbox.oci.layer import Entry
 from mlbox.paths import Home
 from mlbox.store.store import Store
 
@@ -52,6 +54,21 @@ def test_needs_are_read_from_packages_and_libraries(store: Store, image: Digest)
     newer = make_layer(store, "newer", {f"{SITE}/torch/lib/libtorch_cuda.so": cuda_library(("sass", 120, ""), times=9)})
     both = make_image(store, make_layer(store, "env", CUDA), newer).digest
     assert [str(code) for code in needs_of(store, both).libraries[0].code.complete] == ["sm_120"]
+
+
+def test_what_a_later_layer_removes_is_not_needed(store: Store) -> None:
+    """Neither the library nor the package; a name that is no text is no harm."""
+    folder = f"{SITE}/nvidia_cuda_runtime_cu12-12.8.90.dist-info"
+    odd = os.fsdecode(b"opt/lib\xff.so")
+    gone = [Entry(f"{SITE}/torch", "whiteout", 0), Entry(folder, "whiteout", 0)]
+    above = make_layer(store, "above", {odd: cuda_library(("sass", 80, ""), times=20)})
+    entries = {above.diff_id: [*store.layers.entries(above.diff_id), *gone]}
+    image = make_image(store, make_layer(store, "env", CUDA), above)
+    known = store.layers.entries
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store.layers, "entries", lambda diff_id: entries.get(diff_id) or known(diff_id))
+        needs = needs_of(store, image.digest)
+    assert (needs.cuda, [library.path for library in needs.libraries]) == ("", ["opt/lib?.so"])
 
 
 def test_needs_are_kept_beside_the_image(store: Store, image: Digest, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,14 @@ def test_ptx_is_compiled_at_the_first_start() -> None:
     assert found.verdict == "fits" and "PTX" in " ".join(found.reasons)
 
 
+def test_ptx_that_is_newer_than_the_driver_is_refused() -> None:
+    """The driver's compiler does not know it; machine code beside it is all that is needed."""
+    ptx, driver = Needs(cuda="12.8", because="x", libraries=(torch("sm_80", "compute_80"),)), parse_version("550.54.14")
+    found = fit(ptx, ComputeCapability(9, 0), driver, cuda_table())
+    assert found.verdict == "refused" and "only PTX for sm_90" in found.reasons[0] and "570.26" in found.hint
+    assert fit(ptx, ComputeCapability(8, 6), driver, cuda_table()).verdict == "limited"
+
+
 def test_a_small_library_does_not_decide() -> None:
     """It is named."""
     small = LibraryCode("lib/libextra.so", DeviceCode(((Code("sass", 7, 0), 5),)))
@@ -110,6 +118,8 @@ def test_the_cuda_that_packages_bring(packages: list[tuple[str, str]], cuda: str
         ("NVIDIA GB200", "sm_100"),
         ("sm_120", "sm_120"),
         ("8.6", "sm_86"),
+        ("4090", "sm_89"),
+        ("6000", "None"),
         ("Voodoo 2", "None"),
         ("A1000", "None"),
     ],

@@ -29,7 +29,9 @@ def test_drivers_of_a_cuda() -> None:
     assert str(table.driver_for(version("12.4"))) == "550.54.14"
     assert str(table.driver_for(version("12.4.1"))) == "550.54.15"
     assert str(table.floor_for(version("13.2"))) == "580.65.06"
-    assert table.driver_for(version("12.7")) is None
+    assert str(table.driver_for(version("12.7"))) == "570.26", "there was none: the next one's"
+    assert str(table.driver_for(version("10.2"))) == "450.51.05", "newer drivers run older toolkits"
+    assert table.driver_for(version("14.0")) is None
     assert table.cuda_of(version("390.1")) is None
     assert table.floor_for(version("10.2")) is None
 
@@ -62,4 +64,4 @@ def test_versions_compare_as_numbers() -> None:
 def test_architectures(text: str) -> None:
     assert parse_capability(text) == ComputeCapability(9, 0)
     assert str(ComputeCapability(12, 0)) == "sm_120"
-    assert [parse_capability(text) for text in ("", "9", "sm_", "x.y", "1234567")] == [None] * 5
+    assert [parse_capability(text) for text in ("", "9", "sm_", "x.y", "1234567", "4090", "8.10")] == [None] * 7
