@@ -5,7 +5,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -61,12 +61,18 @@ def output_path(path: Path) -> Path | None:
     return path.resolve() if stat.S_ISREG(mode) else None
 
 
+def output_errors(path: Path) -> AbstractContextManager[None]:
+    """Turn a full or read-only disk into a StoreError about what the user wants at `path`."""
+    return disk_errors(f"writing {path}", denied=_OTHER_PLACE)
+
+
 def write_output(path: Path, data: bytes) -> None:
     """Write what the user wants at `path`."""
-    if (target := output_path(path)) is None:
-        path.write_bytes(data)
-    else:
-        write_atomic(target, data)
+    with output_errors(path):
+        if (target := output_path(path)) is None:
+            path.write_bytes(data)
+        else:
+            write_atomic(target, data)
 
 
 @contextmanager
@@ -85,9 +91,16 @@ def locked(path: Path, *, blocking: bool = True, shared: bool = False) -> Iterat
             yield True
 
 
+_OWN_STORE = "mlbox needs a store it may write: run as root, or set MLBOX_HOME"
+_OTHER_PLACE = "name another place with -o"
+
+
 @contextmanager
-def disk_errors(what: str) -> Iterator[None]:
-    """Turn a full or read-only disk into a StoreError that says so; other OSErrors pass."""
+def disk_errors(what: str, *, denied: str = _OWN_STORE) -> Iterator[None]:
+    """Turn a full or read-only disk into a StoreError that says so; other OSErrors pass.
+
+    `denied` is what to do when one may not write there.
+    """
     try:
         yield
     except OSError as problem:
@@ -99,6 +112,6 @@ def disk_errors(what: str) -> Iterator[None]:
         if problem.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise StoreError(
                 f"cannot write while {what}: {problem.strerror}: {problem.filename}",
-                hint="mlbox needs a store it may write: run as root, or set MLBOX_HOME",
+                hint=denied,
             ) from problem
         raise

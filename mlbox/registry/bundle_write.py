@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from mlbox.errors import StoreError
-from mlbox.files import disk_errors, output_path
+from mlbox.files import output_errors, output_path
 from mlbox.oci.digest import Digest, hex_of
 from mlbox.oci.layer import END, padding
 from mlbox.registry.bundle import Contents, Member, frame_of
@@ -49,14 +49,14 @@ def bundle_file(target: Path, split: int | None = None) -> Iterator[Writable]:
 
     With `split` it becomes TARGET.001, TARGET.002, … of that many bytes each, the last one maybe shorter.
     """
-    place = output_path(target)
-    if place is None:
-        with target.open("wb") as pipe:
-            yield pipe
-        return
-    target = place
-    folder = target.with_name(f".tmp-{os.urandom(8).hex()}")
-    with disk_errors(f"writing {target}"):
+    with output_errors(target):
+        place = output_path(target)
+        if place is None:
+            with target.open("wb") as pipe:
+                yield pipe
+            return
+        target = place
+        folder = target.with_name(f".tmp-{os.urandom(8).hex()}")
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
         try:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 from mlbox.codec import canonical_json, decode_json
 from mlbox.errors import StoreError, UsageError
-from mlbox.files import disk_errors, output_path, write_atomic
+from mlbox.files import output_errors, output_path, write_atomic
 from mlbox.oci.digest import DiffID, Digest, digest_of, hex_of, parse_digest
 from mlbox.oci.image import INDEX, MANIFEST, Descriptor, Image, ImageIndex, Platform
 from mlbox.oci.layer import END, Entry, header, padding, parents, sort_entries
@@ -64,7 +64,7 @@ def export(
     about the images (OCI only).
     """
     compression = compression_of(target)
-    with disk_errors(f"writing {target}"):
+    with output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         if compression:
             _refuse(target, target.is_dir(), "is a folder, and the name says archive")

@@ -1,5 +1,6 @@
 """Where files may be written."""
 
+import errno
 import os
 import stat
 import threading
@@ -8,8 +9,8 @@ from pathlib import Path
 import pytest
 from fakes.trees import make_image, make_layer
 
-from mlbox.errors import UsageError
-from mlbox.files import output_path, write_output
+from mlbox.errors import StoreError, UsageError
+from mlbox.files import output_errors, output_path, write_output
 from mlbox.paths import Home
 from mlbox.registry.bundle_write import bundle_file
 from mlbox.store.layout import Chosen, export
@@ -77,3 +78,12 @@ def test_links_are_followed_and_folders_refused(tmp_path: Path) -> None:
     for path in (tmp_path, Path("/"), Path()):
         with pytest.raises(UsageError, match="is a folder"):
             write_output(path, b"x")
+
+
+def test_a_place_that_may_not_be_written(tmp_path: Path) -> None:
+    """It is not the store that is in the way."""
+    with pytest.raises(StoreError, match="cannot write while writing") as caught, output_errors(tmp_path / "x"):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
+    assert "MLBOX_HOME" not in (caught.value.hint or "")
+    with pytest.raises(StoreError, match="no space left"):
+        write_output(Path("/dev/full"), b"x")
