@@ -11,6 +11,7 @@ from mlbox.engine.arch import host_arch, runs_here
 from mlbox.engine.completing import Completion
 from mlbox.errors import RegistryError, UsageError
 from mlbox.events import SILENT, Listener
+from mlbox.files import disk_errors
 from mlbox.oci.artifact import LOCK_TYPE, PLAN_TYPE, Blob, artifact_of
 from mlbox.oci.digest import DiffID, Digest
 from mlbox.oci.image import Image
@@ -186,7 +187,7 @@ def copy(
     The store keeps nothing of it; blobs pass through a temporary folder there.
     """
     one, two = parse_reference(source), parse_reference(target)
-    with Store(home).scratch("copy") as scratch:
+    with disk_errors("copying"), Store(home).scratch("copy") as scratch:
         return copy_image(
             Place(registry=open_registry(one.registry, listener=listener), name=one),
             Place(registry=open_registry(two.registry, listener=listener), name=two),
