@@ -47,11 +47,11 @@ def _files(root: Union) -> Iterator[tuple[str, int]]:
 
 @cache
 def _table() -> dict[str, dict[str, str]]:
-    path = resources.folder("distros") / "debian-libraries.toml"
+    path = resources.folder("distros") / "libraries.toml"
     return load_toml(path.read_bytes(), what=str(path))
 
 
-def debian_package(library: str, suite: str) -> str:
-    """Return the package of the Debian release `suite` that has `library` ('libGL.so.1'), '' when it is not known."""
+def package_of(library: str, suite: str) -> str:
+    """Return the package of the release `suite` ('trixie', 'noble') that has `library`, '' when it is not known."""
     table = _table()
     return table.get(suite, {}).get(library) or (table["all"].get(library, "") if suite in table else "")

@@ -126,18 +126,18 @@ def _list(found: Sequence[Finding], suite: str) -> str:
 
 
 def _named(library: str, suite: str) -> str:
-    from mlbox.build.ground import debian_package
+    from mlbox.build.ground import package_of
 
-    package = debian_package(library, suite)
-    return f"{library} (Debian's {package})" if package else library
+    package = package_of(library, suite)
+    return f"{library} (package {package})" if package else library
 
 
 def _refusal(fatal: Sequence[Finding], settings: Settings, lock: Lock) -> BuildError:
-    from mlbox.build.ground import debian_package
+    from mlbox.build.ground import package_of
 
     suite = lock.base.suite
-    packages = {debian_package(one.name, suite) for one in fatal if one.kind == "missing"} - {""}
-    unknown = [one.name for one in fatal if one.kind != "missing" or not debian_package(one.name, suite)]
+    packages = {package_of(one.name, suite) for one in fatal if one.kind == "missing"} - {""}
+    unknown = [one.name for one in fatal if one.kind != "missing" or not package_of(one.name, suite)]
     names = sorted({one.name for one in fatal})
     hints = []
     if packages:

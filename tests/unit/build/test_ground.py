@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mlbox.build.ground import debian_package, read_ground
+from mlbox.build.ground import package_of, read_ground
 from mlbox.loader import Library, cache_bytes, in_order
 from mlbox.oci.layer import Entry, parents, sort_entries
 from mlbox.store.tree import Tree
@@ -70,10 +70,12 @@ def test_a_cache_that_is_none(tmp_path: Path, cache: bytes) -> None:
         ("libgthread-2.0.so.0", "trixie", "libglib2.0-0t64"),
         ("libtbb.so.2", "bullseye", "libtbb2"),
         ("libtbb.so.2", "trixie", ""),
+        ("libasound.so.2", "jammy", "libasound2"),
+        ("libasound.so.2", "noble", "libasound2t64"),
         ("libnobody.so.1", "trixie", ""),
         ("libGL.so.1", "", ""),
     ],
 )
 def test_whose_library_it_is(library: str, suite: str, package: str) -> None:
     """By release, where names differ; an unknown release has none."""
-    assert debian_package(library, suite) == package
+    assert package_of(library, suite) == package

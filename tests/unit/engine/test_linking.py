@@ -142,8 +142,7 @@ def test_an_error_names_the_package_and_the_line_to_add() -> None:
     with pytest.raises(BuildError) as refused:
         judge([finding(), finding("libodd.so.3")], Settings(system_packages=("git",)), LOCK, Talk(), tell=True)
     assert refused.value.message == (
-        "demo 1.0: its extension module (demo._x) needs libGL.so.1 (Debian's libgl1), libodd.so.3, "
-        "which the image lacks"
+        "demo 1.0: its extension module (demo._x) needs libGL.so.1 (package libgl1), libodd.so.3, which the image lacks"
     )
     assert refused.value.hint == (
         '[tool.mlbox] system-packages = ["git", "libgl1"], or another version of demo 1.0, '
@@ -167,7 +166,7 @@ def test_remarks_are_said_once() -> None:
     assert talk.said == []
     judge([finding(of=4)], Settings(), LOCK, talk, tell=True)
     assert talk.said == [
-        "demo 1.0: 1 of 4 extension modules (demo._x) needs libGL.so.1 (Debian's libgl1), which the image lacks"
+        "demo 1.0: 1 of 4 extension modules (demo._x) needs libGL.so.1 (package libgl1), which the image lacks"
     ]
 
 
