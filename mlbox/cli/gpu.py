@@ -44,12 +44,15 @@ def _needs(what: str) -> "Needs":
 
     from mlbox.engine.checking import needs_of, needs_of_lock
     from mlbox.engine.freshness import lock_path
+    from mlbox.errors import UsageError
     from mlbox.lock.file import read_lock
     from mlbox.paths import Home
     from mlbox.store.store import Store
 
     if (path := lock_path(Path(what))).is_file():
         return needs_of_lock(read_lock(path))
+    if what.startswith((".", "/")) and Path(what).is_dir():
+        raise UsageError(f"no {path.name} in {Path(what).absolute()}", hint="'mlbox lock' makes it; or name an image")
     store = Store(Home.default())
     with store.using():
         return needs_of(store, store.images.resolve(what))
@@ -153,7 +156,7 @@ def verify(
     from mlbox.engine.devices import verify as verify_container
 
     containers = _containers()
-    chosen = names or [one.id for one in containers.list(all=False)]
+    chosen = names or [one.id for one in containers.list() if one.status == "running"]
     found = [verify_container(containers, name) for name in chosen]
     if form is Format.JSON:
         print_json(found)

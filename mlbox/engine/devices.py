@@ -162,7 +162,7 @@ def _nodes(text: str) -> Iterable[DeviceNode]:
     try:
         is_node = node(host) is not None
         children = sorted(os.listdir(host)) if not is_node and Path(host).is_dir() else []  # noqa: PTH208 - names
-        inside = [name for name in children if node(f"{host}/{name}") is not None]
+        inside = [name for name in children if _is_node(f"{host}/{name}")]
     except OSError as problem:
         raise ContainerError(f"--device {text}: {problem.strerror}", hint="'ls -l /dev' shows what there is") from None
     if is_node:
@@ -171,6 +171,13 @@ def _nodes(text: str) -> Iterable[DeviceNode]:
         raise ContainerError(f"--device {text}: {host} is no device, and no folder of devices")
     for name in inside:
         yield DeviceNode(path=f"{target}/{name}", host_path=f"{host}/{name}", permissions=access)
+
+
+def _is_node(path: str) -> bool:
+    try:
+        return node(path) is not None
+    except FileNotFoundError:
+        return False  # a link to what was unplugged
 
 
 def _parts(text: str) -> tuple[str, str, str]:

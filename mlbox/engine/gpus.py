@@ -98,9 +98,13 @@ def look(containers: Containers, roots: Roots | None = None) -> GpuHost:
 
 
 def leases(roots: Roots | None = None, folder: Path = FOLDER) -> LeaseList:
-    """Return who has leased which GPU, and how many wait."""
+    """Return who has leased which GPU, and how many wait; raises ContainerError for whom the leases are closed."""
     labels = {unit.id: unit.label for unit in units(read_inventory(roots))}
     found = Leases(folder)
+    try:
+        held, waiting = found.held(), found.waiting()
+    except PermissionError as problem:
+        raise ContainerError("only root sees the leases of GPUs", hint="run the same command with sudo") from problem
     rows = [
         LeaseRow(
             gpu=labels.get(one.id, one.id),
@@ -110,9 +114,9 @@ def leases(roots: Roots | None = None, folder: Path = FOLDER) -> LeaseList:
             since=one.tenant.since,
             shared=one.tenant.shared,
         )
-        for one in found.held()
+        for one in held
     ]
-    return LeaseList(leases=tuple(rows), waiting=found.waiting())
+    return LeaseList(leases=tuple(rows), waiting=waiting)
 
 
 def cdi(capabilities: str = "", roots: Roots | None = None) -> Spec:

@@ -1,6 +1,6 @@
 """Which GPUs `--gpus` means. Pure."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -10,6 +10,8 @@ from mlbox.gpu.model import DeviceNumber, Gpu, Inventory, MigInstance
 _HINT = (
     "--gpus all, --gpus 2, --gpus device=0,1, --gpus device=GPU-…, --gpus device=0:1 for a MIG instance, --gpus none"
 )
+
+_NODES_OF_INSTANCE = 2
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +48,11 @@ class Unit(msgspec.Struct, frozen=True, kw_only=True):
     def nodes(self) -> tuple[DeviceNumber, ...]:
         """What a container needs to use it: an instance also needs its GPU's node."""
         return (*self.gpu.nodes, *(self.mig.nodes if self.mig else ()))
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether its device nodes are there; of an instance, its own and that of its place."""
+        return bool(self.gpu.nodes) and (self.mig is None or len(self.mig.nodes) == _NODES_OF_INSTANCE)
 
     @property
     def uuid(self) -> str:
@@ -90,14 +97,27 @@ def candidates(inventory: Inventory, request: Request) -> tuple[Unit, ...]:
         raise ContainerError(f"this host has no GPU that could be given{problems}", hint="'mlbox doctor' says more")
     if request.devices:
         named = [_named(every, name) for name in request.devices]
-        return tuple({unit.id: unit for unit in named}.values())
+        return _usable({unit.id: unit for unit in named}.values())
     same = tuple(unit for unit in every if unit.gpu.vendor == every[0].gpu.vendor)
+    if request.all:
+        return _usable(same)
+    same = tuple(unit for unit in same if unit.is_usable)
     if request.count > len(same):
         raise ContainerError(
             f"--gpus {request.count}: this host has {len(same)} ({', '.join(unit.label for unit in same)})",
             hint="'mlbox gpu ls' lists them",
         )
     return same
+
+
+def _usable(found: Iterable[Unit]) -> tuple[Unit, ...]:
+    wanted = tuple(found)
+    for unit in wanted:
+        if not unit.is_usable:
+            raise ContainerError(
+                f"GPU {unit.label} has no device nodes on this host", hint="'mlbox gpu ls' says what makes them"
+            )
+    return wanted
 
 
 def pick(found: Sequence[Unit], request: Request, taken: Collection[str]) -> tuple[Unit, ...] | None:

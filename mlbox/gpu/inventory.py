@@ -50,18 +50,18 @@ def read_driver(roots: Roots) -> Driver | None:
     version = parse_version(found[1]) if found else None
     if version is None:
         return None
-    return Driver(version=version, cuda=cuda_table().cuda_of(version), library_version=library_version(roots))
+    return Driver(version=version, cuda=cuda_table().cuda_of(version), library_version=library_version(roots, version))
 
 
-def library_version(roots: Roots) -> Version | None:
-    """Return the version of the driver's libraries on the disk, None when there are none."""
+def library_version(roots: Roots, wanted: Version) -> Version | None:
+    """Return the version of the driver's libraries on the disk, `wanted` among several; None when there are none."""
     versions = [
         version
         for folder in LIBRARY_FOLDERS
         for path in Path(roots.driver, folder).glob("libcuda.so.*.*")
         if (version := parse_version(path.name.removeprefix("libcuda.so."))) is not None
     ]
-    return max(versions, default=None)
+    return wanted if wanted in versions else max(versions, default=None)  # an update may leave old ones behind
 
 
 def _nvidia_gpus(roots: Roots) -> Iterator[Gpu]:

@@ -106,7 +106,7 @@ class Leases:
         """Return who has which GPU now."""
         found = []
         for path in sorted(self._folder.glob("*.lease")):
-            with suppress(OSError):
+            with suppress(FileNotFoundError):
                 fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # closing it must wake nobody
                 try:
                     if lock.is_taken(fd):

@@ -44,6 +44,7 @@ def test_a_folder_of_nodes(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "b")
     (tmp_path / "a").symlink_to("/dev/null")
     (tmp_path / "notes").write_text("")
+    (tmp_path / "unplugged").symlink_to("/nothing/there")
     (tmp_path / "folder").mkdir()
     nodes = edits_for([f"{tmp_path}/:/dev/dri"]).device_nodes
     assert [(node.path, node.host_path) for node in nodes] == [

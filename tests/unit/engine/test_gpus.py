@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,12 @@ import pytest
 from fakes.gpu import FakeHost
 from fakes.nvml import FakeNvml
 
-from mlbox.engine.gpus import look
+from mlbox.engine.gpus import leases, look
 from mlbox.engine.running import containers_of
+from mlbox.errors import ContainerError
+from mlbox.gpu.choose import Request, Unit
+from mlbox.gpu.leases import Leases, Tenant
+from mlbox.gpu.model import Gpu, Roots
 from mlbox.paths import Home
 
 
@@ -47,3 +52,20 @@ def test_a_gpu_that_nobody_has_open_is_free(home: Home, host: FakeHost) -> None:
     first, _ = look(containers_of(home), host.roots).gpus
     assert os.getpid() not in {one.pid for one in first.holders}
     assert look(containers_of(home), FakeHost(home.root / "empty").roots).gpus == ()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_leases_are_closed_to_others(host: FakeHost) -> None:
+    """Who may not look is told so, and not that there are none."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        folder = Path(name, "leases")
+        assert leases(host.roots, folder).waiting == 0
+        units = (Unit(gpu=Gpu(vendor="nvidia", index=0, minor=0)),)
+        Leases(folder).take(units, Request(count=1), Tenant(), busy=tuple).close()
+        os.seteuid(65534)
+        try:
+            with pytest.raises(ContainerError, match="only root"):
+                leases(Roots(proc=name), folder)
+        finally:
+            os.seteuid(0)

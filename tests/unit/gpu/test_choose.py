@@ -53,6 +53,22 @@ def test_words_that_mean_nothing(text: str) -> None:
         parse_request(text)
 
 
+def test_a_gpu_without_its_nodes_is_not_given(tmp_path: Path) -> None:
+    """Of a number, another one is; by name it is an error."""
+    host = FakeHost(tmp_path / "host")
+    host.nvidia(0, 1, 2)
+    host.mig(2, (1, 0))
+    (host.root / "dev/nvidia0").unlink()
+    (host.root / "dev/nvidia-caps/nvidia-cap12").unlink()
+    inventory = read_inventory(host.roots)
+    assert given(inventory, "1") == ["1"]
+    for text in ("all", "device=0", "device=2:0"):
+        with pytest.raises(ContainerError, match="has no device nodes"):
+            given(inventory, text)
+    with pytest.raises(ContainerError, match=r"this host has 1 \(1\)"):
+        given(inventory, "2")
+
+
 def test_all_and_counts_are_of_one_maker(inventory: Inventory) -> None:
     """A divided GPU counts by its instances."""
     assert [unit.label for unit in units(inventory)] == ["0", "1", "2:0", "2:1", "amd:0", "amd:1"]

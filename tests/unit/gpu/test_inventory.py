@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from fakes.gpu import FakeHost, uuid
 
-from mlbox.gpu.inventory import is_loaded, read_inventory
+from mlbox.gpu.inventory import is_loaded, read_driver, read_inventory
 from mlbox.gpu.model import Roots
 
 
@@ -100,6 +100,15 @@ def test_a_gpu_whose_driver_is_not_loaded(host: FakeHost) -> None:
     host.pci(2, "0x10de", "0x040300")
     inventory = read_inventory(host.roots)
     assert inventory.gpus == () and len(inventory.problems) == 1 and "modprobe nvidia" in inventory.problems[0]
+
+
+def test_libraries_that_an_update_left_behind(host: FakeHost) -> None:
+    """Newer or older: those of the loaded module count."""
+    host.nvidia(0, version="550.54.14")
+    host.library("libcuda.so.1", "535.104.05")
+    host.library("libcuda.so.1", "570.26")
+    driver = read_driver(host.roots)
+    assert driver is not None and str(driver.library_version) == "550.54.14"
 
 
 def test_a_driver_without_libraries(host: FakeHost) -> None:
