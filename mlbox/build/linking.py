@@ -64,7 +64,7 @@ class Linker:
         """`python` is its version, '3.11'; `driver` are stems of NVIDIA's driver libraries: 'cuda', 'nvidia-ml'."""
         self.binaries: Mapping[str, Binary] = {binary.path: binary for binary in binaries}
         self.ground = ground
-        self._extension = re.compile(rf"\.(?:cpython-{python.replace('.', '')}-[A-Za-z0-9_-]+|abi3)\.so$")
+        self._extension = re.compile(rf"\.(?:cpython-{re.escape(python.replace('.', ''))}-[A-Za-z0-9_-]+|abi3)\.so$")
         self._driver = frozenset(driver)
 
     def findings(self) -> tuple[Finding, ...]:

@@ -23,6 +23,8 @@ def check(
     form: Form = Format.TABLE,
 ) -> int:
     """Say whether an environment fits a GPU and its driver, before it starts. The exit code is 1 when it does not."""
+    import sys
+
     from mlbox.engine.checking import check as check_needs
 
     found = check_needs(_needs(what), gpu=gpu, driver=driver)
@@ -36,6 +38,8 @@ def check(
                 print(f"         {reason}")
             if one.fit.hint:
                 print(f"         hint: {one.fit.hint}")
+    for line in _remarks(what):
+        print(f"note: {line}", file=sys.stderr)
     return int(any(one.fit.verdict == "refused" for one in found))
 
 
@@ -56,6 +60,20 @@ def _needs(what: str) -> "Needs":
     store = Store(Home.default())
     with store.using():
         return needs_of(store, store.images.resolve(what))
+
+
+def _remarks(what: str) -> tuple[str, ...]:
+    from pathlib import Path
+
+    from mlbox.engine.linking import remarks_of
+    from mlbox.paths import Home
+    from mlbox.store.store import Store
+
+    if Path(what).is_dir():
+        return ()
+    store = Store(Home.default())
+    with store.using():
+        return remarks_of(store, store.images.resolve(what))
 
 
 group = typer.Typer(rich_markup_mode=None, no_args_is_help=True)

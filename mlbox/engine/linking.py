@@ -8,7 +8,7 @@ import msgspec
 
 from mlbox import resources
 from mlbox.build.linking import Finding, Ground, Linker
-from mlbox.codec import key_of
+from mlbox.codec import decode_json, key_of
 from mlbox.errors import BuildError, MlboxError
 from mlbox.events import Listener
 from mlbox.files import write_atomic
@@ -67,10 +67,17 @@ def findings_of(store: Store, digest: Digest) -> tuple[Finding, ...]:
     if plan is None or lock is None:
         return ()
     try:
-        decoded = msgspec.json.decode(plan, type=BuildPlan)
+        decoded = decode_json(plan, BuildPlan, what="plan")
         return prove(store, store.images.load(digest), decoded, decode_lock(lock))[0]
-    except (msgspec.DecodeError, MlboxError, ValueError):
+    except (MlboxError, ValueError):
         return ()  # they came with somebody's image, and do not fit it
+
+
+def remarks_of(store: Store, digest: Digest) -> tuple[str, ...]:
+    """Return what there is to say of an image's libraries, a line each."""
+    lock = store.referrers.lock_of(digest)
+    findings = findings_of(store, digest)
+    return tuple(remarks(findings, decode_lock(lock).base.suite)) if lock and findings else ()
 
 
 def judge(findings: Sequence[Finding], settings: Settings, lock: Lock, listener: Listener, *, tell: bool) -> None:
@@ -85,11 +92,11 @@ def judge(findings: Sequence[Finding], settings: Settings, lock: Lock, listener:
 
 
 def remarks(findings: Iterable[Finding], suite: str) -> Iterator[str]:
-    """Yield what there is to say of `findings`, one line for each package and kind."""
-    groups: dict[tuple[str, str], list[Finding]] = {}
+    """Yield what there is to say of `findings`: of each package a line for its modules, and one for its other files."""
+    groups: dict[tuple[str, str, bool], list[Finding]] = {}
     for one in findings:
-        groups.setdefault((one.kind, one.package), []).append(one)
-    for (kind, package), found in groups.items():
+        groups.setdefault((one.kind, one.package, bool(one.modules)), []).append(one)
+    for (kind, package, _), found in groups.items():
         who = package or "a file of no package"
         match kind:
             case "missing":
@@ -189,6 +196,6 @@ def _kept(store: Store, name: str, kind: type[T], make: Callable[[], T]) -> T:
     with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
         return msgspec.msgpack.decode(path.read_bytes(), type=kind)
     made = make()
-    with suppress(UnicodeEncodeError):  # a file whose name is not UTF-8: it is read again the next time
+    with suppress(OSError, UnicodeEncodeError):  # a store of others, a name that is not UTF-8: it is read again
         write_atomic(path, msgspec.msgpack.encode(made))
     return made

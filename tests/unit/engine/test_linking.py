@@ -11,7 +11,7 @@ from mlbox.build.executor import assemble_image
 from mlbox.build.linking import Finding
 from mlbox.codec import canonical_json
 from mlbox.engine import linking
-from mlbox.engine.linking import findings_of, judge, prove, remarks
+from mlbox.engine.linking import findings_of, judge, prove, remarks, remarks_of
 from mlbox.errors import BuildError
 from mlbox.lock.file import encode_lock
 from mlbox.lock.model import Base, Lock, Target
@@ -126,6 +126,7 @@ def test_an_image_that_was_built_elsewhere(store: Store) -> None:
     store.referrers.add(artifact_of(LOCK_TYPE, encode_lock(LOCK)), subject)
     store.referrers.add(artifact_of(PLAN_TYPE, canonical_json(plan)), subject)
     assert {one.name for one in findings_of(store, image.digest)} == {"libGL.so.1", "libodd.so.3"}
+    assert remarks_of(store, image.digest)[0].startswith("demo 1.0: ")
     cut = msgspec.structs.replace(plan, layers=plan.layers[1:])
     store.referrers.add(artifact_of(PLAN_TYPE, canonical_json(cut)), subject)
     assert findings_of(store, image.digest) == ()
