@@ -83,7 +83,7 @@ class HostDevices:
         edits: ContainerEdits,
         descriptors: tuple[int, ...],
     ) -> Grant:
-        capabilities = _capabilities(record.options, record.config)
+        capabilities = capabilities_of(record.options, record.config)
         if inventory.driver is None or all(unit.gpu.vendor != "nvidia" for unit in chosen):
             gpus = edits_of(chosen, inventory, capabilities, None, self._roots)
             return Grant(edits=edits + gpus, descriptors=descriptors)
@@ -118,7 +118,7 @@ def _devices(options: RunOptions) -> tuple[str, ...]:
     return (*options.devices, *((_RDMA,) if options.rdma else ()))
 
 
-def _capabilities(options: RunOptions, config: ContainerConfig) -> tuple[str, ...]:
+def capabilities_of(options: RunOptions, config: ContainerConfig) -> tuple[str, ...]:
     """Return what was asked for, else what the image says it needs: libraries only, never another GPU."""
     image = next((line.partition("=")[2] for line in config.env if line.startswith(f"{_CAPABILITIES}=")), "")
     asked = options.gpu_capabilities or options.env.get(_CAPABILITIES, image)

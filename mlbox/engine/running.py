@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlbox.engine.granting import HostDevices
     from mlbox.project.model import Health, Project, Task
     from mlbox.runtime.grant import Grant
+    from mlbox.runtime.session import Session
 
 Say = Callable[[str], None]
 Talk = Callable[[], AbstractContextManager[Listener]]
@@ -113,7 +114,7 @@ def run_image(
         store = Store(home)
         _bring(store, image, pull, talk)
         container = _create(store, image, options, cidfile)
-        return _run(containers, container, detach=detach, say=say)
+        return _run(containers, container, detach=detach, say=say, tell=partial(_tell, talk))
     except UsageError:
         raise
     except MlboxError as problem:
@@ -174,7 +175,7 @@ def _tell(talk: Talk, text: str) -> None:
         listener.note(text)
 
 
-def _run(containers: Containers, container: Container, *, detach: bool, say: Say) -> int:
+def _run(containers: Containers, container: Container, *, detach: bool, say: Say, tell: Say) -> int:
     options = container.record.options
     try:
         session = containers.start(container.id, attach=not detach, stdin=options.interactive, size=_terminal(options))
@@ -186,10 +187,29 @@ def _run(containers: Containers, container: Container, *, detach: bool, say: Say
         if detach:
             say(container.id)
             return 0
+        # What it ran by is gone with a container made with --rm, and explains a failure.
+        explain = None if options.interactive else _explainer(containers, container)
         code = session.stream(stdin=0 if options.interactive else None, tty=options.tty)
+        if session.ended and session.ended.timed_out:
+            tell("its time (--for) was over")
+        elif code and explain:
+            explain(session, tell)
         return 0 if code is None else code
     finally:
         session.close()
+
+
+def _explainer(containers: Containers, container: Container) -> Callable[["Session", Say], None]:
+    """Keep what a container runs by; return what says why it failed."""
+    spec = containers.files(container).read("bundle/config.json")
+
+    def explain(session: "Session", tell: Say) -> None:
+        from mlbox.engine.explaining import explain_session
+
+        if found := explain_session(containers, container, spec, session):
+            tell(f"{found.cause}\nhint: {found.fix}")
+
+    return explain
 
 
 def _forget(containers: Containers, container: Container) -> None:

@@ -194,6 +194,15 @@ class Containers:
             raise ContainerError(f"{container.name} does not run", hint=f"mlbox start {container.name}")
         return session
 
+    @property
+    def home(self) -> Home:
+        """The store they are of."""
+        return self._home
+
+    def files(self, container: Container) -> Folder:
+        """Return the container's files."""
+        return self._folder(container)
+
     def running(self, reference: str) -> tuple[Container, Folder]:
         """Return a container and its files; raises ContainerError when it does not run."""
         container = self.get(reference)

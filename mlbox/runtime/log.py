@@ -87,6 +87,19 @@ def read_log(path: Path, *, tail: int | None = None, since: str = "") -> Iterato
     yield from _decoded(raw if tail is None else iter(deque(raw, maxlen=max(tail, 0))), since)
 
 
+def read_end(path: Path, size: int) -> str:
+    """Return the last that was written, both streams together, reading `size` bytes of the log at most."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - size))
+            raw = file.read(size)
+    except FileNotFoundError:
+        return ""
+    lines = raw.splitlines()[1 if end > size else 0 :]
+    return "".join(line.log for line in _decoded(iter(lines), ""))
+
+
 def follow_log(path: Path, done: Callable[[], bool], *, tail: int | None = None, since: str = "") -> Iterator[Line]:
     """Yield the lines there are, then each that comes, until `done` says that no more can come."""
     watch = inotify.watch(str(path.parent))

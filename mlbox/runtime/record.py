@@ -114,6 +114,13 @@ class Folder:
         """Replace state.json in one step. Not synced: after a power failure no container runs anyway."""
         self.write("state.json", msgspec.json.encode(state))
 
+    def read(self, name: str) -> bytes:
+        """Return the file `name`, nothing when there is none (any more)."""
+        try:
+            return (self.path / name).read_bytes()
+        except OSError:
+            return b""
+
     def write(self, name: str, data: bytes) -> None:
         """Replace the file `name` in one step, for this user's eyes only."""
         temporary = f"{self.path}/.{name.replace('/', '-')}.tmp"

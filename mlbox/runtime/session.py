@@ -22,6 +22,7 @@ _CHUNK = 64 << 10
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _DETACH = b"\x10\x11"  # ctrl-p ctrl-q
 _PATIENCE = 3  # interrupts, before the program is killed
+_TAIL = 64 << 10
 
 
 class Session:
@@ -33,11 +34,20 @@ class Session:
         self._frames: deque[tuple[bytes, bytes]] = deque()
         self._outgoing = bytearray()
         self._interrupts = 0
+        self.tail = bytearray()
+        """The last that `stream` passed on."""
+        self.ended: frames.Ended | None = None
+        """How the program ended, once it has."""
         sock.setblocking(False)
 
     def close(self) -> None:
         """Let the container go on by itself."""
         self._sock.close()
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether somebody pressed ctrl-c."""
+        return self._interrupts > 0
 
     def wait_started(self) -> None:
         """Return when the program runs; raises ContainerError saying why it cannot."""
@@ -130,8 +140,10 @@ class Session:
             while self._frames:
                 kind, payload = self._frames.popleft()
                 if kind == frames.ENDED:
-                    return _ended(payload).exit_code
+                    self.ended = _ended(payload)
+                    return self.ended.exit_code
                 if kind in (frames.STDOUT, frames.STDERR):
+                    self._remember(payload)
                     _write(outputs[kind == frames.STDERR], payload)
             ready = self._poll(None, stdin if len(self._outgoing) < _CHUNK else None, wakeup)
             if wakeup in ready:
@@ -144,6 +156,11 @@ class Session:
                         return None
                 self._queue(frames.STDIN, data)
                 stdin = stdin if data else None
+
+    def _remember(self, data: bytes) -> None:
+        self.tail += data
+        if len(self.tail) > 2 * _TAIL:
+            del self.tail[:-_TAIL]
 
     def _forward(self, numbers: bytes, terminal: int | None) -> None:
         for number in numbers:
