@@ -9,7 +9,7 @@ import msgspec
 
 from mlbox.units import mega
 
-__all__ = ["Format", "ago", "mega", "print_json", "print_table"]
+__all__ = ["Format", "ago", "mega", "print_json", "print_table", "shown"]
 
 
 class Format(StrEnum):
@@ -25,11 +25,19 @@ def print_json(value: object) -> None:
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print `rows` below `head`, columns aligned, as wide as needed."""
+    """Print `rows` below `head`, columns aligned, as wide as needed; what would move the cursor is escaped."""
+    rows = [[shown(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     for row in (head, *rows):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         sys.stdout.write("   ".join(cells).rstrip() + "\n")
+
+
+def shown(text: str) -> str:
+    """Return the words of strangers fit for a terminal: one line, without control characters."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def ago(seconds: float) -> str:
