@@ -320,7 +320,7 @@ def label(piece: AnyPiece) -> str:
         case RootfsPiece():
             return f"root file system of Debian {piece.suite}"
         case AdditionPiece():
-            return f"packages of Debian {piece.suite} on the base"
+            return f"packages of {piece.suite} on the base"
         case ImageLayerPiece():
             return f"layer {piece.diff_id}"
         case ConfiguredPiece():

@@ -14,7 +14,18 @@ from mlbox.errors import LockError
 from mlbox.events import Listener
 from mlbox.http import Http
 from mlbox.lock.base import choose_interpreter, full_version
-from mlbox.lock.debian import GLIBC, PYTHON_FULL, RELEASES, DebianLock, lock_debian, lock_on_base, suite_for_python
+from mlbox.lock.debian import (
+    GLIBC,
+    KNOWN,
+    PYTHON_FULL,
+    RELEASES,
+    DebianLock,
+    distribution_of,
+    lock_debian,
+    lock_on_base,
+    series_of,
+    suite_for_python,
+)
 from mlbox.lock.grouping import group_layers
 from mlbox.lock.model import Arch, Base, Deb, Lock, Target
 from mlbox.lock.python.resolve import LockedPython, lock_python
@@ -72,9 +83,12 @@ def choose_interpreter_of(project: Project, ground: "Ground", name: str) -> Chos
     stated = project.settings.python or project.python_file
     one = choose_interpreter(ground.interpreters, _minor(stated), name=name, system=ground.system)
     if one is None:
-        python = RELEASES[ground.system.suite]
-        _check_requires(project, PYTHON_FULL[ground.system.suite], f"the Python that Debian adds to base {name}")
-        return ChosenPython(python=python, full="")
+        suite = ground.system.suite
+        series = series_of(suite)
+        assert series  # noqa: S101 - without packages that fit, one of its interpreters was chosen
+        what = f"the Python that {distribution_of(suite).name} adds to base {name}"
+        _check_requires(project, series.python_full, what)
+        return ChosenPython(python=series.python, full="")
     found = full_version(ground.root, one, ground.env, ground.installed)
     exact = project.settings.python if project.settings.python.count(".") == 2 else ""
     if found and exact not in ("", found):
@@ -208,11 +222,11 @@ class Locker:
             return None
         if not base.suite:
             raise LockError(
-                f"system-packages: mlbox adds packages to images of Debian {', '.join(RELEASES)}, and the base "
-                f"{base.reference} is {ground.system.name}",
+                f"system-packages: mlbox adds packages to images of {KNOWN}, and the base {base.reference} is"
+                f" {ground.system.name}",
                 hint="take a base that has them, or one of these releases: python:3.12-slim-bookworm",
             )
-        self._listener.step(f"resolve packages of Debian {base.suite} on the base")
+        self._listener.step(f"resolve packages of {distribution_of(base.suite).name} {base.suite} on the base")
         return lock_on_base(
             suite=base.suite,
             arch=target.arch,

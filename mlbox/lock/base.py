@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 
 from mlbox.errors import LockError
-from mlbox.lock.debian.sources import RELEASES
+from mlbox.lock.debian.distributions import DEBIAN, KNOWN, UBUNTU, distribution_of, series_of
 from mlbox.lock.debian.version import upstream_version
 from mlbox.lock.model import FOLDER, Arch
 
@@ -48,7 +48,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     """For people: 'Debian GNU/Linux 12 (bookworm)'."""
     suite: str = ""
-    """The Debian release whose packages fit; empty when none's do."""
+    """The release of Debian or Ubuntu whose packages fit; empty when none's do."""
 
 
 class Interpreter(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +70,8 @@ def system_of(root: Root) -> System:
     text = (root.read("etc/os-release") or root.read("usr/lib/os-release") or b"").decode("utf-8", "replace")
     fields = {key: value.strip().strip("\"'") for key, value in _FIELD.findall(text)}
     codename = fields.get("VERSION_CODENAME", "")
-    known = fields.get("ID") == "debian" and codename in RELEASES and root.read(STATUS) is not None
+    releases = next((one.releases for one in (DEBIAN, UBUNTU) if one.id == fields.get("ID")), {})
+    known = codename in releases and root.read(STATUS) is not None
     name = fields.get("PRETTY_NAME") or fields.get("ID") or "an unknown distribution"
     return System(name="".join(filter(str.isprintable, name))[:100], suite=codename if known else "")
 
@@ -172,13 +173,14 @@ def _listed(root: Root, path: str) -> Sequence[str]:
 def choose_interpreter(found: Sequence[Interpreter], python: str, *, name: str, system: System) -> Interpreter | None:
     """Return the interpreter to use: of version `python` ('3.12'; empty: the image's own choice).
 
-    None when the image has no Python and the packages of its Debian release bring the wanted one. Raises LockError
-    when what is wanted is not to be had.
+    None when the image has no Python and the packages of its release bring the wanted one. Raises LockError when
+    what is wanted is not to be had.
     """
     fitting = [one for one in found if python in ("", one.python)]
     if fitting:
         return fitting[0]
-    offered = RELEASES.get(system.suite, "")
+    series = series_of(system.suite)
+    offered = series.python if series else ""
     if not found and offered and python in ("", offered):
         return None
     has = ", ".join(f"{one.python} ({one.path})" for one in found)
@@ -189,12 +191,12 @@ def choose_interpreter(found: Sequence[Interpreter], python: str, *, name: str, 
         )
     if offered:
         raise LockError(
-            f"base {name} has no Python; Debian {system.suite}, which it is made of, brings {offered}, and the project "
-            f"asks for {python}",
+            f"base {name} has no Python; {distribution_of(system.suite).name} {system.suite}, which it is made of, "
+            f"brings {offered}, and the project asks for {python}",
             hint=f'write python = "{offered}", or take a base with Python {python}',
         )
     raise LockError(
-        f"base {name} ({system.name}) has no Python, and mlbox can add one only to Debian {' or '.join(RELEASES)}",
+        f"base {name} ({system.name}) has no Python, and mlbox can add one only to {KNOWN}",
         hint="CUDA libraries come with the wheels that need them: "
         'base = "debian" or "docker.io/library/python:3.12-slim" will do for most projects',
     )

@@ -54,7 +54,7 @@ class Base(Locked, frozen=True, kw_only=True):
 
     kind: Literal["debian", "image"] = "debian"
     suite: str = ""
-    """Codename of the Debian release: 'bookworm'; empty when the image is of no release whose packages can be added."""
+    """Codename of the release: 'bookworm', 'noble'; empty when the image is of none whose packages can be added."""
     reference: str = ""
     """The image's whole name as the project asks for it: 'docker.io/library/python:3.12-slim'."""
     digest: Digest = Digest("")

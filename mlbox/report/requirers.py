@@ -6,7 +6,7 @@ from heapq import heappop, heappush
 
 import msgspec
 
-from mlbox.lock.debian import BASE
+from mlbox.lock.debian import BASE, distribution_of
 from mlbox.lock.model import Lock
 from mlbox.report.installed import Installed, OwnerKind
 
@@ -44,7 +44,7 @@ def debian_graph(lock: Lock | None, packages: Sequence[Installed]) -> Graph:
     """Return the Debian packages' graph as dpkg's status has it; a lock says which were asked for."""
     roots: dict[str, tuple[str, ...]] = {}
     if lock is not None:
-        base = f"the base (Debian {lock.base.suite})"
+        base = f"the base ({distribution_of(lock.base.suite).name} {lock.base.suite})"
         essential = {package.owner.name for package in packages if package.essential}
         named = {deb.name for deb in lock.debs} & {*essential, *BASE}
         roots = dict.fromkeys(sorted(named), (base,))

@@ -6,6 +6,7 @@ Nothing in it depends on a time or a machine: who builds the same lock again wri
 from collections.abc import Iterator
 
 from mlbox import __version__
+from mlbox.lock.debian.distributions import distribution_of
 from mlbox.lock.model import Lock
 from mlbox.oci.digest import Digest, digest_of, hex_of
 from mlbox.plan.model import BuildPlan
@@ -50,4 +51,5 @@ def _materials(lock: Lock) -> Iterator[ResourceDescriptor]:
         digests = {"gitCommit": package.commit} if package.commit else {"sha256": package.sha256}
         yield ResourceDescriptor(uri=python_url(package), digest=digests, name=package.filename)
     for deb in lock.debs:
-        yield ResourceDescriptor(uri=deb_url(deb), digest={"sha256": deb.sha256}, name=deb.path.rpartition("/")[2])
+        url = deb_url(deb, distribution_of(deb.suite).id)
+        yield ResourceDescriptor(uri=url, digest={"sha256": deb.sha256}, name=deb.path.rpartition("/")[2])

@@ -1,4 +1,4 @@
-"""Debian packages and signed Debian archives, made by hand."""
+"""Debian packages and signed archives of Debian's and Ubuntu's kind, made by hand."""
 
 import gzip
 import hashlib
@@ -13,6 +13,7 @@ import pysequoia
 from backports import zstd
 
 from mlbox.errors import FetchError
+from mlbox.lock.debian.distributions import DEBIAN, UBUNTU, Distribution
 from mlbox.lock.debian.release import Keys
 from mlbox.lock.debian.sources import Mirror, Mirrors
 
@@ -124,12 +125,14 @@ BASE = tuple(
 class DebianArchive:
     """A signed archive in a folder, served through file: addresses."""
 
+    distribution: Distribution = DEBIAN
+
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.key = pysequoia.Tsk.generate("Debian Archive (test)")
+        self.key = pysequoia.Tsk.generate(f"{self.distribution.name} Archive (test)")
         keyrings = root / "keyrings"
         keyrings.mkdir(parents=True)
-        (keyrings / "debian-archive-test.gpg").write_bytes(bytes(self.key.extract_certificate()))
+        (keyrings / f"{self.distribution.id}-archive-test.gpg").write_bytes(bytes(self.key.extract_certificate()))
         self.keys = Keys(keyrings=keyrings, trusted=root / "trusted.gpg.d")
         self.mirrors = Mirrors(main=(Mirror(root=self.url),), security=(Mirror(root=self.url),))
 
@@ -160,22 +163,59 @@ class DebianArchive:
         key: "pysequoia.Tsk | None" = None,
     ) -> None:
         """Write the index and the signed InRelease of `suite`."""
+        lines = self.index(suite, "main/binary-amd64", stanzas, packing=packing, by_hash=by_hash)
+        fields = f"Origin: Debian\nSuite: stable\nCodename: {codename or suite}\n{extra}"
+        self.sign(suite, fields, lines, by_hash=by_hash, key=key)
+
+    def index(self, suite: str, folder: str, stanzas: Sequence[str], *, packing: str = ".xz", by_hash: bool) -> str:
+        """Write an index and return the lines of the InRelease that name it, packed and plain."""
         plain = "\n".join(stanzas).encode()
         packed = _PACK[packing](plain)
-        path = f"main/binary-amd64/Packages{packing}"
+        path = f"{folder}/Packages{packing}"
         digest = hashlib.sha256(packed).hexdigest()
-        place = path if not by_hash else f"main/binary-amd64/by-hash/SHA256/{digest}"
+        place = path if not by_hash else f"{folder}/by-hash/SHA256/{digest}"
         target = self.root / "dists" / suite / place
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(packed)
-        text = (
-            f"Origin: Debian\nSuite: stable\nCodename: {codename or suite}\n"
-            f"Acquire-By-Hash: {'yes' if by_hash else 'no'}\n"
-            f"{extra}SHA256:\n {hashlib.sha256(plain).hexdigest()} {len(plain):>8} main/binary-amd64/Packages\n"
+        return (
+            f" {hashlib.sha256(plain).hexdigest()} {len(plain):>8} {folder}/Packages\n"
             f" {digest} {len(packed):>8} {path}\n"
         )
+
+    def sign(self, suite: str, fields: str, lines: str, *, by_hash: bool, key: "pysequoia.Tsk | None" = None) -> None:
+        """Write the signed InRelease of `suite`."""
+        text = f"{fields}Acquire-By-Hash: {'yes' if by_hash else 'no'}\nSHA256:\n{lines}"
         signed = pysequoia.sign((key or self.key).signer(), text.encode(), mode=pysequoia.SignatureMode.CLEAR)
         self.release_path(suite).write_bytes(signed)
+
+
+class UbuntuArchive(DebianArchive):
+    """The same as Ubuntu's are: a release's codename in all its suites, two components, one index per machine."""
+
+    distribution = UBUNTU
+
+    def publish_noble(
+        self,
+        main: Sequence[str],
+        universe: Sequence[str] = (),
+        *,
+        updates: Sequence[str] = (),
+        security: Sequence[str] = (),
+        arch: str = "amd64",
+        packing: str = ".gz",
+        by_hash: bool = True,
+    ) -> None:
+        """Publish the three suites of noble."""
+        for suite, packages in (("noble", main), ("noble-updates", updates), ("noble-security", security)):
+            parts = {"main": packages, "universe": universe if suite == "noble" else ()}
+            lines = "".join(
+                self.index(suite, f"{part}/binary-{arch}", stanzas, packing=packing, by_hash=by_hash)
+                for part, stanzas in parts.items()
+            )
+            # Every machine is listed on every mirror, and only some are there.
+            lines += f" {'0' * 64} 1 main/binary-riscv64/Packages\n"
+            fields = f"Origin: Ubuntu\nLabel: Ubuntu\nSuite: {suite}\nVersion: 24.04\nCodename: noble\n"
+            self.sign(suite, fields, lines, by_hash=by_hash)
 
 
 class FileHttp:

@@ -1,4 +1,4 @@
-"""A Debian base and its system packages as exact .debs, resolved from signed metadata."""
+"""A Debian base, or packages on an image of Debian or Ubuntu, as exact .debs, resolved from signed metadata."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,24 +11,28 @@ import msgspec
 
 from mlbox.errors import LockError
 from mlbox.lock.debian.closure import Archive, Closure, MovedError
+from mlbox.lock.debian.distributions import GLIBC, KNOWN, PYTHON_FULL, RELEASES, distribution_of, series_of
 from mlbox.lock.debian.installed import Ground, read_status
 from mlbox.lock.debian.packages import Candidate, Packages
 from mlbox.lock.debian.release import Http, Keys, fetch_index, fetch_release
-from mlbox.lock.debian.sources import APT, GLIBC, PYTHON_FULL, RELEASES, Mirrors, read_mirrors, suite_for_python
+from mlbox.lock.debian.sources import APT, Mirrors, read_mirrors, roots, suite_for_python
 from mlbox.lock.debian.version import upstream_version
 from mlbox.lock.model import Deb
 
 __all__ = [
     "GLIBC",
+    "KNOWN",
     "PYTHON_FULL",
     "RELEASES",
     "DebianLock",
     "Keys",
     "Mirrors",
+    "distribution_of",
     "lock_debian",
     "lock_on_base",
     "mirrors",
     "read_mirrors",
+    "series_of",
     "suite_for_python",
 ]
 
@@ -107,12 +111,15 @@ def lock_on_base(
     upgrade: bool = False,
     now: datetime | None = None,
 ) -> DebianLock:
-    """Resolve what an image of Debian `suite` needs besides what it has to get `packages`.
+    """Resolve what an image of Debian's or Ubuntu's release `suite` needs besides what it has to get `packages`.
 
     `status` is dpkg's status file of the image. An installed package stays as it is, unless something needs a newer
     version, which then is among the debs; that is an error when they are not `movable`. Otherwise as lock_debian.
     """
-    sources = mirrors or read_mirrors()
+    series, distribution = series_of(suite), distribution_of(suite)
+    if series is None:
+        raise LockError(f"no packages are known for {suite!r}; known: {KNOWN}")
+    sources = mirrors or read_mirrors(distribution=distribution, arch=arch)
     suites = _fetch_suites(suite, arch, sources, http, keys or Keys(), cache / "debian", now)
     installed = read_status(status, arch)
     kept = {} if upgrade else {deb.name: deb.version for deb in locked}
@@ -122,7 +129,7 @@ def lock_on_base(
     notes = (f"newer than in the base, because something needs it: {', '.join(moves)}",) if moves else ()
     return DebianLock(
         suite=suite,
-        python_full=_upstream(everything.get(f"python{RELEASES[suite]}")),
+        python_full=_upstream(everything.get(f"python{series.python}")),
         glibc=".".join(_upstream(everything.get("libc6")).split(".")[:2]),
         debs=tuple(_deb(one, "system") for _, one in sorted(everything.items()) if one.path),
         notes=(*notes, *_notes(suite, sources)),
@@ -150,22 +157,24 @@ def _notes(suite: str, sources: Mirrors) -> tuple[str, ...]:
 
 def mirrors(suite: str, *, apt: Path = APT, env: Mapping[str, str] = os.environ) -> list[str]:
     """Return the roots to put before Deb.path for a package of `suite`, the likeliest first; the hash decides."""
-    return read_mirrors(apt, env).roots(suite)
+    return roots(suite, apt, env)
 
 
 def _fetch_suites(
     suite: str, arch: str, sources: Mirrors, http: Http, keys: Keys, cache: Path, now: datetime | None
 ) -> list[Packages]:
+    components = distribution_of(suite).components
     check = os.environ.get("MLBOX_DEBIAN_VALID_UNTIL") != "ignore"
     clock = (now or datetime.now(UTC)) if check else None
 
-    def fetch(name: str) -> Packages:
+    def fetch(name: str) -> list[Packages]:
         release = fetch_release(sources.of(name), name, http, keys=keys, now=clock)
-        return Packages(fetch_index(release, f"main/binary-{arch}/Packages", http, cache), name)
+        paths = [f"{component}/binary-{arch}/Packages" for component in components]
+        return [Packages(fetch_index(release, path, http, cache), name) for path in paths]
 
     names = [suite, f"{suite}-updates", *([f"{suite}-security"] if sources.security else [])]
     with ThreadPoolExecutor(len(names)) as pool:
-        return list(pool.map(fetch, names))
+        return [packages for found in pool.map(fetch, names) for packages in found]
 
 
 def _resolve(archive: Archive, wanted: Sequence[str]) -> tuple[set[str], dict[str, Candidate]]:

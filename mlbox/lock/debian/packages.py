@@ -10,6 +10,7 @@ import msgspec
 from mlbox.codec import canonical_json
 from mlbox.errors import LockError
 from mlbox.files import write_atomic
+from mlbox.lock.debian.distributions import distribution_of
 
 _PACKAGE = re.compile(rb"(?:\A|\n\n)Package: ([^\n]+)")
 _PROVIDES = re.compile(rb"\nProvides: ([^\n]+)")
@@ -32,7 +33,12 @@ class Relation(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a package that a suite offers."""
+    """One version of a package that a suite offers.
+
+    How far an update of Ubuntu's is phased (Phased-Update-Percentage) is not read: apt takes the newest version of
+    what is not installed yet, and of everything where there is no machine-id, as in an image. It would also make two
+    locks of the same archive differ by the machine they were made on.
+    """
 
     name: str
     version: str
@@ -76,7 +82,7 @@ class Packages:
         return self._at(self._offsets.provides.get(name, ()))
 
     def essential(self) -> list[Candidate]:
-        """Return every package that Debian calls essential."""
+        """Return every package that is called essential."""
         return self._at(self._offsets.essential)
 
     def names(self) -> Iterable[str]:
@@ -116,8 +122,8 @@ def parse_candidate(stanza: str, suite: str) -> Candidate:
             conflicts=(*flat(fields.get("Conflicts", "")), *flat(fields.get("Breaks", ""))),
         )
     except (KeyError, ValueError) as problem:
-        name = fields.get("Package", "?")
-        raise LockError(f"the index of Debian {suite} describes the package {name} badly: {problem}") from problem
+        index = f"the index of {distribution_of(suite).name} {suite}"
+        raise LockError(f"{index} describes the package {fields.get('Package', '?')} badly: {problem}") from problem
 
 
 def groups(text: str) -> Iterator[tuple[Relation, ...]]:

@@ -1,4 +1,4 @@
-"""Signed Debian metadata: InRelease files checked against the host's keyrings, and the indexes they vouch for."""
+"""Signed metadata of archives: InRelease files checked against the host's keyrings, and the indexes they vouch for."""
 
 import hashlib
 import lzma
@@ -14,6 +14,7 @@ import msgspec
 from mlbox.errors import FetchError, LockError, SignatureError
 from mlbox.files import write_atomic
 from mlbox.http import HttpError, redact
+from mlbox.lock.debian.distributions import DEBIAN, Distribution, distribution_of
 from mlbox.lock.debian.sources import Mirror, stanzas
 
 KEYRINGS = Path("/usr/share/keyrings")
@@ -34,7 +35,7 @@ class Http(Protocol):
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the keys that may sign Debian's metadata lie."""
+    """Where the keys that may sign a distribution's metadata lie."""
 
     keyrings: Path = KEYRINGS
     trusted: Path = TRUSTED
@@ -51,11 +52,12 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fetch_release(mirrors: Iterable[Mirror], suite: str, http: Http, *, keys: Keys, now: datetime | None) -> Release:
-    """Return the verified Release of `suite` from the first mirror that has Debian's; `now` None skips Valid-Until.
+    """Return the verified Release of `suite` from the first mirror that has the distribution's own.
 
-    A source of somebody else that calls its suite like Debian's is passed over; a file that says it
-    is Debian's and is not signed by a Debian key raises SignatureError at once.
+    `now` None skips Valid-Until. A source of somebody else that calls its suite alike is passed over; a file that says
+    it is the distribution's and is not signed by one of its keys raises SignatureError at once.
     """
+    distribution = distribution_of(suite)
     problem: Exception | None = None
     for mirror in mirrors:
         url = f"{mirror.root}/dists/{suite}/InRelease"
@@ -64,49 +66,67 @@ def fetch_release(mirrors: Iterable[Mirror], suite: str, http: Http, *, keys: Ke
         except FetchError as failure:
             problem = problem or failure
             continue
-        if not _claims_debian(raw):
+        if not _claims(raw, distribution):
             continue
-        signed = verify(raw, _certificates(mirror, keys), redact(url))
+        certificates = _certificates(mirror, keys, distribution)
+        missing = not _keyrings(keys, distribution) and not (mirror.signed_by and certificates)
+        signed = verify(raw, certificates, redact(url), distribution, no_keyring_in=keys.keyrings if missing else None)
         return parse_release(signed, mirror, suite, url=redact(url), now=now)
     if problem:
         raise problem
     raise LockError(
-        f"none of the configured mirrors carries Debian's suite {suite}",
-        hint="check the apt configuration of this host, or set MLBOX_DEBIAN_MIRROR and MLBOX_DEBIAN_SECURITY_MIRROR",
+        f"none of the configured mirrors carries {distribution.name}'s suite {suite}",
+        hint="check the apt configuration of this host, or set"
+        f" {distribution.mirror} and {distribution.security_mirror}",
     )
 
 
-def verify(raw: bytes, certificates: list[Any], what: str) -> bytes:
-    """Return exactly the bytes of `raw` that one of `certificates` signed; raises SignatureError naming `what`."""
+def verify(
+    raw: bytes,
+    certificates: list[Any],
+    what: str,
+    distribution: Distribution = DEBIAN,
+    *,
+    no_keyring_in: Path | None = None,
+) -> bytes:
+    """Return exactly the bytes of `raw` that one of `certificates` signed; raises SignatureError naming `what`.
+
+    `no_keyring_in` is where the keyring of `distribution` should lie, when it does not.
+    """
     import pysequoia  # 9 MB, and only locking needs it
 
     if not certificates:
-        raise SignatureError(
-            f"{what}: there is no keyring on this host to check it with",
-            hint="install the package debian-archive-keyring",
-        )
+        raise _untrusted(what, "it has none", distribution, no_keyring_in)
     try:
         done = pysequoia.verify(bytes=raw, store=lambda _ids: certificates)
     except Exception as problem:  # pysequoia raises nothing more exact
-        raise _untrusted(what, str(problem)) from problem
+        raise _untrusted(what, str(problem), distribution, no_keyring_in) from problem
     if done.bytes is None or not done.valid_sigs:
-        raise _untrusted(what, "no valid signature")
+        raise _untrusted(what, "no valid signature", distribution, no_keyring_in)
     return done.bytes
 
 
-def _untrusted(what: str, why: str) -> SignatureError:
+def _untrusted(what: str, why: str, distribution: Distribution, no_keyring_in: Path | None) -> SignatureError:
+    if no_keyring_in is not None:
+        return SignatureError(
+            f"{what}: there is no keyring of {distribution.name} on this host to check it with",
+            hint=f"install the package {distribution.keyring},"
+            f" or put its {distribution.id}-archive-keyring.gpg into {no_keyring_in}",
+        )
     return SignatureError(
-        f"{what}: not signed by a key that this host trusts for Debian ({why.strip().splitlines()[0]})",
-        hint="the mirror may be damaged or dishonest, or the package debian-archive-keyring too old for this release",
+        f"{what}: not signed by a key that this host trusts for {distribution.name} ({why.strip().splitlines()[0]})",
+        hint=f"the mirror may be damaged or dishonest, or the package {distribution.keyring} too old for this release",
     )
 
 
 def parse_release(signed: bytes, mirror: Mirror, suite: str, *, url: str, now: datetime | None) -> Release:
     """Return what the verified bytes `signed` say; raises SignatureError when they are another suite's or outdated."""
-    fields = next(stanzas(signed.decode("utf-8", "replace")), {})
-    if fields.get("codename") != suite or fields.get("origin") != "Debian":
-        found = f"{fields.get('origin', '?')} {fields.get('codename', '?')}"
-        raise SignatureError(f"{url}: asked for Debian {suite}, but the signed file is of {found!r}")
+    fields, distribution = next(stanzas(signed.decode("utf-8", "replace")), {}), distribution_of(suite)
+    of = fields.get("origin", "?"), fields.get(distribution.suite_field, "?")
+    if of != (distribution.name, suite):
+        raise SignatureError(
+            f"{url}: asked for {distribution.name} {suite}, but the signed file is of {' '.join(of)!r}"
+        )
     if now is not None and (until := fields.get("valid-until")) and parse_date(until, url) < now:
         raise SignatureError(
             f"{url}: its signature was valid until {until}",
@@ -135,7 +155,7 @@ def fetch_index(release: Release, path: str, http: Http, cache: Path) -> Path:
     What is already in the cache costs no request. Raises SignatureError when the mirror serves
     anything but the bytes the Release names.
     """
-    where = f"Debian {release.suite} at {redact(release.mirror.root)}"
+    where = f"{distribution_of(release.suite).name} {release.suite} at {redact(release.mirror.root)}"
     if path not in release.files:
         raise LockError(f"{where} has no {path}", hint="this architecture or release may have left that mirror")
     digest, size = release.files[path]
@@ -147,7 +167,7 @@ def fetch_index(release: Release, path: str, http: Http, cache: Path) -> Path:
 
 def _download_index(release: Release, path: str, http: Http, *, size: int, digest: str) -> bytes:
     if size > _INDEX_LIMIT:
-        raise LockError(f"{path} of Debian {release.suite} is said to have {size} bytes; the limit is {_INDEX_LIMIT}")
+        raise LockError(f"{path} of {release.suite} is said to have {size} bytes; the limit is {_INDEX_LIMIT}")
     # gzip first: 3 MB more to download, but unpacked in a tenth of the time
     name = next(path + end for end in (".gz", ".xz", "") if path + end in release.files)
     packed = _get_file(release, name, http)
@@ -191,15 +211,15 @@ def _unpack(name: str, packed: bytes, size: int) -> bytes:
     return packed
 
 
-def _claims_debian(raw: bytes) -> bool:
-    return re.search(rb"^Origin: Debian\s*$", raw[:4096], re.MULTILINE) is not None
+def _claims(raw: bytes, distribution: Distribution) -> bool:
+    return re.search(rf"^Origin: {distribution.name}\s*$".encode(), raw[:4096], re.MULTILINE) is not None
 
 
-def _certificates(mirror: Mirror, keys: Keys) -> list[Any]:
+def _certificates(mirror: Mirror, keys: Keys, distribution: Distribution) -> list[Any]:
     import pysequoia
 
     found: list[Any] = []
-    for data in _key_material(mirror, keys):
+    for data in _key_material(mirror, keys, distribution):
         try:
             found += pysequoia.Cert.split_bytes(data)
         except Exception:  # noqa: BLE001, S112 - pysequoia raises bare Exception; a broken keyring holds no keys
@@ -207,11 +227,16 @@ def _certificates(mirror: Mirror, keys: Keys) -> list[Any]:
     return found
 
 
-def _key_material(mirror: Mirror, keys: Keys) -> Iterator[bytes]:
-    # Debian's own keyring always counts. Keys of other sources count only where apt would use them:
+def _keyrings(keys: Keys, distribution: Distribution) -> list[Path]:
+    pattern = f"{distribution.id}-archive-*"
+    paths = [*sorted(keys.keyrings.glob(f"{pattern}.gpg")), *sorted(keys.keyrings.glob(f"{pattern}.pgp"))]
+    return [path for path in paths if "removed" not in path.name]
+
+
+def _key_material(mirror: Mirror, keys: Keys, distribution: Distribution) -> Iterator[bytes]:
+    # The distribution's own keyring always counts. Keys of other sources count only where apt would use them:
     # a source with Signed-By has only those, one without has all that lie in trusted.gpg.d.
-    paths = [*sorted(keys.keyrings.glob("debian-archive-*.gpg")), *sorted(keys.keyrings.glob("debian-archive-*.pgp"))]
-    paths = [path for path in paths if "removed" not in path.name]
+    paths = _keyrings(keys, distribution)
     for key in mirror.signed_by:
         if "BEGIN PGP" in key:
             yield key.encode()

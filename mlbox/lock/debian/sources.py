@@ -1,4 +1,4 @@
-"""Which Debian mirrors this host uses: read from its apt configuration or from mlbox's settings."""
+"""Which mirrors of a distribution this host uses: read from its apt configuration or from mlbox's settings."""
 
 import os
 import re
@@ -8,19 +8,9 @@ from pathlib import Path
 import msgspec
 
 from mlbox.errors import LockError
+from mlbox.lock.debian.distributions import DEBIAN, RELEASES, Distribution, distribution_of, is_security
 
 APT = Path("/etc/apt")
-MIRROR = "MLBOX_DEBIAN_MIRROR"
-SECURITY_MIRROR = "MLBOX_DEBIAN_SECURITY_MIRROR"
-
-RELEASES = {"bullseye": "3.9", "bookworm": "3.11", "trixie": "3.13"}
-"""The Python of each Debian release that can be a base."""
-PYTHON_FULL = {"bullseye": "3.9.2", "bookworm": "3.11.2", "trixie": "3.13.5"}
-GLIBC = {"bullseye": "2.31", "bookworm": "2.36", "trixie": "2.41"}
-"""What a release has kept since it was made; only a guess that lets wheels be resolved beside the debs."""
-
-_CODENAMES = {*RELEASES, "stretch", "buster", "forky", "duke", "sid"}
-_ALIASES = {"stable", "oldstable", "oldoldstable", "testing", "unstable", "experimental"}
 _SUITE = re.compile(r"(?P<release>[a-z]+)(?:-(?P<pocket>security|updates|backports|proposed-updates)|/updates)?/?")
 _OPTIONS = re.compile(r"\[([^\]]*)\]")
 _LIMIT = 1 << 20
@@ -34,17 +24,19 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     components: tuple[str, ...]
     signed_by: tuple[str, ...] = ()
     """Paths of keyrings, or one inline armored key."""
+    archs: tuple[str, ...] = ()
+    """The machines it is for; none named means this host's."""
 
 
 class Mirror(msgspec.Struct, frozen=True, kw_only=True):
-    """The root of a Debian archive and the keys its user trusts for it."""
+    """The root of an archive and the keys its user trusts for it."""
 
     root: str
     signed_by: tuple[str, ...] = ()
 
 
 class Mirrors(msgspec.Struct, frozen=True, kw_only=True):
-    """Where Debian comes from; the first that answers is used, the hash decides."""
+    """Where a distribution comes from; the first that answers is used, the hash decides."""
 
     main: tuple[Mirror, ...]
     security: tuple[Mirror, ...] = ()
@@ -73,19 +65,81 @@ def suite_for_python(python: str) -> str:
     )
 
 
-def read_mirrors(apt: Path = APT, env: Mapping[str, str] = os.environ) -> Mirrors:
-    """Return the mirrors that MLBOX_DEBIAN_MIRROR and MLBOX_DEBIAN_SECURITY_MIRROR name, else those of apt at `apt`."""
-    main = _from_setting(env, MIRROR)
-    security = _from_setting(env, SECURITY_MIRROR)
-    debian = [] if main and security else [source for source in read_sources(apt) if _is_debian(source)]
-    main = main or _unique(s for s in debian if not _is_security(s.suite))
-    security = security or _unique(s for s in debian if _is_security(s.suite))
+def read_mirrors(
+    apt: Path = APT,
+    env: Mapping[str, str] = os.environ,
+    distribution: Distribution = DEBIAN,
+    *,
+    arch: str = "",
+    host: str = "",
+) -> Mirrors:
+    """Return the mirrors of `distribution` that the settings in `env` name, else those of apt at `apt`.
+
+    Where its machines have mirrors of their own, `arch` says whose; `host` (empty: this one's) is the machine that a
+    source of apt is for that does not say it.
+    """
+    main, security = _settings(distribution, env, arch)
+    sources = [] if main and security else _sources_of(distribution, read_sources(apt), arch, host or _this_machine())
+    main = main or _unique(source for source in sources if not is_security(source.suite))
+    security = security or _unique(source for source in sources if is_security(source.suite))
     if not main:
-        raise LockError(
-            f"no Debian archive is configured in {apt}, and the base of an image is made of Debian packages",
-            hint=f"set {MIRROR} (and {SECURITY_MIRROR}) to the root of a Debian mirror: the address above its 'dists'",
-        )
-    return Mirrors(main=main, security=security)
+        raise _unconfigured(distribution, apt, arch)
+    # A mirror of Ubuntu has all its suites; Debian's security archive is one of its own.
+    return Mirrors(main=main, security=security or (main if distribution.ports_mirror else ()))
+
+
+def roots(suite: str, apt: Path = APT, env: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the roots below which a package of `suite` may lie, for whichever machine it is; the likeliest first."""
+    distribution, here = distribution_of(suite), _this_machine()
+    found: list[str] = []
+    problems: list[LockError] = []
+    for arch in sorted(distribution.archs, key=lambda one: one != here):
+        try:
+            found += read_mirrors(apt, env, distribution, arch=arch).roots(suite)
+        except LockError as problem:
+            problems.append(problem)
+    if not found:
+        raise problems[0]
+    return list(dict.fromkeys(found))
+
+
+def _settings(
+    distribution: Distribution, env: Mapping[str, str], arch: str
+) -> tuple[tuple[Mirror, ...], tuple[Mirror, ...]]:
+    if _is_port(distribution, arch):
+        ports = _from_setting(env, distribution.ports_mirror)
+        return ports, ports
+    return _from_setting(env, distribution.mirror), _from_setting(env, distribution.security_mirror)
+
+
+def _sources_of(distribution: Distribution, sources: Iterable[Source], arch: str, host: str) -> list[Source]:
+    ours = [one for one in sources if (release := _release(one.suite)) and distribution.owns(release, one.components)]
+    return [one for one in ours if not arch or arch in (one.archs or (host,))]
+
+
+def _release(suite: str) -> str:
+    match = _SUITE.fullmatch(suite)
+    return match["release"] if match else ""
+
+
+def _is_port(distribution: Distribution, arch: str) -> bool:
+    return bool(distribution.ports_mirror) and arch != "amd64"
+
+
+def _unconfigured(distribution: Distribution, apt: Path, arch: str) -> LockError:
+    machine = f" for {arch}" if arch else ""
+    names = f"{distribution.mirror} (and {distribution.security_mirror})"
+    if _is_port(distribution, arch):
+        names = distribution.ports_mirror
+    name = distribution.name
+    return LockError(
+        f"no {name} archive{machine} is configured in {apt}, and the base of an image is made of {name} packages",
+        hint=f"set {names} to the root of a mirror of {name}{machine}: the address above its 'dists'",
+    )
+
+
+def _this_machine() -> str:
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, "")
 
 
 def read_sources(apt: Path = APT) -> list[Source]:
@@ -119,7 +173,8 @@ def _one_line(text: str, apt: Path) -> Iterator[Source]:
         settings = dict(word.partition("=")[::2] for word in (options[1].split() if options else ()))
         signed_by = tuple(filter(None, settings.get("signed-by", "").split(",")))
         for uri in _expand(words[1], apt):
-            yield Source(uri=uri, suite=words[2], components=tuple(words[3:]), signed_by=signed_by)
+            archs = tuple(filter(None, settings.get("arch", "").split(",")))
+            yield Source(uri=uri, suite=words[2], components=tuple(words[3:]), signed_by=signed_by, archs=archs)
 
 
 def _deb822(text: str, apt: Path) -> Iterator[Source]:
@@ -132,7 +187,8 @@ def _deb822(text: str, apt: Path) -> Iterator[Source]:
             for root in _expand(uri, apt):
                 for suite in fields.get("suites", "").split():
                     components = tuple(fields.get("components", "").split())
-                    yield Source(uri=root, suite=suite, components=components, signed_by=keys)
+                    archs = tuple(fields.get("architectures", "").split())
+                    yield Source(uri=root, suite=suite, components=components, signed_by=keys, archs=archs)
 
 
 _NO = {"no", "false", "without", "off", "disable", "0"}
@@ -178,15 +234,6 @@ def _expand(uri: str, apt: Path) -> list[str]:
 
 def _from_setting(env: Mapping[str, str], name: str) -> tuple[Mirror, ...]:
     return tuple(Mirror(root=root.rstrip("/")) for root in env.get(name, "").split())
-
-
-def _is_debian(source: Source) -> bool:
-    match = _SUITE.fullmatch(source.suite)
-    return bool(match and match["release"] in _CODENAMES | _ALIASES and "main" in source.components)
-
-
-def _is_security(suite: str) -> bool:
-    return suite.endswith("-security") or "/updates" in suite
 
 
 def _unique(sources: Iterable[Source]) -> tuple[Mirror, ...]:

@@ -91,6 +91,7 @@ THEIRS = ChosenPython(python="3.12", full="3.12.4", home="/usr/local/bin")
             ChosenPython(python="3.12", full="3.12.7", home="/usr/local/bin"),
         ),
         (project(requires_python=">=3.9"), ground(), ChosenPython(python="3.11", full="")),
+        (project(requires_python=">=3.12.2"), ground(suite="noble"), ChosenPython(python="3.12", full="")),
     ],
 )
 def test_the_python_of_an_image(one: Project, there: Ground, chosen: ChosenPython) -> None:
@@ -112,6 +113,7 @@ def test_several_pythons_are_told() -> None:
     [
         (project(requires_python=">=3.13"), ground(LOCAL), r"is Python 3\.12\.4, and requires-python is '>=3\.13'"),
         (project(requires_python=">=3.12"), ground(), r"Debian adds to base x is Python 3\.11"),
+        (project(requires_python="<3.10"), ground(suite="jammy"), r"Ubuntu adds to base x is Python 3\.10\.12"),
         (project(settings=Settings(python="3.12.1")), ground(LOCAL), r"has Python 3\.12\.4 .* say python = '3\.12\.1'"),
         (project(python_file="3.13"), ground(LOCAL), r"asks for 3\.13"),
         (project(), ground(LOCAL, version=""), "nothing in it says which 3.12"),

@@ -22,7 +22,8 @@ UBUNTU = b"PRETTY_NAME='Ubuntu 24.04.1 LTS'\nID=ubuntu\nID_LIKE=debian\nVERSION_
 GLIBC = b"\0GNU C Library (Debian GLIBC 2.36-9+deb12u7) stable release version 2.36.\n\0"
 LIBC = "lib/x86_64-linux-gnu/libc.so.6"
 DEBIAN = System(name="Debian 12", suite="bookworm")
-OTHER = System(name="Ubuntu 24.04")
+NOBLE = System(name="Ubuntu 24.04", suite="noble")
+OTHER = System(name="Fedora 42")
 PATH = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 LOCAL, SYSTEM = (Interpreter(python="3.12", home="/usr/local/bin"), Interpreter(python="3.11", home="/usr/bin"))
 
@@ -68,12 +69,15 @@ def root(*programs: str, **files: bytes | str) -> Files:
         (BOOKWORM.replace(b"bookworm\n", b'"bookworm"\n'), b"", "bookworm"),
         (BOOKWORM, None, ""),  # distroless: no dpkg to add packages with
         (BOOKWORM.replace(b"bookworm", b"sid"), b"", ""),
-        (UBUNTU, b"Package: x\n", ""),
+        (UBUNTU, b"Package: x\n", "noble"),
+        (UBUNTU.replace(b"noble", b"focal"), b"", ""),  # its Python is older than any that mlbox knows
+        (UBUNTU.replace(b"noble", b"bookworm"), b"", ""),  # another distribution's release of that name
+        (UBUNTU.replace(b"ID=ubuntu", b"ID=linuxmint"), b"", ""),
         (b"", None, ""),
     ],
 )
 def test_the_debian_release_whose_packages_fit(release: bytes, status: bytes | None, suite: str) -> None:
-    """Only a Debian release that can be a base, and that has dpkg's notes."""
+    """Only a release whose packages are known, and an image that has dpkg's notes."""
     more = {} if status is None else {STATUS: status}
     assert (
         system_of(Files(**{"usr/lib/os-release": release, "etc/os-release": "../usr/lib/os-release", **more})).suite
@@ -192,6 +196,7 @@ def test_the_choice() -> None:
     assert choose_interpreter([LOCAL, SYSTEM], "3.11", name="x", system=OTHER) == SYSTEM
     assert choose_interpreter([], "", name="x", system=DEBIAN) is None
     assert choose_interpreter([], "3.11", name="x", system=DEBIAN) is None
+    assert choose_interpreter([], "3.12", name="x", system=NOBLE) is None
 
 
 @pytest.mark.parametrize(
@@ -199,7 +204,8 @@ def test_the_choice() -> None:
     [
         ([LOCAL], "3.13", DEBIAN, r"has Python 3\.12 \(/usr/local/bin/python3\.12\), and the project asks for 3\.13"),
         ([], "3.12", DEBIAN, r"brings 3\.11, and the project asks for 3\.12"),
-        ([], "", OTHER, r"\(Ubuntu 24\.04\) has no Python"),
+        ([], "3.11", NOBLE, r"has no Python; Ubuntu noble, which it is made of, brings 3\.12, and the project asks"),
+        ([], "", OTHER, r"\(Fedora 42\) has no Python, .* only to Debian .*trixie or Ubuntu jammy, noble"),
     ],
 )
 def test_contradictions(found: list[Interpreter], python: str, system: System, words: str) -> None:

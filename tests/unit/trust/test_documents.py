@@ -232,3 +232,12 @@ def test_provenance_names_every_material_by_its_digest() -> None:
         "setuptools-80-py3-none-any.whl": {"sha256": "8" * 64},
         "libc6_2.36-9+deb12u4_amd64.deb": {"sha256": "3" * 64},
     }
+
+
+@pytest.mark.parametrize(("suite", "distribution"), [("bookworm-security", "debian"), ("noble-updates", "ubuntu")])
+def test_provenance_names_packages_by_their_distribution(suite: str, distribution: str) -> None:
+    """Debian's package and Ubuntu's of the same name are two."""
+    debs = tuple(msgspec.structs.replace(deb, suite=suite) for deb in LOCK.debs)
+    lock = msgspec.structs.replace(LOCK, debs=debs)
+
+    assert f"pkg:deb/{distribution}/libc6@".encode() in provenance(ONE, NAME, lock, b"the lock", None)
