@@ -2,16 +2,17 @@
 
 from typing import TYPE_CHECKING, Annotated
 
+import typer
+
 from mlbox.cli.render import Format, ago, mega, print_json, print_table
-from mlbox.cli.words import App, Argument, Option
 
 if TYPE_CHECKING:
     from mlbox.store.store import Store
 
-app = App()
+app = typer.Typer(rich_markup_mode=None)
 
-Name = Annotated[str, Argument(metavar="IMAGE", help="Name, digest, or the beginning of one.")]
-Form = Annotated[Format, Option("--format")]
+Name = Annotated[str, typer.Argument(metavar="IMAGE", help="Name, digest, or the beginning of one.")]
+Form = Annotated[Format, typer.Option("--format")]
 
 
 def _store() -> "Store":
@@ -24,7 +25,7 @@ def _store() -> "Store":
 @app.command()
 def images(
     form: Form = Format.TABLE,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="Only digests.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only digests.")] = False,
 ) -> None:
     """List the images of the store."""
     rows = _store().images.list()
@@ -43,7 +44,7 @@ def images(
 
 
 @app.command()
-def tag(source: Name, target: Annotated[str, Argument(metavar="NAME")]) -> None:
+def tag(source: Name, target: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Give an image another name."""
     from mlbox.oci.reference import parse_reference
 
@@ -53,8 +54,8 @@ def tag(source: Name, target: Annotated[str, Argument(metavar="NAME")]) -> None:
 
 @app.command()
 def rmi(
-    names: Annotated[list[str], Argument(metavar="IMAGE...")],
-    force: Annotated[bool, Option("--force", "-f", help="Also when stopped containers use it.")] = False,
+    names: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
+    force: Annotated[bool, typer.Option("--force", "-f", help="Also when stopped containers use it.")] = False,
 ) -> None:
     """Remove names, and images that have none left. Their layers go with 'mlbox prune'."""
     from mlbox.engine.running import used_images
@@ -75,12 +76,15 @@ def history(name: Name, form: Form = Format.TABLE) -> None:
     """Show the layers of an image, the last one first, and how each came about."""
     store = _store()
     image = store.images.load(store.images.resolve(name))
-    entries = (entry for entry in image.config.history if not entry.empty_layer)
-    layers = []
-    for layer in image.manifest.layers:  # its digest is the diffID
-        entry = next(entries, None)  # some tools write no history, or too little
-        created_by, comment = (entry.created_by, entry.comment) if entry else ("", "")
-        layers.append({"diff_id": layer.digest, "size": layer.size, "created_by": created_by, "comment": comment})
+    layers = [
+        {"diff_id": str(diff_id), "size": layer.size, "created_by": entry.created_by, "comment": entry.comment}
+        for diff_id, layer, entry in zip(
+            image.config.rootfs.diff_ids,
+            image.manifest.layers,
+            (entry for entry in image.config.history if not entry.empty_layer),
+            strict=False,
+        )
+    ]
     if form is Format.JSON:
         print_json(layers)
         return
@@ -93,7 +97,7 @@ def history(name: Name, form: Form = Format.TABLE) -> None:
 
 @app.command()
 def inspect(
-    names: Annotated[list[str], Argument(metavar="NAME...", help="Images or containers.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Images or containers.")],
 ) -> None:
     """Print everything known about images or containers, as JSON."""
     from mlbox.engine.linking import findings_of
