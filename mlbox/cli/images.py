@@ -76,15 +76,12 @@ def history(name: Name, form: Form = Format.TABLE) -> None:
     """Show the layers of an image, the last one first, and how each came about."""
     store = _store()
     image = store.images.load(store.images.resolve(name))
-    layers = [
-        {"diff_id": str(diff_id), "size": layer.size, "created_by": entry.created_by, "comment": entry.comment}
-        for diff_id, layer, entry in zip(
-            image.config.rootfs.diff_ids,
-            image.manifest.layers,
-            (entry for entry in image.config.history if not entry.empty_layer),
-            strict=False,
-        )
-    ]
+    entries = (entry for entry in image.config.history if not entry.empty_layer)
+    layers = []
+    for layer in image.manifest.layers:  # its digest is the diffID
+        entry = next(entries, None)  # some tools write no history, or too little
+        created_by, comment = (entry.created_by, entry.comment) if entry else ("", "")
+        layers.append({"diff_id": layer.digest, "size": layer.size, "created_by": created_by, "comment": comment})
     if form is Format.JSON:
         print_json(layers)
         return
