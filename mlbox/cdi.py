@@ -349,7 +349,8 @@ def _edit_problems(edits: ContainerEdits) -> Iterable[str]:
         if min(node.major or 0, node.minor or 0, node.uid or 0, node.gid or 0) < 0:
             yield f"{node.path}: a number below zero"
     for mount in edits.mounts:
-        if not _is_path(mount.container_path) or not mount.host_path:
+        is_bind = mount.type in ("", "bind")
+        if not _is_path(mount.container_path) or not mount.host_path or (is_bind and not _is_path(mount.host_path)):
             yield f"not a mount: {mount.host_path[:200]!r} at {mount.container_path[:200]!r}"
     for hook in edits.hooks:
         if hook.hook_name not in _HOOKS:

@@ -162,6 +162,8 @@ class Containers:
         try:
             if container.status == "dead":
                 self._bury(container, folder)
+            else:
+                _clear(folder)  # a monitor that was killed while it started has left no word
             listener = _listen(folder)
             ours, theirs = socket.socketpair()
             with listener, theirs:
@@ -210,6 +212,12 @@ class Containers:
             raise ContainerError(f"{container.name} does not run", hint=f"mlbox start {container.name}")
         return container, self._folder(container)
 
+    def release(self, reference: str, file: str) -> bool:
+        """Have a running container let go of the file called `file` that its grant holds; False when it holds none."""
+        container = self.get(reference)
+        with self._control(container) as session:
+            return session.release(file) if session else False
+
     def wait(self, reference: str) -> int:
         """Return the exit code of a container when it has ended for good."""
         container = self.get(reference)
@@ -256,6 +264,8 @@ class Containers:
         try:
             if container.status == "dead":
                 self._bury(container, folder)
+            else:
+                _clear(folder)  # a monitor that was killed while it started has left no word
             monitor.remove_container(folder, container.name)
         finally:
             os.close(held)
@@ -463,9 +473,7 @@ class Containers:
         if state.pid and processes.start_time(state.pid) == state.pid_started:
             with suppress(ProcessLookupError):
                 os.kill(state.pid, signal.SIGKILL)
-        cgroup.remove(folder.cgroup, cgroup.hierarchies())
-        rootfs.remove_tree(folder.runtime)
-        folder.socket.unlink(missing_ok=True)
+        _clear(folder)
         folder.save_state(
             msgspec.structs.replace(
                 state, status="dead", pid=0, exit_code=_KILLED, finished=state.finished or timestamp()
@@ -503,6 +511,13 @@ class Containers:
         return msgspec.structs.replace(
             process, env=environment_of(process.env, env), cwd=working_dir(workdir) if workdir else process.cwd
         )
+
+
+def _clear(folder: Folder) -> None:
+    """Kill what a container without a monitor still runs, and forget what the runtime knows. The lock must be held."""
+    cgroup.remove(folder.cgroup, cgroup.hierarchies())
+    rootfs.remove_tree(folder.runtime)
+    folder.socket.unlink(missing_ok=True)
 
 
 def _runs_already(container: Container) -> ContainerError:

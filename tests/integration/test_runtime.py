@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fakes.containers import EXEC, RUN, Box, Terminal, boxed, busybox_rootfs, monitors_of, wait_for
+from fakes.containers import EXEC, RUN, Box, Terminal, boxed, busybox_rootfs, groups_of, monitors_of, wait_for
 
 from mlbox.build.step import Bind, Step
 from mlbox.errors import BuildError, ContainerError, NotFoundError
@@ -20,7 +20,7 @@ from mlbox.linux.process import start_time
 from mlbox.oci.image import ContainerConfig
 from mlbox.paths import Home
 from mlbox.runtime.options import BindMount, Restart, RunOptions, TmpfsMount, Ulimit
-from mlbox.runtime.record import timestamp
+from mlbox.runtime.record import State, timestamp
 from mlbox.runtime.rootfs import remove_tree
 from mlbox.runtime.step import ContainerSteps
 
@@ -356,6 +356,22 @@ def test_starting_and_removing_a_dead_container_cleans_up_first(box: Box) -> Non
 
 
 # Restarts.
+
+
+@pytest.mark.parametrize("how", ["remove", "start"])
+def test_a_monitor_that_is_killed_while_it_starts_leaves_nothing(box: Box, how: str) -> None:
+    """The program runs already and nobody has written so: who removes the container, or starts it, ends it."""
+    container = box.start("sleep", "60")
+    os.kill(container.state.monitor, signal.SIGKILL)
+    wait_for(lambda: box.containers.get(container.id).status == "dead", "the monitor's end")
+    box.folder(container).save_state(State())
+    assert box.containers.get(container.id).status == "created"
+    if how == "start":
+        box.containers.start(container.id).close()
+        assert box.containers.get(container.id).status == "running"
+    box.containers.remove(container.id, force=True)
+    wait_for(lambda: start_time(container.state.pid) is None, "the program's end")
+    assert groups_of({container.id}) == []
 
 
 def test_restart_on_failure(box: Box) -> None:

@@ -174,6 +174,7 @@ def test_network_devices_are_refused_not_forgotten() -> None:
         ({"containerEdits": {"deviceNodes": [{"path": "/dev/x", "permissions": "rx"}]}}, "not permissions"),
         ({"containerEdits": {"deviceNodes": [{"path": "/dev/x", "type": "c", "major": -1}]}}, "below zero"),
         ({"containerEdits": {"mounts": [{"hostPath": "/a", "containerPath": "b"}]}}, "not a mount"),
+        ({"containerEdits": {"mounts": [{"hostPath": "a", "containerPath": "/b"}]}}, "not a mount"),
         ({"containerEdits": {"hooks": [{"hookName": "later", "path": "/bin/x"}]}}, "not a hook"),
         ({"containerEdits": {"hooks": [{"hookName": "poststop", "path": "x"}]}}, "absolute path"),
         ({"containerEdits": {"deviceNodes": [{"path": "/dev/x", "speed": 1}]}}, "unknown field"),
