@@ -207,3 +207,18 @@ def detach(
 
     for path in detach_devices(_containers(), name, devices, force=force):
         print(path)
+
+
+@group.command()
+def release(
+    name: Container,
+    gpus: Annotated[
+        list[str] | None, typer.Argument(metavar="[GPU]...", help="As --gpus device= names them; default: all it has.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Also when programs have them open.")] = False,
+) -> None:
+    """Take GPUs from a running container and give back their leases: they are free for others."""
+    from mlbox.engine.releasing import release as release_gpus
+
+    for label in release_gpus(_containers(), name, tuple(gpus or ()), force=force):
+        print(label)

@@ -115,6 +115,16 @@ class Leases:
                     os.close(fd)
         return tuple(found)
 
+    def vacate(self, id: str, container: str) -> None:
+        """Forget that `container` has the unit, which it is about to let go of while it runs on."""
+        with suppress(FileNotFoundError):
+            fd = os.open(self._folder / lease_file(id), os.O_RDWR | os.O_CLOEXEC)
+            try:
+                if _tenant(os.pread(fd, 4096, 0)).container == container:
+                    os.ftruncate(fd, 0)
+            finally:
+                os.close(fd)
+
     def waiting(self) -> int:
         """Return how many wait."""
         return len(self._before("~"))
@@ -197,7 +207,7 @@ class Leases:
         files: dict[str, int] = {}
         try:
             for unit in found:
-                path = self._folder / f"{unit.id}.lease"
+                path = self._folder / lease_file(unit.id)
                 files[unit.id] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             yield files
         finally:
@@ -214,6 +224,11 @@ class Leases:
         held = {one.id: f"is held by {one.tenant.name or 'a container'}" for one in self.held()}
         texts = {unit.label: held.get(unit.id) or why.get(unit.id) for unit in found}
         return ", ".join(f"{label} {text}" for label, text in texts.items() if text)
+
+
+def lease_file(id: str) -> str:
+    """Return the name of the file whose lock is the lease of the unit with that id."""
+    return f"{id}.lease"
 
 
 def _silent(_: str) -> None:

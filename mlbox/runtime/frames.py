@@ -15,11 +15,13 @@ RESIZE = b"w"  # two big-endian 16-bit numbers: rows, columns
 SIGNAL = b"s"  # one byte: a signal for the program
 STOP = b"q"  # one byte: the same, and it is not started again
 EXEC = b"c"  # the name of the file in the container's folder that describes one more process
+RELEASE = b"r"  # the name of a file that the grant holds open: let it go
 # From the monitor.
 STDOUT = b"o"
 STDERR = b"e"
 STARTED = b"u"
 EXECUTED = b"d"  # one byte: the runtime's exit code for the EXEC of this client
+RELEASED = b"l"  # one byte: whether the grant held the file of this client's RELEASE
 ENDED = b"x"  # JSON of Ended: the last frame
 
 

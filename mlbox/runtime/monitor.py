@@ -596,6 +596,18 @@ class Monitor:
             self._signal(payload[0])
         elif kind == frames.EXEC:
             self._execute(client, payload.decode())
+        elif kind == frames.RELEASE:
+            client.send(frames.frame(frames.RELEASED, bytes([self._release(payload.decode())])))
+
+    def _release(self, name: str) -> bool:
+        """Let go of the file called `name` that the grant holds open; False when it holds none."""
+        for fd in self.grant.descriptors if self.grant else ():
+            if self.grant and os.readlink(f"/proc/self/fd/{fd}").rpartition("/")[2] == name:  # noqa: PTH115
+                kept = tuple(other for other in self.grant.descriptors if other != fd)
+                self.grant = msgspec.structs.replace(self.grant, descriptors=kept)
+                os.close(fd)
+                return True
+        return False
 
     def _execute(self, client: _Client, name: str) -> None:
         file = self.folder.path / name

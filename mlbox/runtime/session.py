@@ -23,6 +23,7 @@ _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, sign
 _DETACH = b"\x10\x11"  # ctrl-p ctrl-q
 _PATIENCE = 3  # interrupts, before the program is killed
 _TAIL = 64 << 10
+_ANSWER = 5.0  # seconds in which a monitor answers, if it is not of an older mlbox
 
 
 class Session:
@@ -103,6 +104,20 @@ class Session:
                 if kind == frames.ENDED:
                     raise ContainerError("the container has ended")
             self._receive(None)
+
+    def release(self, file: str) -> bool:
+        """Have the container's grant let go of the file of that name; False when it holds none, or does not answer."""
+        self._queue(frames.RELEASE, file.encode())
+        deadline = time.monotonic() + _ANSWER
+        while (left := deadline - time.monotonic()) > 0:
+            while self._frames:
+                kind, payload = self._frames.popleft()
+                if kind == frames.RELEASED:
+                    return bool(payload[0])
+                if kind == frames.ENDED:
+                    raise ContainerError("the container has ended")
+            self._receive(left)
+        return False
 
     def output(self) -> Iterator[tuple[str, bytes]]:
         """Yield ('stdout' or 'stderr', data) until the program ends; then call `wait` for its exit code."""

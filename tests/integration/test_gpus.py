@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -18,15 +19,17 @@ from fakes.containers import Box, boxed, busybox_rootfs, wait_for
 from fakes.gpu import FakeHost
 from fakes.podman import cdi_file, podman
 
-from mlbox.engine.devices import verify
+from mlbox.engine.devices import attach, verify
 from mlbox.engine.gpus import cdi, leases
 from mlbox.engine.granting import HostDevices
+from mlbox.engine.releasing import release
 from mlbox.errors import ContainerError, MlboxError, NotFoundError
 from mlbox.gpu import edits
 from mlbox.gpu.edits import TARGET
 from mlbox.loader import Library, cache_bytes, parse_cache
 from mlbox.oci.image import ContainerConfig
 from mlbox.paths import Home
+from mlbox.runtime import hotplug
 from mlbox.runtime.containers import Containers
 
 pytestmark = pytest.mark.integration
@@ -233,3 +236,46 @@ def test_podman_takes_what_cdi_says(box: Box, host: FakeHost, need: Callable[[st
     listed = done.stdout.split()
     assert {"nvidia2", "nvidiactl", "nvidia-uvm", "libcuda.so.1"} <= set(listed)
     assert not {"nvidia0", "nvidia1"} & set(listed)
+
+
+def test_a_running_container_gives_gpus_back(box: Box, host: FakeHost, tmp_path: Path) -> None:
+    """Its node is gone and denied, and who waited has it; the others stay, also when the program starts again."""
+    free = partial(release, box.containers, roots=host.roots, folder=tmp_path / "leases")
+    container = box.start("sleep", "60", gpus="2")
+    with pytest.raises(ContainerError, match="does not have these GPUs, it has 0, 1"):
+        free(container.id, ["2"])
+    waiting: list[str] = []
+    thread = threading.Thread(target=lambda: waiting.append(box.sh("ls /dev", gpus="device=1", gpu_wait=True)[1]))
+    thread.start()
+    time.sleep(0.3)
+    assert waiting == []
+    assert free(container.id, ["1"]) == ("1",)
+    thread.join(20)
+    assert "nvidia0" in waiting[0].split()
+    listed = Path(f"/proc/{container.state.pid}/root/dev").iterdir()
+    assert {path.name for path in listed} & {"nvidia0", "nvidia1", "nvidia2"} == {"nvidia2"}
+    assert verify(box.containers, container.id).problems == ()
+    assert [one.gpu for one in leases(host.roots, tmp_path / "leases").leases] == ["0"]
+    assert free(container.id) == ("0",)
+    with pytest.raises(ContainerError, match="it has none"):
+        free(container.id)
+    box.containers.remove(container.id, force=True)
+
+
+def test_what_is_open_is_not_given_back(
+    box: Box, host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But with --force; a GPU that was given by its node alone is no lease."""
+    free = partial(release, box.containers, roots=host.roots, folder=tmp_path / "leases")
+    container = box.start("sleep", "60", gpus="1")
+    held = (hotplug.Holder(pid=7, name="python", path="/dev/nvidia2"),)
+    with monkeypatch.context() as patch:
+        patch.setattr(hotplug, "holders", lambda *_: held)
+        with pytest.raises(ContainerError, match=r"open in python \(7\)"):
+            free(container.id)
+        assert len(leases(host.roots, tmp_path / "leases").leases) == 1
+        assert free(container.id, force=True) == ("0",)
+    attach(box.containers, container.id, [str(host.root / "dev/nvidia1")])
+    with pytest.raises(ContainerError, match="holds no lease of it"):
+        free(container.id)
+    box.containers.remove(container.id, force=True)
