@@ -13,5 +13,8 @@ def host_arch() -> Literal["amd64", "arm64"]:
 
 
 def runs_here(arch: str, binfmt: Path = Path("/proc/sys/fs/binfmt_misc")) -> bool:
-    """Whether programs for `arch` run on this machine, itself or through an emulator the kernel was told of."""
-    return arch == host_arch() or (binfmt / _BINFMT.get(arch, "none")).exists()
+    """Whether programs for `arch` run on this machine, itself or through an emulator the kernel was told of.
+
+    An image that does not say what it is for is tried, as Docker does.
+    """
+    return arch in ("", host_arch()) or (binfmt / _BINFMT.get(arch, "none")).exists()

@@ -21,6 +21,8 @@ DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 DOCKER_LAYER_TAR = "application/vnd.docker.image.rootfs.diff.tar"
 
+MOST_LAYERS = 500
+"""overlayfs stacks no more (fs/overlayfs/params.h)."""
 MANIFEST_TYPES = (MANIFEST, DOCKER_MANIFEST)
 INDEX_TYPES = (INDEX, DOCKER_INDEX)
 CONFIG_TYPES = (CONFIG, DOCKER_CONFIG)
@@ -179,6 +181,16 @@ def parse_image(manifest_bytes: bytes, config_bytes: bytes, error: type[MlboxErr
         manifest_bytes=manifest_bytes,
         config_bytes=config_bytes,
     )
+
+
+def check_for_linux(config: ImageConfig, name: str, error: type[MlboxError]) -> None:
+    """Raise `error` when the image `name` can run on no Linux, whatever its architecture."""
+    if config.os not in ("", "linux"):
+        raise error(f"{name} is for {config.os[:40]!r}; mlbox runs images for linux")
+    if config.rootfs.type != "layers":
+        raise error(f"{name}: its configuration has a root file system of type {config.rootfs.type[:40]!r}")
+    if len(config.rootfs.diff_ids) > MOST_LAYERS:
+        raise error(f"{name} has {len(config.rootfs.diff_ids)} layers; Linux stacks {MOST_LAYERS}")
 
 
 def parse_config(data: bytes, error: type[MlboxError] = MlboxError) -> ImageConfig:

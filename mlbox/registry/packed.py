@@ -11,7 +11,15 @@ from mlbox.codec import decode_json
 from mlbox.errors import ArchiveError, MlboxError
 from mlbox.oci.artifact import ArtifactManifest
 from mlbox.oci.digest import Digest, digest_of, hex_of, is_digest
-from mlbox.oci.image import CONFIG_TYPES, INDEX_TYPES, MANIFEST_TYPES, Descriptor, ImageIndex, parse_config
+from mlbox.oci.image import (
+    CONFIG_TYPES,
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    Descriptor,
+    ImageIndex,
+    check_for_linux,
+    parse_config,
+)
 from mlbox.oci.reference import Reference, parse_reference
 from mlbox.registry.members import Members, read
 from mlbox.store.content import DOCUMENT_LIMIT
@@ -20,7 +28,6 @@ from mlbox.store.layout import ATTACHMENTS, REF_NAME
 DEPTH = 4
 """How deep an index may lie in an index."""
 MOST_IMAGES = 1000
-MOST_LAYERS = 500
 _WHOLE_NAME = "io.containerd.image.name"
 
 
@@ -212,8 +219,7 @@ def _check(config_bytes: bytes, parts: Sequence[Part], what: str) -> None:
     config = parse_config(config_bytes, ArchiveError)
     if len(config.rootfs.diff_ids) != len(parts):
         raise ArchiveError(f"{what}: {len(parts)} layers, and its configuration says {len(config.rootfs.diff_ids)}")
-    if len(parts) > MOST_LAYERS:
-        raise ArchiveError(f"{what}: more than {MOST_LAYERS} layers")
+    check_for_linux(config, what, ArchiveError)
 
 
 def _docker_images(members: Members) -> list[_DockerImage]:

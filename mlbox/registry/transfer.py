@@ -17,6 +17,7 @@ from mlbox.oci.image import (
     Descriptor,
     ImageConfig,
     ImageIndex,
+    check_for_linux,
     parse_config,
 )
 from mlbox.oci.reference import Reference
@@ -28,8 +29,6 @@ DIFF_ID = "dev.mlbox.layer.diff-id"
 DEPTH = 4
 """How deep an index may lie in an index."""
 _MOST_INDEXES = 16
-_MOST_LAYERS = 500
-"""overlayfs stacks no more (fs/overlayfs/params.h)."""
 _SCHEMA1 = "application/vnd.docker.distribution.manifest.v1"
 
 
@@ -210,12 +209,7 @@ def _check_config(manifest: ArtifactManifest, config: ImageConfig, data: bytes, 
     name = reference.familiar
     if digest_of(data) != manifest.config.digest or len(data) != manifest.config.size:
         raise RegistryError(f"{name}: its configuration is not the one its manifest names")
-    if config.os not in ("", "linux"):
-        raise RegistryError(f"{name} is for {config.os[:40]!r}; mlbox runs images for linux")
-    if config.rootfs.type != "layers":
-        raise RegistryError(f"{name}: its configuration has a root file system of type {config.rootfs.type[:40]!r}")
-    if len(config.rootfs.diff_ids) > _MOST_LAYERS:
-        raise RegistryError(f"{name} has {len(config.rootfs.diff_ids)} layers; Linux stacks {_MOST_LAYERS}")
+    check_for_linux(config, name, RegistryError)
 
 
 def _blobs(manifest: ArtifactManifest, config: ImageConfig, reference: Reference) -> dict[DiffID, Descriptor]:

@@ -74,8 +74,12 @@ def _overlay_options(prefix: str, fds: list[int]) -> str:
 
 
 def _shown(lower: Sequence[Path]) -> Iterator[Path]:
-    """Yield the layers from the highest down to the first whose root hides all below it, which overlayfs overlooks."""
-    for path in reversed(lower):
+    """Yield the layers from the highest down to the first whose root hides all below it, which overlayfs overlooks.
+
+    A layer that comes twice (docker's images often have empty ones) counts where it is highest: overlayfs refuses to
+    stack it twice, and whatever the lower one adds or hides, the higher one adds or hides again.
+    """
+    for path in dict.fromkeys(reversed(lower)):
         yield path
         with suppress(OSError):
             if os.getxattr(path, _OPAQUE) == b"y":

@@ -166,6 +166,20 @@ def test_the_merged_view_is_what_umoci_unpacks(
     assert not {"gone", "new/old", "dir/x"} & set(ours)
 
 
+def test_a_layer_that_comes_twice(store: Store, image: Image, tmp_path: Path, need: Callable[[str], str]) -> None:
+    """Empty ones above all, but also one that hides what came after it the first time."""
+    umoci = need("umoci")
+    size = {layer.digest: layer.size for layer in image.manifest.layers}
+    one, two, three, four = image.config.rootfs.diff_ids
+    empty = ingest(store, END)
+    order = (empty, one, two, empty, three, two, four, empty)
+    twice = added(store, order, tuple(size.get(Digest(diff_id), len(END)) for diff_id in order))
+    export_layout(store, twice, tmp_path / "layout", (parse_reference(NAME),))
+    out(umoci, "unpack", "--image", f"{tmp_path}/layout:{NAME}", str(tmp_path / "bundle"))
+    ours, theirs = merged(store, twice, tmp_path / "mounts"), listing(tmp_path / "bundle" / "rootfs")
+    assert different(ours, theirs) == {}
+
+
 def test_the_merged_view_is_what_podman_mounts(
     store: Store, image: Image, tmp_path: Path, need: Callable[[str], str]
 ) -> None:

@@ -14,3 +14,4 @@ def test_foreign_programs_run_only_through_an_emulator(tmp_path: Path) -> None:
     (tmp_path / ("qemu-aarch64" if foreign == "arm64" else "qemu-x86_64")).touch()
     assert runs_here(foreign, tmp_path)
     assert not runs_here("riscv64", tmp_path)
+    assert runs_here("", tmp_path)

@@ -418,6 +418,19 @@ def test_hostile_archives_of_docker(
     assert store.images.list() == []
 
 
+@pytest.mark.parametrize("config", [{"os": "windows"}, {"rootfs": {"type": "wcow", "diff_ids": []}}])
+def test_images_that_are_not_for_linux(
+    source: Store, store: Store, image: Image, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    """They are refused before a layer is taken, as a pull refuses them."""
+    layers = layers_of(source, image) if "os" in config else []
+    manifest, blobs = foreign(image, layers, **config)
+    files = {"index.json": index_of(entry(manifest)), **blobs, **dict([blob(manifest)])}
+    with pytest.raises(ArchiveError, match=r"for linux|of type 'wcow'"):
+        load(store, tar_of(files), tmp_path)
+    assert list(store.layers.diff_ids()) == []
+
+
 def test_one_bad_image_leaves_the_good_one_out(source: Store, store: Store, image: Image, tmp_path: Path) -> None:
     """All of an archive or nothing of it."""
     other = make_image(source, make_layer(source, "three", {"x": b"3"}))
