@@ -86,7 +86,7 @@ class Linker:
                 return path
             if path in self.ground.files:
                 return _ELSEWHERE
-        if name in self.ground.names or self._is_drivers(name):
+        if name in self.ground.names or self._is_drivers(name) or self._is_interpreters(name):
             return _ELSEWHERE
         return self._by_name.get(name)
 
@@ -135,6 +135,10 @@ class Linker:
     def _is_drivers(self, name: str) -> bool:
         """Whether a library comes with NVIDIA's driver, when a container starts."""
         return name.startswith("lib") and name[3:].partition(".so")[0] in self._driver
+
+    def _is_interpreters(self, name: str) -> bool:
+        """Whether a library is that of an interpreter in the image, which has loaded it from where it lies."""
+        return name.startswith("libpython") and any(path.endswith(f"/{name}") for path in self.ground.files)
 
     def _missing(self) -> Iterator[Finding]:
         asking: dict[str, list[Binary]] = {}

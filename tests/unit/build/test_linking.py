@@ -79,6 +79,13 @@ def test_libraries_of_the_system_are_found() -> None:
     assert [one.name for one in look(binary("demo/_x.abi3.so", "/no/such.so"))] == ["/no/such.so"]
 
 
+def test_the_interpreter_has_loaded_its_own() -> None:
+    """An image's Python may bring its library where only it looks; another Python's is missing."""
+    own = Ground(files={"opt/python/lib/libpython3.12.so.1.0": 1})
+    module = binary("demo/_x.abi3.so", "libpython3.12.so.1.0", "libpython3.11.so.1.0")
+    assert [one.name for one in look(module, ground=own)] == ["libpython3.11.so.1.0"]
+
+
 def test_the_driver_brings_its_own() -> None:
     """When a container starts: its libraries are not missing, whatever their version."""
     assert look(binary("demo/_x.abi3.so", "libcuda.so.1", "libnvidia-ml.so.1")) == ()
