@@ -5,18 +5,17 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from mlbox.cli.render import Format, ago, print_json, print_table
+from mlbox.cli.words import App, Argument, Option
 
 if TYPE_CHECKING:
     from mlbox.runtime.containers import Containers
     from mlbox.runtime.record import Container
 
-app = typer.Typer(rich_markup_mode=None)
+app = App()
 
-Name = Annotated[str, typer.Argument(metavar="CONTAINER", help="Name, id, or the beginning of an id.")]
-Names = Annotated[list[str], typer.Argument(metavar="CONTAINER...")]
+Name = Annotated[str, Argument(metavar="CONTAINER", help="Name, id, or the beginning of an id.")]
+Names = Annotated[list[str], Argument(metavar="CONTAINER...")]
 
 
 def _containers() -> "Containers":
@@ -28,9 +27,9 @@ def _containers() -> "Containers":
 
 @app.command()
 def ps(
-    everything: Annotated[bool, typer.Option("--all", "-a", help="Also those that do not run.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only ids.")] = False,
-    form: Annotated[Format, typer.Option("--format")] = Format.TABLE,
+    everything: Annotated[bool, Option("--all", "-a", help="Also those that do not run.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Only ids.")] = False,
+    form: Annotated[Format, Option("--format")] = Format.TABLE,
 ) -> None:
     """List containers."""
     rows = _containers().list(all=everything)
@@ -50,10 +49,10 @@ def ps(
 @app.command()
 def logs(
     name: Name,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the container ends.")] = False,
-    tail: Annotated[int | None, typer.Option("--tail", "-n", min=0, help="Only the last lines.")] = None,
-    since: Annotated[str, typer.Option(help="Only later lines: 10m, 2h, or a time.")] = "",
-    timestamps: Annotated[bool, typer.Option("--timestamps", help="Say when each line was written.")] = False,
+    follow: Annotated[bool, Option("--follow", "-f", help="Go on until the container ends.")] = False,
+    tail: Annotated[int | None, Option("--tail", "-n", min=0, help="Only the last lines.")] = None,
+    since: Annotated[str, Option(help="Only later lines: 10m, 2h, or a time.")] = "",
+    timestamps: Annotated[bool, Option("--timestamps", help="Say when each line was written.")] = False,
 ) -> None:
     """Print what a container wrote, each stream to its own."""
     for line in _containers().logs(name, follow=follow, tail=tail, since=_moment(since)):
@@ -62,16 +61,16 @@ def logs(
         stream.flush()
 
 
-@app.command(name="exec", context_settings={"allow_interspersed_args": False})
+@app.command("exec", interspersed=False)
 def exec_(
     name: Name,
-    argv: Annotated[list[str], typer.Argument(metavar="COMMAND...")],
-    detach: Annotated[bool, typer.Option("--detach", "-d")] = False,
-    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Pass our stdin.")] = False,
-    tty: Annotated[bool, typer.Option("--tty", "-t", help="A terminal for the command.")] = False,
-    env: Annotated[list[str] | None, typer.Option("--env", "-e")] = None,
-    user: Annotated[str, typer.Option("--user", "-u")] = "",
-    workdir: Annotated[str, typer.Option("--workdir", "-w")] = "",
+    argv: Annotated[list[str], Argument(metavar="COMMAND...")],
+    detach: Annotated[bool, Option("--detach", "-d")] = False,
+    interactive: Annotated[bool, Option("--interactive", "-i", help="Pass our stdin.")] = False,
+    tty: Annotated[bool, Option("--tty", "-t", help="A terminal for the command.")] = False,
+    env: Annotated[list[str] | None, Option("--env", "-e")] = None,
+    user: Annotated[str, Option("--user", "-u")] = "",
+    workdir: Annotated[str, Option("--workdir", "-w")] = "",
 ) -> int:
     """Run one more command in a running container."""
     from mlbox.cli.run import environment
@@ -106,7 +105,7 @@ def start(names: Names) -> None:
 @app.command()
 def stop(
     names: Names,
-    timeout: Annotated[float | None, typer.Option("--time", "-t", min=0, help="Seconds before SIGKILL.")] = None,
+    timeout: Annotated[float | None, Option("--time", "-t", min=0, help="Seconds before SIGKILL.")] = None,
 ) -> None:
     """Ask containers to end, and make them after a while."""
     containers = _containers()
@@ -116,7 +115,7 @@ def stop(
 
 
 @app.command()
-def kill(names: Names, signal: Annotated[str, typer.Option("--signal", "-s")] = "KILL") -> None:
+def kill(names: Names, signal: Annotated[str, Option("--signal", "-s")] = "KILL") -> None:
     """Send containers a signal."""
     from mlbox.runtime.options import parse_signal
 
@@ -138,7 +137,7 @@ def wait(names: Names) -> None:
 @app.command()
 def rm(
     names: Names,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Also when it runs: kill it first.")] = False,
+    force: Annotated[bool, Option("--force", "-f", help="Also when it runs: kill it first.")] = False,
 ) -> None:
     """Remove containers."""
     containers = _containers()

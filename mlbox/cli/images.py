@@ -2,17 +2,16 @@
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from mlbox.cli.render import Format, ago, mega, print_json, print_table
+from mlbox.cli.words import App, Argument, Option
 
 if TYPE_CHECKING:
     from mlbox.store.store import Store
 
-app = typer.Typer(rich_markup_mode=None)
+app = App()
 
-Name = Annotated[str, typer.Argument(metavar="IMAGE", help="Name, digest, or the beginning of one.")]
-Form = Annotated[Format, typer.Option("--format")]
+Name = Annotated[str, Argument(metavar="IMAGE", help="Name, digest, or the beginning of one.")]
+Form = Annotated[Format, Option("--format")]
 
 
 def _store() -> "Store":
@@ -25,7 +24,7 @@ def _store() -> "Store":
 @app.command()
 def images(
     form: Form = Format.TABLE,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only digests.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Only digests.")] = False,
 ) -> None:
     """List the images of the store."""
     rows = _store().images.list()
@@ -44,7 +43,7 @@ def images(
 
 
 @app.command()
-def tag(source: Name, target: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+def tag(source: Name, target: Annotated[str, Argument(metavar="NAME")]) -> None:
     """Give an image another name."""
     from mlbox.oci.reference import parse_reference
 
@@ -54,8 +53,8 @@ def tag(source: Name, target: Annotated[str, typer.Argument(metavar="NAME")]) ->
 
 @app.command()
 def rmi(
-    names: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
-    force: Annotated[bool, typer.Option("--force", "-f", help="Also when stopped containers use it.")] = False,
+    names: Annotated[list[str], Argument(metavar="IMAGE...")],
+    force: Annotated[bool, Option("--force", "-f", help="Also when stopped containers use it.")] = False,
 ) -> None:
     """Remove names, and images that have none left. Their layers go with 'mlbox prune'."""
     from mlbox.engine.running import used_images
@@ -94,7 +93,7 @@ def history(name: Name, form: Form = Format.TABLE) -> None:
 
 @app.command()
 def inspect(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Images or containers.")],
+    names: Annotated[list[str], Argument(metavar="NAME...", help="Images or containers.")],
 ) -> None:
     """Print everything known about images or containers, as JSON."""
     from mlbox.engine.linking import findings_of

@@ -1,7 +1,4 @@
-"""The command table, and the one place where errors become exit codes.
-
-typer brings its own copy of click, whose types it does not export: hence the private imports and the pinned version.
-"""
+"""The command table, and the one place where errors become exit codes."""
 
 import importlib
 import os
@@ -9,11 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import typer
-from typer._click import Command, Context
-from typer._click.exceptions import ClickException
-from typer.core import TyperGroup
-
+from mlbox.cli.quick import NotPlainError, arguments_of
+from mlbox.cli.words import App
 from mlbox.errors import MlboxError
 
 COMMANDS = {
@@ -68,47 +62,14 @@ COMMANDS = {
 """Command to the module of mlbox.cli that holds it: a module is imported only when one of its commands is typed."""
 
 
-class LazyGroup(TyperGroup):
-    """A group that imports a command's module when the command is asked for."""
-
-    def list_commands(self, ctx: Context) -> list[str]:
-        """Return the commands in the order of the table."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
-        """Import and return the command, None when there is none of that name."""
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"mlbox.cli.{COMMANDS[cmd_name]}")
-        return typer.main.get_group(module.app).commands[cmd_name]
-
-
-app = typer.Typer(
-    cls=LazyGroup,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-@app.callback()
-def _mlbox() -> None:
-    """Freeze, share and run reproducible ML environments."""
-
-
 def run(argv: Sequence[str]) -> int:
     """Run one command line and return the exit code: 1 mlbox failed, 2 usage, else the command's own."""
     try:
-        return int(typer.main.get_command(app).main(list(argv), prog_name="mlbox", standalone_mode=False) or 0)
-    except ClickException as problem:
-        problem.show()
-        return problem.exit_code
+        return _run(argv)
     except MlboxError as problem:
         _report(problem)
         return problem.exit_code
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         # The reader of our output went away, as `head` does; nothing is left to say, and nothing must fail at exit.
@@ -133,6 +94,22 @@ def run(argv: Sequence[str]) -> int:
         )
         _report(bug)
         return bug.exit_code
+
+
+def _run(argv: Sequence[str]) -> int:
+    if argv and argv[0] in COMMANDS:
+        found = importlib.import_module(f"mlbox.cli.{COMMANDS[argv[0]]}").app
+        if isinstance(found, App):
+            command = found.commands[argv[0]]
+            try:
+                values = arguments_of(command, argv[1:])
+            except NotPlainError:
+                pass
+            else:
+                return command.function(**values) or 0
+    from mlbox.cli import parser  # typer, whose import takes longer than most commands
+
+    return parser.run(argv)
 
 
 def _report(problem: MlboxError) -> None:

@@ -4,24 +4,23 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from mlbox.cli.progress import Bars, Lines, listener
+from mlbox.cli.words import App, Argument, Option
 
 if TYPE_CHECKING:
     from mlbox.engine.building import Workshop
 
-app = typer.Typer(rich_markup_mode=None)
+app = App()
 
-Folder = Annotated[Path, typer.Option("-C", "--project", help="Folder of the repository.")]
-Extras = Annotated[list[str] | None, typer.Option("--extra", help="Optional dependencies of [project] to include.")]
-Groups = Annotated[list[str] | None, typer.Option("--group", help="Dependency groups to include.")]
-FindLinks = Annotated[list[str] | None, typer.Option(help="Folder or page with wheels that may be used.")]
-Tags = Annotated[list[str] | None, typer.Option("-t", "--tag", help="Name of the image: team/name:tag.")]
-Gpus = Annotated[str, typer.Option(help="all, a number, device=0,2, none; default: the task's.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Until the GPUs are free, in a queue.")]
-Env = Annotated[list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE, or NAME to pass ours.")]
-Relock = Annotated[bool, typer.Option("--relock", help="Bring mlbox.lock up to date first.")]
+Folder = Annotated[Path, Option("-C", "--project", help="Folder of the repository.")]
+Extras = Annotated[list[str] | None, Option("--extra", help="Optional dependencies of [project] to include.")]
+Groups = Annotated[list[str] | None, Option("--group", help="Dependency groups to include.")]
+FindLinks = Annotated[list[str] | None, Option(help="Folder or page with wheels that may be used.")]
+Tags = Annotated[list[str] | None, Option("-t", "--tag", help="Name of the image: team/name:tag.")]
+Gpus = Annotated[str, Option(help="all, a number, device=0,2, none; default: the task's.")]
+Wait = Annotated[bool, Option("--wait", help="Until the GPUs are free, in a queue.")]
+Env = Annotated[list[str] | None, Option("--env", "-e", help="NAME=VALUE, or NAME to pass ours.")]
+Relock = Annotated[bool, Option("--relock", help="Bring mlbox.lock up to date first.")]
 
 
 class Resolver(StrEnum):
@@ -70,8 +69,8 @@ def _workshop(
 @app.command()
 def init(
     folder: Folder = Path(),
-    template: Annotated[str, typer.Option(help="Start a new project: minimal, train or serve.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what was found.")] = False,
+    template: Annotated[str, Option(help="Start a new project: minimal, train or serve.")] = "",
+    dry_run: Annotated[bool, Option("--dry-run", help="Only show what was found.")] = False,
 ) -> None:
     """Show what mlbox finds in the repository, and write its settings; or start a new project."""
     from mlbox.project.discover import load_project
@@ -99,16 +98,14 @@ def lock(
     extra: Extras = None,
     group: Groups = None,
     find_links: FindLinks = None,
-    resolver: Annotated[Resolver | None, typer.Option(help="Instead of the setting's.")] = None,
-    arch: Annotated[Machine | None, typer.Option(help="This machine's when nothing says.")] = None,
-    upgrade: Annotated[bool, typer.Option("--upgrade", "-U", help="Take the newest of everything.")] = False,
+    resolver: Annotated[Resolver | None, Option(help="Instead of the setting's.")] = None,
+    arch: Annotated[Machine | None, Option(help="This machine's when nothing says.")] = None,
+    upgrade: Annotated[bool, Option("--upgrade", "-U", help="Take the newest of everything.")] = False,
     upgrade_package: Annotated[
-        list[str] | None, typer.Option("--upgrade-package", "-P", help="Take the newest of this package.")
+        list[str] | None, Option("--upgrade-package", "-P", help="Take the newest of this package.")
     ] = None,
-    diff: Annotated[bool, typer.Option("--diff", help="Say what would move and write nothing.")] = False,
-    packages: Annotated[
-        list[str] | None, typer.Argument(metavar="[PKG]...", help="With --upgrade: only these.")
-    ] = None,
+    diff: Annotated[bool, Option("--diff", help="Say what would move and write nothing.")] = False,
+    packages: Annotated[list[str] | None, Argument(metavar="[PKG]...", help="With --upgrade: only these.")] = None,
 ) -> None:
     """Pin everything the environment holds in mlbox.lock."""
     from mlbox.engine.building import epoch_of_environment
@@ -140,7 +137,7 @@ def plan(
     extra: Extras = None,
     group: Groups = None,
     find_links: FindLinks = None,
-    form: Annotated[PlanFormat, typer.Option("--format")] = PlanFormat.TEXT,
+    form: Annotated[PlanFormat, Option("--format")] = PlanFormat.TEXT,
     relock: Relock = False,
 ) -> None:
     """Show what would be built, what is there already, and why."""
@@ -165,9 +162,9 @@ def build(
     group: Groups = None,
     find_links: FindLinks = None,
     relock: Relock = False,
-    locked: Annotated[bool, typer.Option("--locked", help="Fail when there is no mlbox.lock.")] = False,
+    locked: Annotated[bool, Option("--locked", help="Fail when there is no mlbox.lock.")] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Also write an OCI layout: a folder, or FILE.tar.")
+        Path | None, Option("--output", "-o", help="Also write an OCI layout: a folder, or FILE.tar.")
     ] = None,
 ) -> None:
     """Build the image; the last line on stdout is its manifest digest."""
@@ -183,9 +180,9 @@ def build(
     print(image.digest)
 
 
-@app.command(context_settings={"allow_interspersed_args": False})
+@app.command(interspersed=False)
 def train(
-    args: Annotated[list[str] | None, typer.Argument(metavar="[ARGUMENT]...", help="Added to the command.")] = None,
+    args: Annotated[list[str] | None, Argument(metavar="[ARGUMENT]...", help="Added to the command.")] = None,
     folder: Folder = Path(),
     tag: Tags = None,
     extra: Extras = None,
@@ -195,8 +192,8 @@ def train(
     env: Env = None,
     gpus: Gpus = "",
     wait: Wait = False,
-    name: Annotated[str, typer.Option(help="Name of the container.")] = "",
-    task: Annotated[str, typer.Option(help="Another task: [tool.mlbox.tasks.NAME].")] = "train",
+    name: Annotated[str, Option(help="Name of the container.")] = "",
+    task: Annotated[str, Option(help="Another task: [tool.mlbox.tasks.NAME].")] = "train",
 ) -> int:
     """Build, then run the project's training; its outputs land in your folder."""
     from mlbox.cli.run import environment
@@ -212,9 +209,9 @@ def train(
     return run_image(workshop.home, image.digest, options, detach=False, cidfile=None, say=print, talk=listener)
 
 
-@app.command(context_settings={"allow_interspersed_args": False})
+@app.command(interspersed=False)
 def serve(
-    args: Annotated[list[str] | None, typer.Argument(metavar="[ARGUMENT]...", help="Added to the command.")] = None,
+    args: Annotated[list[str] | None, Argument(metavar="[ARGUMENT]...", help="Added to the command.")] = None,
     folder: Folder = Path(),
     tag: Tags = None,
     extra: Extras = None,
@@ -224,8 +221,8 @@ def serve(
     env: Env = None,
     gpus: Gpus = "",
     wait: Wait = False,
-    name: Annotated[str, typer.Option(help="Name of the container.")] = "",
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is ready.")] = False,
+    name: Annotated[str, Option(help="Name of the container.")] = "",
+    detach: Annotated[bool, Option("--detach", "-d", help="Return when it is ready.")] = False,
 ) -> int:
     """Build, then run the project's service on 127.0.0.1 and say when it is ready."""
     from mlbox.cli.run import environment

@@ -4,64 +4,63 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
-
 from mlbox.cli.progress import listener
+from mlbox.cli.words import App, Argument, Option
 
-app = typer.Typer(rich_markup_mode=None)
+app = App()
 
 
 # What follows IMAGE belongs to the command, dashes included.
-@app.command(context_settings={"allow_interspersed_args": False})
+@app.command(interspersed=False)
 def run(
-    image: Annotated[str, typer.Argument(metavar="IMAGE")],
-    argv: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND]...")] = None,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the id and leave it running.")] = False,
-    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Keep stdin open.")] = False,
-    tty: Annotated[bool, typer.Option("--tty", "-t", help="A terminal for the command.")] = False,
-    rm: Annotated[bool, typer.Option("--rm", help="Remove the container when it ends.")] = False,
-    name: Annotated[str, typer.Option(help="Name of the container.")] = "",
-    env: Annotated[list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE, or NAME to pass ours.")] = None,
-    env_file: Annotated[list[Path] | None, typer.Option(help="File of NAME=VALUE lines.")] = None,
-    volume: Annotated[list[str] | None, typer.Option("--volume", "-v", help="SOURCE:TARGET[:ro].")] = None,
-    mount: Annotated[list[str] | None, typer.Option(help="type=bind,source=A,target=B[,readonly].")] = None,
-    tmpfs: Annotated[list[str] | None, typer.Option(help="TARGET[:size=64m].")] = None,
-    workdir: Annotated[str, typer.Option("--workdir", "-w")] = "",
-    user: Annotated[str, typer.Option("--user", "-u", help="NAME or UID, with :GROUP or :GID.")] = "",
-    entrypoint: Annotated[str | None, typer.Option(help="Instead of the image's; '' for none.")] = None,
-    hostname: Annotated[str, typer.Option()] = "",
-    network: Annotated[str, typer.Option(help="host or none.")] = "host",
-    publish: Annotated[list[str] | None, typer.Option("--publish", "-p", help="Needs bridge networks.")] = None,
-    gpus: Annotated[str, typer.Option(help="all, a number, device=0,2, device=GPU-…, device=0:1, none.")] = "none",
+    image: Annotated[str, Argument(metavar="IMAGE")],
+    argv: Annotated[list[str] | None, Argument(metavar="[COMMAND]...")] = None,
+    detach: Annotated[bool, Option("--detach", "-d", help="Print the id and leave it running.")] = False,
+    interactive: Annotated[bool, Option("--interactive", "-i", help="Keep stdin open.")] = False,
+    tty: Annotated[bool, Option("--tty", "-t", help="A terminal for the command.")] = False,
+    rm: Annotated[bool, Option("--rm", help="Remove the container when it ends.")] = False,
+    name: Annotated[str, Option(help="Name of the container.")] = "",
+    env: Annotated[list[str] | None, Option("--env", "-e", help="NAME=VALUE, or NAME to pass ours.")] = None,
+    env_file: Annotated[list[Path] | None, Option(help="File of NAME=VALUE lines.")] = None,
+    volume: Annotated[list[str] | None, Option("--volume", "-v", help="SOURCE:TARGET[:ro].")] = None,
+    mount: Annotated[list[str] | None, Option(help="type=bind,source=A,target=B[,readonly].")] = None,
+    tmpfs: Annotated[list[str] | None, Option(help="TARGET[:size=64m].")] = None,
+    workdir: Annotated[str, Option("--workdir", "-w")] = "",
+    user: Annotated[str, Option("--user", "-u", help="NAME or UID, with :GROUP or :GID.")] = "",
+    entrypoint: Annotated[str | None, Option(help="Instead of the image's; '' for none.")] = None,
+    hostname: Annotated[str, Option()] = "",
+    network: Annotated[str, Option(help="host or none.")] = "host",
+    publish: Annotated[list[str] | None, Option("--publish", "-p", help="Needs bridge networks.")] = None,
+    gpus: Annotated[str, Option(help="all, a number, device=0,2, device=GPU-…, device=0:1, none.")] = "none",
     gpu_capabilities: Annotated[
-        str, typer.Option(help="compute, utility, video, graphics, display, ngx or all; default: the image's.")
+        str, Option(help="compute, utility, video, graphics, display, ngx or all; default: the image's.")
     ] = "",
-    gpu_share: Annotated[bool, typer.Option("--gpu-share", help="Together with others that say so too.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Until the GPUs are free, in a queue.")] = False,
-    no_check: Annotated[bool, typer.Option("--no-check", help="Also when the image does not fit the GPU.")] = False,
-    rdma: Annotated[bool, typer.Option("--rdma", help="The InfiniBand devices.")] = False,
+    gpu_share: Annotated[bool, Option("--gpu-share", help="Together with others that say so too.")] = False,
+    wait: Annotated[bool, Option("--wait", help="Until the GPUs are free, in a queue.")] = False,
+    no_check: Annotated[bool, Option("--no-check", help="Also when the image does not fit the GPU.")] = False,
+    rdma: Annotated[bool, Option("--rdma", help="The InfiniBand devices.")] = False,
     device: Annotated[
         list[str] | None,
-        typer.Option(help="A node, /dev/fuse[:/dev/there][:rwm], or a CDI device, vendor.com/class=name."),
+        Option(help="A node, /dev/fuse[:/dev/there][:rwm], or a CDI device, vendor.com/class=name."),
     ] = None,
-    read_only: Annotated[bool, typer.Option("--read-only", help="The root file system.")] = False,
-    cpus: Annotated[float | None, typer.Option(min=0.01)] = None,
-    memory: Annotated[str, typer.Option("--memory", "-m", help="Like 8g.")] = "",
-    memory_swap: Annotated[str, typer.Option(help="Memory and swap together, like 10g.")] = "",
-    pids_limit: Annotated[int, typer.Option(help="-1 for none.")] = 32768,
-    shm_size: Annotated[str, typer.Option(help="Default: half of the memory.")] = "",
-    ulimit: Annotated[list[str] | None, typer.Option(help="NAME=SOFT[:HARD].")] = None,
-    cap_add: Annotated[list[str] | None, typer.Option()] = None,
-    cap_drop: Annotated[list[str] | None, typer.Option()] = None,
-    security_opt: Annotated[list[str] | None, typer.Option(help="seccomp=FILE or seccomp=unconfined.")] = None,
-    init: Annotated[bool, typer.Option("--init", help="Reap children and forward signals as PID 1.")] = False,
-    stop_signal: Annotated[str, typer.Option()] = "",
-    stop_timeout: Annotated[float, typer.Option(min=0, help="Seconds from the stop signal to SIGKILL.")] = 10.0,
-    limit: Annotated[str, typer.Option("--for", help="Stop it after that time: 90s, 30m, 8h, 2d.")] = "",
-    restart: Annotated[str, typer.Option(help="no, always, on-failure[:N].")] = "no",
-    label: Annotated[list[str] | None, typer.Option("--label", "-l", help="NAME=VALUE.")] = None,
-    cidfile: Annotated[Path | None, typer.Option(help="Write the container's id to this new file.")] = None,
-    pull: Annotated[str, typer.Option(metavar="WHEN", help="missing, always or never: fetch the image.")] = "missing",
+    read_only: Annotated[bool, Option("--read-only", help="The root file system.")] = False,
+    cpus: Annotated[float | None, Option(min=0.01)] = None,
+    memory: Annotated[str, Option("--memory", "-m", help="Like 8g.")] = "",
+    memory_swap: Annotated[str, Option(help="Memory and swap together, like 10g.")] = "",
+    pids_limit: Annotated[int, Option(help="-1 for none.")] = 32768,
+    shm_size: Annotated[str, Option(help="Default: half of the memory.")] = "",
+    ulimit: Annotated[list[str] | None, Option(help="NAME=SOFT[:HARD].")] = None,
+    cap_add: Annotated[list[str] | None, Option()] = None,
+    cap_drop: Annotated[list[str] | None, Option()] = None,
+    security_opt: Annotated[list[str] | None, Option(help="seccomp=FILE or seccomp=unconfined.")] = None,
+    init: Annotated[bool, Option("--init", help="Reap children and forward signals as PID 1.")] = False,
+    stop_signal: Annotated[str, Option()] = "",
+    stop_timeout: Annotated[float, Option(min=0, help="Seconds from the stop signal to SIGKILL.")] = 10.0,
+    limit: Annotated[str, Option("--for", help="Stop it after that time: 90s, 30m, 8h, 2d.")] = "",
+    restart: Annotated[str, Option(help="no, always, on-failure[:N].")] = "no",
+    label: Annotated[list[str] | None, Option("--label", "-l", help="NAME=VALUE.")] = None,
+    cidfile: Annotated[Path | None, Option(help="Write the container's id to this new file.")] = None,
+    pull: Annotated[str, Option(metavar="WHEN", help="missing, always or never: fetch the image.")] = "missing",
 ) -> int:
     """Run a command in a new container; the exit code is the command's, 125 when it could not be started."""
     from mlbox.engine.running import read_env_file, run_image

@@ -54,7 +54,7 @@ def test_a_bug_is_reported_as_one(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     def broken() -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(main.typer.main, "get_command", lambda app: broken())
+    monkeypatch.setattr(main, "_run", lambda argv: broken())
 
     assert main.run(["images"]) == 1
     assert "a bug in mlbox: ZeroDivisionError: by zero (test_main.py:" in capsys.readouterr().err
@@ -66,7 +66,7 @@ def test_an_interrupt_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main.typer.main, "get_command", lambda app: interrupted())
+    monkeypatch.setattr(main, "_run", lambda argv: interrupted())
 
     assert main.run(["images"]) == 130
 
