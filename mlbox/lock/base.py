@@ -109,23 +109,26 @@ def interpreters(root: Root, env: Mapping[str, str]) -> list[Interpreter]:
     """
     path = [folder.rstrip("/") for folder in env.get("PATH", "").split(":")]
     opt = [f"/opt/{name}/bin" for name in _listed(root, "opt")]
-    folders = filter(FOLDER.fullmatch, dict.fromkeys((*path, *_FOLDERS, *opt)))
-    found = [each for folder in folders for each in _in_folder(root, folder)]
+    folders: dict[str, str] = {}
+    for folder in filter(FOLDER.fullmatch, (*path, *_FOLDERS, *opt)):
+        # /bin may be a link to /usr/bin: one folder, by the first of its names.
+        folders.setdefault(root.resolve(folder) or "", folder)
+    found = [each for place, folder in folders.items() if place for each in _in_folder(root, folder, place)]
     unique: dict[tuple[str, str | None], Interpreter] = {}
     for each in found:
-        # /bin may be a link to /usr/bin: one program, by the first of its names.
         unique.setdefault((each.python, root.resolve(each.path)), each)
     return list(unique.values())
 
 
-def _in_folder(root: Root, folder: str) -> list[Interpreter]:
-    place = root.resolve(folder) or ""
+def _in_folder(root: Root, folder: str, place: str) -> list[Interpreter]:
     # The Python of a virtual environment is only a link to the one that counts.
-    if not place or root.resolve(f"{folder.rpartition('/')[0]}/pyvenv.cfg"):
+    if root.resolve(f"{place.rpartition('/')[0]}/pyvenv.cfg"):
         return []
-    versions = [match[1] for name in root.children(place) if (match := _PYTHON.fullmatch(name))]
+    named = [match[1] for name in root.children(place) if (match := _PYTHON.fullmatch(name))]
+    programs = {version: root.resolve(f"{place}/python{version}") or "" for version in named}
     # A script of that name (pyenv has such) only looks for one.
-    versions = [one for one in versions if (root.read(f"{folder}/python{one}", _BINARY) or b"").startswith(b"\x7fELF")]
+    real = {path for path in set(programs.values()) if (root.read(path, _BINARY) or b"").startswith(b"\x7fELF")}
+    versions = [version for version in named if programs[version] in real]
     default = root.resolve(f"{folder}/python3") or ""
     versions.sort(key=lambda version: (default.endswith(f"/python{version}"), int(version[2:])), reverse=True)
     return [Interpreter(python=version, home=folder) for version in versions]

@@ -160,6 +160,19 @@ def test_an_environment_is_no_place_for_another() -> None:
     assert interpreters(files, {"PATH": "/venv/bin:/usr/bin"}) == [SYSTEM]
 
 
+def test_a_program_of_many_names_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders and programs may be links to one another, as many as somebody likes."""
+    links = {f"usr/bin/python3.{minor}": "python3.12" for minor in range(20, 60)}
+    files = root("usr/bin/python3.12", **links, **{f"l{number}": "usr/bin" for number in range(100)})
+    read: list[str] = []
+    plain = Files.read
+    monkeypatch.setattr(Files, "read", lambda self, path, limit=0: read.append(path) or plain(self, path))
+    assert {one.home for one in interpreters(files, {"PATH": ":".join(f"/l{number}" for number in range(100))})} == {
+        "/l0"
+    }
+    assert read == ["usr/bin/python3.12"]
+
+
 HEADER = b'#define PY_MAJOR_VERSION 3\n#define PY_VERSION      \t"3.12.4"\n'
 
 
