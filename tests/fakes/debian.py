@@ -194,27 +194,28 @@ class UbuntuArchive(DebianArchive):
 
     distribution = UBUNTU
 
-    def publish_noble(
+    def publish_release(
         self,
         main: Sequence[str],
         universe: Sequence[str] = (),
         *,
+        release: str = "noble",
         updates: Sequence[str] = (),
         security: Sequence[str] = (),
         arch: str = "amd64",
         packing: str = ".gz",
         by_hash: bool = True,
     ) -> None:
-        """Publish the three suites of noble."""
-        for suite, packages in (("noble", main), ("noble-updates", updates), ("noble-security", security)):
-            parts = {"main": packages, "universe": universe if suite == "noble" else ()}
+        """Publish the three suites of a release; universe has no updates."""
+        for pocket, packages in (("", main), ("-updates", updates), ("-security", security)):
+            suite, parts = release + pocket, {"main": packages, "universe": () if pocket else universe}
             lines = "".join(
                 self.index(suite, f"{part}/binary-{arch}", stanzas, packing=packing, by_hash=by_hash)
                 for part, stanzas in parts.items()
             )
             # Every machine is listed on every mirror, and only some are there.
             lines += f" {'0' * 64} 1 main/binary-riscv64/Packages\n"
-            fields = f"Origin: Ubuntu\nLabel: Ubuntu\nSuite: {suite}\nVersion: 24.04\nCodename: noble\n"
+            fields = f"Origin: Ubuntu\nLabel: Ubuntu\nSuite: {suite}\nVersion: 24.04\nCodename: {release}\n"
             self.sign(suite, fields, lines, by_hash=by_hash)
 
 

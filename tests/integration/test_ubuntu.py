@@ -67,7 +67,7 @@ class Ubuntu:
         more = [path for name, path in debs.items() if name in ("file", "libmagic1t64", "libmagic-mgc")]
         phased = [f"{one}Phased-Update-Percentage: 10\n" for one in publish(self.archive.root, python, "main")]
         universe = publish(self.archive.root, more, "universe")
-        self.archive.publish_noble([], universe, updates=phased, arch=host_arch())
+        self.archive.publish_release([], universe, updates=phased, arch=host_arch())
         self.digest = push_image(
             registry,
             self.base.partition("/")[2],

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from mlbox.errors import ResolveError
+from mlbox.lock.debian.distributions import DEBIAN, distribution_of
 from mlbox.lock.debian.packages import Candidate, Packages, Relation
 from mlbox.lock.debian.version import satisfies, version_key
 
@@ -13,6 +14,7 @@ class Archive:
     """What all suites of a release offer together; `locked` names the versions (by name) to keep where possible."""
 
     def __init__(self, suites: Sequence[Packages], locked: Mapping[str, str] | None = None) -> None:
+        self.distribution = distribution_of(suites[0].suite).name if suites else DEBIAN.name
         self._suites = suites
         self._locked = dict(locked or {})
         self._best: dict[str, Candidate | None] = {}
@@ -149,23 +151,27 @@ class Closure:
         if self.archive.unlock((one.name, other.name)):
             return MovedError()
         return ResolveError(
-            f"the Debian packages {one.name} {one.version} and {other.name} {other.version} exclude each other"
-            f" ({self.chain(one.name)}; {self.chain(other.name)})",
+            f"the {self.archive.distribution} packages {one.name} {one.version} and {other.name} {other.version}"
+            f" exclude each other ({self.chain(one.name)}; {self.chain(other.name)})",
             hint="remove one of them from system-packages",
         )
 
     def _unsatisfiable(self, wanted_by: str, group: tuple[Relation, ...]) -> Exception:
         if self.archive.unlock((wanted_by, *(relation.name for relation in group))):
             return MovedError()
-        wish = " | ".join(map(str, group))
+        wish, distribution = " | ".join(map(str, group)), self.archive.distribution
         if not wanted_by:
             near = self.archive.similar(group[0].name)
-            hint = f"did you mean {' or '.join(near)}?" if near else "system-packages holds names of Debian packages"
-            return ResolveError(f"there is no Debian package {wish} in this release", hint=hint)
+            hint = (
+                f"did you mean {' or '.join(near)}?"
+                if near
+                else f"system-packages holds names of {distribution} packages"
+            )
+            return ResolveError(f"there is no {distribution} package {wish} in this release", hint=hint)
         found = [c for relation in group if (c := self.archive.best(relation.name)) is not None]
         has = "but the archive has " + ", ".join(map(_version_of, found)) if found else "which is missing"
         return ResolveError(
-            f"the Debian package {wanted_by} needs {wish}, {has} ({self.chain(wanted_by)})",
+            f"the {distribution} package {wanted_by} needs {wish}, {has} ({self.chain(wanted_by)})",
             hint="the mirror's suites may not fit together: are updates and security of the same release configured?",
         )
 

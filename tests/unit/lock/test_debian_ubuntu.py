@@ -60,14 +60,15 @@ def archive(tmp_path: Path) -> UbuntuArchive:
 def lock(
     archive: DebianArchive,
     *packages: str,
+    suite: str = "noble",
     arch: str = "amd64",
     status: str = LIBC,
     locked: Sequence[Deb] = (),
     mirrors: Mirrors | None = None,
 ) -> DebianLock:
-    """Lock packages on an image of noble."""
+    """Lock packages on an image of `suite`."""
     return lock_on_base(
-        suite="noble",
+        suite=suite,
         arch=arch,
         status=status.format(arch=arch).encode(),
         movable=True,
@@ -206,7 +207,7 @@ def test_where_a_locked_package_may_lie(apt: Path) -> None:
 def test_python_comes_from_the_release(archive: UbuntuArchive, packing: str, by_hash: bool) -> None:
     """A base of noble gets Python 3.12; the lock names the suites it is from and what the target is."""
     security = [stanza("python3.12", "3.12.3-1ubuntu0.5", Depends="libc6 (>= 2.38)")]
-    archive.publish_noble(PYTHON, security=security, packing=packing, by_hash=by_hash)
+    archive.publish_release(PYTHON, security=security, packing=packing, by_hash=by_hash)
 
     locked = lock(archive, "python3")
 
@@ -217,12 +218,39 @@ def test_python_comes_from_the_release(archive: UbuntuArchive, packing: str, by_
     assert (locked.suite, locked.python_full, locked.glibc, locked.notes) == ("noble", "3.12.3", "2.39", ())
 
 
+def test_jammy_has_python_310(archive: UbuntuArchive) -> None:
+    """And a package for setup code of its own, as Debian's releases of that time."""
+    exact = {"Depends": "python3 (>= 3.10.6-1~), python3 (<< 3.11)"}
+    python = [
+        stanza("python3", "3.10.6-1~22.04", Depends="python3.10 (>= 3.10.6-1~), libc6"),
+        stanza("python3.10", "3.10.12-1~22.04.9"),
+        stanza("python3-distutils", "3.10.8-1~22.04", **exact),
+    ]
+    archive.publish_release(python, release="jammy")
+
+    locked = lock(archive, "python3", suite="jammy", status=LIBC.replace("2.39-0ubuntu8.3", "2.35-0ubuntu3.8"))
+
+    assert [deb.name for deb in locked.debs] == ["python3", "python3-distutils", "python3.10"]
+    assert (locked.python_full, locked.glibc) == ("3.10.12", "2.35")
+
+
+def test_what_the_image_has_moves_only_with_what_needs_it(archive: UbuntuArchive) -> None:
+    """Ubuntu's suffixes order as dpkg orders them."""
+    exact = stanza("libc6-dev", "2.39-0ubuntu8.10", Depends="libc6 (= 2.39-0ubuntu8.10)")
+    archive.publish_release([stanza("libc6", "2.39-0ubuntu8")], updates=[exact, stanza("libc6", "2.39-0ubuntu8.10")])
+
+    locked = lock(archive, "libc6-dev")
+
+    assert {deb.name: deb.version for deb in locked.debs} == dict.fromkeys(("libc6", "libc6-dev"), "2.39-0ubuntu8.10")
+    assert "libc6 2.39-0ubuntu8.3 -> 2.39-0ubuntu8.10" in locked.notes[0]
+
+
 def test_universe_is_searched_too(archive: UbuntuArchive) -> None:
     """Packages of both components, by what both need."""
-    archive.publish_noble([*PYTHON, stanza("libmain")], [stanza("ffmpeg", "7:6.1.1-3ubuntu5", Depends="libmain")])
+    archive.publish_release([*PYTHON, stanza("libmain")], [stanza("ffmpeg", "7:6.1.1-3ubuntu5", Depends="libmain")])
 
     assert [deb.name for deb in lock(archive, "ffmpeg").debs] == ["ffmpeg", "libmain"]
-    with pytest.raises(ResolveError, match="ffmpg") as refused:
+    with pytest.raises(ResolveError, match="there is no Ubuntu package ffmpg") as refused:
         lock(archive, "ffmpg")
     assert "ffmpeg" in (refused.value.hint or "")
 
@@ -235,7 +263,7 @@ def test_a_phased_update_is_taken_as_apt_takes_it(archive: UbuntuArchive, percen
         stanza("tool", "1.0-1ubuntu0.1", Depends="libtool", **phased),
         stanza("libc6", "2.39-0ubuntu8.4", **phased),
     ]
-    archive.publish_noble([stanza("tool", "1.0-1", Depends="libtool"), stanza("libtool")], updates=updates)
+    archive.publish_release([stanza("tool", "1.0-1", Depends="libtool"), stanza("libtool")], updates=updates)
 
     assert {deb.name: deb.version for deb in lock(archive, "tool").debs} == {
         "tool": "1.0-1ubuntu0.1",
@@ -245,18 +273,18 @@ def test_a_phased_update_is_taken_as_apt_takes_it(archive: UbuntuArchive, percen
 
 def test_a_lock_stays_when_an_update_comes(archive: UbuntuArchive) -> None:
     """While the archive still has what was locked."""
-    archive.publish_noble([stanza("tool", "1.0-1")])
+    archive.publish_release([stanza("tool", "1.0-1")])
     first = lock(archive, "tool")
-    archive.publish_noble([stanza("tool", "1.0-1")], updates=[stanza("tool", "1.0-1ubuntu0.1")])
+    archive.publish_release([stanza("tool", "1.0-1")], updates=[stanza("tool", "1.0-1ubuntu0.1")])
 
     assert lock(archive, "tool", locked=first.debs) == first
     assert lock(archive, "tool") != first
 
 
 def test_arm64_comes_from_ports(archive: UbuntuArchive) -> None:
-    """The same Release names the indexes of every machine; only a mirror of ports has this one."""
+    """Their indexes are other files; a mirror without those of a machine is named."""
     python = [one.replace("Architecture: amd64", "Architecture: arm64") for one in PYTHON]
-    archive.publish_noble(python, arch="arm64")
+    archive.publish_release(python, arch="arm64")
 
     assert {deb.arch for deb in lock(archive, "python3", arch="arm64").debs} == {"arm64"}
     with pytest.raises(LockError, match=r"Ubuntu noble at file:.* has no main/binary-amd64/Packages"):
@@ -265,7 +293,7 @@ def test_arm64_comes_from_ports(archive: UbuntuArchive) -> None:
 
 def test_without_the_keyring_its_package_is_named(archive: UbuntuArchive) -> None:
     """Also where apt trusts keys of others, which is what a host of Debian looks like."""
-    archive.publish_noble(PYTHON)
+    archive.publish_release(PYTHON)
     (archive.keys.keyrings / "ubuntu-archive-test.gpg").unlink()
     archive.keys.trusted.mkdir()
     for _ in range(2):
@@ -279,7 +307,7 @@ def test_without_the_keyring_its_package_is_named(archive: UbuntuArchive) -> Non
 
 def test_a_key_of_debians_signs_nothing_of_ubuntus(archive: UbuntuArchive) -> None:
     """Each distribution has its own keyring."""
-    archive.publish_noble(PYTHON)
+    archive.publish_release(PYTHON)
     other = pysequoia.Tsk.generate("Debian Archive (test)")
     (archive.keys.keyrings / "debian-archive-test.gpg").write_bytes(bytes(other.extract_certificate()))
     archive.sign("noble", "Origin: Ubuntu\nSuite: noble\nCodename: noble\n", "", by_hash=True, key=other)
@@ -291,7 +319,7 @@ def test_a_key_of_debians_signs_nothing_of_ubuntus(archive: UbuntuArchive) -> No
 
 def test_one_suite_in_place_of_another_is_refused(archive: UbuntuArchive) -> None:
     """The codename is the same in all suites of a release: the suite's own name is compared."""
-    archive.publish_noble(PYTHON, updates=[stanza("tool")])
+    archive.publish_release(PYTHON, updates=[stanza("tool")])
     for of, instead in (("noble", "noble-updates"), ("noble-security", "noble")):
         old = archive.release_path(of).read_bytes()
         archive.release_path(of).write_bytes(archive.release_path(instead).read_bytes())
@@ -304,9 +332,9 @@ def test_one_suite_in_place_of_another_is_refused(archive: UbuntuArchive) -> Non
 
 def test_archives_of_others_are_passed_over(archive: UbuntuArchive, tmp_path: Path) -> None:
     """A personal archive calls its suite noble too."""
-    archive.publish_noble(PYTHON)
+    archive.publish_release(PYTHON)
     personal = UbuntuArchive(tmp_path / "ppa")
-    personal.publish_noble([])
+    personal.publish_release([])
     for suite in ("noble", "noble-updates", "noble-security"):
         personal.sign(suite, "Origin: LP-PPA-somebody\nSuite: noble\nCodename: noble\n", "", by_hash=True)
     both = (Mirror(root=personal.url), Mirror(root=archive.url))
@@ -335,6 +363,6 @@ def test_a_suite_of_nobody_is_an_error(archive: UbuntuArchive) -> None:
 
 def test_a_bad_index_names_its_distribution(archive: UbuntuArchive) -> None:
     """Not Debian."""
-    archive.publish_noble([stanza("python3").replace("SHA256", "SHA1")])
+    archive.publish_release([stanza("python3").replace("SHA256", "SHA1")])
     with pytest.raises(LockError, match="the index of Ubuntu noble describes the package python3 badly"):
         lock(archive, "python3")
