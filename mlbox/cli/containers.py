@@ -93,12 +93,11 @@ def exec_(
 @app.command()
 def start(names: Names) -> None:
     """Start containers that have ended."""
-    from mlbox.engine.running import containers_of  # gives them their devices, of which the other commands know nothing
+    from mlbox.engine.running import start_container
     from mlbox.paths import Home
 
-    containers = containers_of(Home.default())
     for name in names:
-        containers.start(name).close()
+        start_container(Home.default(), name)
         print(name)
 
 

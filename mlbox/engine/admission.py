@@ -10,6 +10,7 @@ from mlbox.errors import MlboxError, RegistryError, TrustError
 from mlbox.oci.digest import Digest
 from mlbox.oci.image import INDEX, Descriptor, Image, ImageIndex
 from mlbox.oci.reference import Reference, parse_reference
+from mlbox.runtime.record import Record
 from mlbox.store.store import Store
 from mlbox.trust.policy_files import is_any
 
@@ -99,6 +100,12 @@ def admit_run(store: Store, name: str, image: Image) -> None:
         else:
             return
     raise refused[0]
+
+
+def admit_start(store: Store, record: Record) -> None:
+    """Raise TrustError when the policy no longer lets the image of a container run."""
+    if is_any(os.environ):
+        admit_run(store, record.image, store.images.get(Digest(record.image_digest)))
 
 
 def _first(places: Sequence["Place"], origin: str) -> list["Place"]:

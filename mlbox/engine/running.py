@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from mlbox.engine.admission import admit_run
+from mlbox.engine.admission import admit_run, admit_start
 from mlbox.engine.arch import host_arch, runs_here
 from mlbox.errors import ContainerError, MlboxError, NotFoundError, UsageError
 from mlbox.events import SILENT, Listener
@@ -82,6 +82,13 @@ def create_container(store: Store, image: str, options: RunOptions) -> Container
             _refuse_unfit(store, digest, options.gpus)
         lower = [store.layers.root(diff_id) for diff_id in config.rootfs.diff_ids]
         return containers_of(store.home).create(digest, image, config, lower, options)
+
+
+def start_container(home: Home, reference: str) -> None:
+    """Start a container that has ended, when the policy lets its image run now."""
+    containers = containers_of(home)
+    admit_start(Store(home), containers.get(reference).record)
+    containers.start(reference).close()
 
 
 def _refuse_unfit(store: Store, digest: Digest, gpus: str) -> None:

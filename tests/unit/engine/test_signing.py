@@ -13,7 +13,7 @@ from fakes.trees import make_image, make_layer
 
 from mlbox.codec import canonical_json
 from mlbox.engine import materials, sharing
-from mlbox.engine.admission import admit_load, admit_locked, admit_run
+from mlbox.engine.admission import admit_load, admit_locked, admit_run, admit_start
 from mlbox.engine.attested import attested
 from mlbox.engine.signatures import kept_signatures, places_of, remote_signatures
 from mlbox.engine.signing import Publication, publish, require, sign, verify
@@ -25,6 +25,8 @@ from mlbox.oci.reference import parse_reference
 from mlbox.paths import Home
 from mlbox.registry.archive import load_images
 from mlbox.registry.client import open_registry
+from mlbox.runtime.options import RunOptions
+from mlbox.runtime.record import Record
 from mlbox.store.fsck import fsck
 from mlbox.store.layers import Layer
 from mlbox.store.layout import Chosen, export, export_layout
@@ -442,6 +444,29 @@ def test_an_archive_may_bring_its_signature(
     admit_run(store, str(name), image)
     maker.close()
     store.close()
+
+
+def test_a_container_of_an_image_that_is_denied_now(
+    store: Store, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was made when the image was still allowed, and is not started again."""
+    record = Record(
+        id="0" * 64,
+        name="",
+        image_digest=image.digest,
+        image=NAME,
+        created="",
+        config=image.config.config,
+        lower=(),
+        options=RunOptions(),
+    )
+    admit_start(store, record)
+    policy(monkeypatch, tmp_path / "p", 'local = "deny"')
+    with pytest.raises(TrustError, match="built or loaded here"):
+        admit_start(store, record)
+    store.images.remove(image.digest)
+    with pytest.raises(NotFoundError):
+        admit_start(store, record)
 
 
 def test_images_that_were_built_here_follow_the_local_rule(
