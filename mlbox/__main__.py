@@ -1,9 +1,9 @@
 """The `mlbox` program."""
 
+import gc
 import os
 import signal
 import sys
-from typing import NoReturn
 
 
 def main() -> None:
@@ -17,12 +17,14 @@ def main() -> None:
 
         print(f"mlbox {__version__}")
         return
+    gc.set_threshold(100_000, 10, 10)  # importing makes tens of thousands of objects, and nothing to collect: 3 ms
     try:
         from mlbox.cli.main import run
 
         code = run(sys.argv[1:])
     except KeyboardInterrupt:  # while the modules were imported
         code = 130
+    gc.freeze()  # else the interpreter looks through everything once more before it ends: 8 ms
     sys.exit(code)
 
 
@@ -37,7 +39,7 @@ def _prepare() -> None:
             setattr(sys, name, os.fdopen(null, "r" if fd == 0 else "w"))
 
 
-def _end(number: int, _: object) -> NoReturn:
+def _end(number: int, _: object) -> None:
     signal.signal(number, signal.SIG_DFL)  # whoever sends it again means it
     sys.exit(128 + number)
 
