@@ -53,6 +53,22 @@ def admit_locked(store: Store, registry: "Registry", reference: Reference, manif
     admit_pull(store, registry, reference, subjects)
 
 
+def admit_kept(store: Store, name: str, digests: Sequence[Digest]) -> None:
+    """Raise TrustError when the policy forbids to stand on an image that is here already; `digests` are its own.
+
+    Of an image of which only the layers are left it is asked as of one that is pulled.
+    """
+    if not is_any(os.environ):
+        return
+    known = next((image for digest in digests if (image := store.remotes.image_of(digest))), None)
+    if known is not None:
+        admit_run(store, name, store.images.load(known))
+        return
+    from mlbox.trust import policy
+
+    policy.load().check(parse_reference(name).name, [_claim(store, digest) for digest in digests])
+
+
 def admit_load(store: Store, arrival: "Arrival") -> None:
     """Raise TrustError when the policy forbids to load an image from an archive."""
     if not is_any(os.environ):
@@ -89,7 +105,7 @@ def admit_run(store: Store, name: str, image: Image) -> None:
     refused: list[TrustError] = []
     for origin in _origins(store, image, name):
         # The manifest that lies there first, for that is the one to speak of.
-        claims = [_claim(store, place.subject) for place in _first(places, origin)]
+        claims = [_claim(store, place.subject.digest) for place in _first(places, origin)]
         try:
             if origin == _LOCAL:
                 rules.check_local(_claimed(store, image), claims)
@@ -112,11 +128,11 @@ def _first(places: Sequence["Place"], origin: str) -> list["Place"]:
     return sorted(places, key=lambda place: place.repository != origin)
 
 
-def _claim(store: Store, subject: Descriptor) -> "Claim":
+def _claim(store: Store, digest: Digest) -> "Claim":
     from mlbox.engine.signatures import kept_signatures
     from mlbox.trust.policy import Claim
 
-    return Claim(subject.digest, lambda: kept_signatures(store, subject.digest))
+    return Claim(digest, partial(kept_signatures, store, digest))
 
 
 def _ask(store: Store, registry: "Registry", reference: Reference, subject: Descriptor) -> Iterator["Signature"]:

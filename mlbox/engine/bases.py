@@ -8,7 +8,7 @@ import msgspec
 
 from mlbox.build.union import Union
 from mlbox.codec import decode_json
-from mlbox.engine.admission import admit_locked, admit_pull
+from mlbox.engine.admission import admit_kept, admit_locked, admit_pull, admit_run
 from mlbox.errors import LockError, NotFoundError, RegistryError
 from mlbox.events import Listener
 from mlbox.http import is_offline
@@ -77,6 +77,8 @@ def have_base(store: Store, base: Base, listener: Listener) -> ImageConfig:
         there = all(store.layers.has(layer.diff_id) for layer in base.layers)
         if not (there and store.content.has(base.config)):
             _fetch(store, base, listener)
+        else:
+            admit_kept(store, base.reference, (base.manifest, base.digest))
         config = parse_config(store.content.read(base.config), LockError)
     if config.rootfs.diff_ids != tuple(layer.diff_id for layer in base.layers):
         raise LockError(
@@ -146,6 +148,7 @@ def _of_store(store: Store, asked: Reference, name: str, arch: Arch) -> Base | N
                 manifest, layers = remote.digest, document.layers
     if manifest is None or layers is None or not all(store.layers.has(one) for one in image.config.rootfs.diff_ids):
         return None
+    admit_run(store, name, image)
     return _base(name, (index or manifest, manifest, image.manifest.config.digest), image.config, layers, arch)
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ import pytest
 from fakes.registry import FakeRegistry, digest_of, registry
 
 from mlbox.engine.bases import find_base, have_base, look_into
-from mlbox.errors import LockError, RegistryError
+from mlbox.errors import LockError, RegistryError, TrustError
 from mlbox.events import SILENT
 from mlbox.lock.model import Base
 from mlbox.oci.digest import DiffID, Digest
@@ -236,6 +237,27 @@ def test_offline_the_store_answers(store: Store, remote: FakeRegistry, monkeypat
     assert not remote.requests
     with pytest.raises(RegistryError):
         find(store, remote, ":2")
+
+
+def test_a_policy_is_asked_about_what_is_here(
+    store: Store, remote: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base that was fetched while it was allowed, or of which other images left the layers, is judged again."""
+    push(remote, LOW)
+    base = find(store, remote)
+    have_base(store, base, SILENT)
+    (tmp_path / "policy.toml").write_text(f'[[rule]]\nprefix = "{remote.host}"\naction = "deny"')
+    monkeypatch.setenv("MLBOX_POLICY", str(tmp_path / "policy.toml"))
+    with pytest.raises(TrustError, match="does not allow"):
+        have_base(store, base, SILENT)
+    with pytest.raises(TrustError, match="does not allow"):
+        find(store, remote, locked=base)
+    monkeypatch.setenv("MLBOX_OFFLINE", "1")
+    with pytest.raises(TrustError, match="does not allow"):
+        find(store, remote)
+    store.images.remove(store.images.resolve(base.reference))
+    with pytest.raises(TrustError, match="does not allow"):
+        have_base(store, base, SILENT)
 
 
 def test_looking_into_it(store: Store, remote: FakeRegistry) -> None:
