@@ -58,7 +58,8 @@ def fsck(store: Store, *, deep: bool = False, repair: bool = False, used_layers:
     with store.alone() if repair else store.using() as held:
         if not held:
             raise StoreError(
-                "another mlbox is building or starting a container", hint="wait until it is done, then repair again"
+                "another mlbox is using the store: a build, a pull, a download from it, the start of a container",
+                hint="wait until it is done, then repair again",
             )
         leftovers = tuple(path.name for path in discard_leftovers(store.home.tmp))
         return Report(leftovers=leftovers, findings=tuple(_Check(store, deep, repair, used_layers).everything()))

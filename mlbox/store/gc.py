@@ -71,7 +71,8 @@ def prune(
     with store.alone() as alone, disk_errors("removing what is not used"):
         if not alone:
             raise StoreError(
-                "another mlbox is building or starting a container", hint="wait until it is done, then prune again"
+                "another mlbox is using the store: a build, a pull, a download from it, the start of a container",
+                hint="wait until it is done, then prune again",
             )
         before = _total(store)
         discard_leftovers(store.home.tmp)

@@ -180,5 +180,5 @@ def test_a_newer_database_is_not_damage(store: Store, image: Image) -> None:
 def test_no_repair_during_a_build(store: Store, image: Image) -> None:
     with store.using():
         assert fsck(store).clean
-        with pytest.raises(StoreError, match="another mlbox is building"):
+        with pytest.raises(StoreError, match="another mlbox is using the store"):
             fsck(store, repair=True)

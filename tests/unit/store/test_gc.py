@@ -114,7 +114,7 @@ def test_leftovers_go_too(full: Store) -> None:
 
 
 def test_not_during_a_build(full: Store) -> None:
-    with full.using(), full.using(), pytest.raises(StoreError, match="another mlbox is building"):
+    with full.using(), full.using(), pytest.raises(StoreError, match="another mlbox is using the store"):
         prune(full, "unused")
     assert len(full.images.list()) == 3
     prune(full, "unused")
