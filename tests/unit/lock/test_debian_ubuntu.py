@@ -8,10 +8,12 @@ import pysequoia
 import pytest
 from fakes.debian import DebianArchive, FileHttp, UbuntuArchive, stanza
 
-from mlbox.errors import LockError, ResolveError, SignatureError
+from mlbox.engine.arch import host_arch
+from mlbox.errors import FetchError, LockError, ResolveError, SignatureError
 from mlbox.lock.debian import DebianLock, lock_on_base
 from mlbox.lock.debian import mirrors as roots_of
 from mlbox.lock.debian.distributions import DEBIAN, KNOWN, UBUNTU, distribution_of, series_of
+from mlbox.lock.debian.release import parse_release
 from mlbox.lock.debian.sources import Mirror, Mirrors, read_mirrors
 from mlbox.lock.model import Deb
 
@@ -194,10 +196,8 @@ def test_where_a_locked_package_may_lie(apt: Path) -> None:
     env = {"MLBOX_UBUNTU_PORTS_MIRROR": "http://p", "MLBOX_DEBIAN_MIRROR": "http://d"}
 
     assert roots_of("noble-updates", apt=apt, env=env) == ["http://p"]
-    assert sorted(roots_of("noble", apt=apt, env={**env, "MLBOX_UBUNTU_MIRROR": "http://u"})) == [
-        "http://p",
-        "http://u",
-    ]
+    both = roots_of("noble", apt=apt, env={**env, "MLBOX_UBUNTU_MIRROR": "http://u"})
+    assert both == (["http://u", "http://p"] if host_arch() == "amd64" else ["http://p", "http://u"])
     assert roots_of("bookworm", apt=apt, env=env) == ["http://d"]
     with pytest.raises(LockError, match="no Ubuntu archive"):
         roots_of("noble", apt=apt, env={"MLBOX_DEBIAN_MIRROR": "http://d"})
@@ -328,6 +328,28 @@ def test_one_suite_in_place_of_another_is_refused(archive: UbuntuArchive) -> Non
         ):
             lock(archive, "python3")
         archive.release_path(of).write_bytes(old)
+
+
+def test_the_signed_origin_counts() -> None:
+    """What stands in the signed part, whoever's key signed it."""
+    signed = b"Origin: UbuntuESM\nSuite: noble\nCodename: noble\n"
+    with pytest.raises(SignatureError, match="asked for Ubuntu noble, but the signed file is of 'UbuntuESM noble'"):
+        parse_release(signed, Mirror(root="http://u"), "noble", url="x", now=None)
+
+
+def test_the_settings_are_for_the_wanted_machine(archive: UbuntuArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without mirrors given, those of this host for the release's distribution and the target's machine are asked."""
+    monkeypatch.setenv("MLBOX_DEBIAN_MIRROR", "file:///none")
+    monkeypatch.setenv("MLBOX_UBUNTU_MIRROR", archive.url)
+    monkeypatch.setenv("MLBOX_UBUNTU_SECURITY_MIRROR", archive.url)
+    monkeypatch.setenv("MLBOX_UBUNTU_PORTS_MIRROR", "file:///none")
+    archive.publish_release([stanza("tool")])
+    options = {"suite": "noble", "status": b"", "movable": True, "packages": ("tool",), "http": FileHttp(), "now": NOW}
+    options |= {"cache": archive.root / "cache", "keys": archive.keys}
+
+    assert [deb.name for deb in lock_on_base(arch="amd64", **options).debs] == ["tool"]  # type: ignore[arg-type]
+    with pytest.raises(FetchError, match="file:///none/dists/noble/InRelease"):
+        lock_on_base(arch="arm64", **options)  # type: ignore[arg-type]
 
 
 def test_archives_of_others_are_passed_over(archive: UbuntuArchive, tmp_path: Path) -> None:
