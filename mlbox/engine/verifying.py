@@ -260,8 +260,9 @@ class _Verifier:
             if number in made or number < len(self.diff_ids)
         ]
         base = self.basis.plan.base
-        if base is not None and not self.store.content.has(base.config):
-            return "not checked", (f"the configuration of {base.reference}, which this image stands on, is not here",)
+        if base is not None and not self.store.content.has(base.config) and (problem := self._fetch_base()):
+            what = f"the configuration of {base.reference}, which this image stands on, is not here"
+            return "not checked", (f"{what}: {problem}",)
         below = parse_config(self.store.content.read(base.config)) if base is not None else None
         own = assemble_image(self.basis.plan, layers, below)
         if own.digest == self.image.digest:
@@ -271,6 +272,19 @@ class _Verifier:
         texts = (f"config {name}: {theirs.get(name)!r}, not {ours.get(name)!r}" for name in fields)
         same = own.manifest.config.digest == self.image.manifest.config.digest
         return "equal" if same else "different", (*texts, f"made again, the image is {own.digest}")
+
+    def _fetch_base(self) -> str:
+        """Have the image below, whose layers are here, also by its own configuration; return why it cannot be had."""
+        locked = self.basis.lock.base if self.basis.lock else None
+        if locked is None or self.basis.plan.base is None or locked.config != self.basis.plan.base.config:
+            return "the lock does not name it"
+        from mlbox.engine.bases import have_base
+
+        try:
+            have_base(self.store, locked, self.listener)
+        except MlboxError as problem:
+            return problem.message
+        return ""
 
 
 def _layer(

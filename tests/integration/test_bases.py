@@ -160,6 +160,20 @@ def test_a_deleted_tag_does_not_matter(
     assert [one.created_by for one in config.history[:4]][-1] == 'CMD ["python3"]'
 
 
+def test_an_image_on_a_base_is_verified_where_only_it_was_pulled(
+    home: Path, project: Path, registry: str, push: Push, tars: dict[str, Path], tmp_path: Path
+) -> None:
+    """Its layers came along; the configuration of its base is fetched, without which its own cannot be made again."""
+    push("proved/python:1", [tars["system"], tars["python"]], SLIM)
+    settings(project, base=f"{registry}/proved/python:1")
+    name = f"{registry}/me/proved:1"
+    mlbox, elsewhere = Program(home, project), Program(tmp_path / "other", tmp_path)
+    mlbox.build("-t", name)
+    mlbox.run("push", name)
+    elsewhere.run("pull", name)
+    assert ": equal (made again" in elsewhere.out("verify", name)
+
+
 def test_a_base_that_is_gone_for_good_says_so(
     home: Path, project: Path, registry: str, push: Push, tars: dict[str, Path], tmp_path: Path
 ) -> None:
