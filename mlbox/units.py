@@ -1,4 +1,9 @@
-"""Amounts as people read them."""
+"""Amounts as people write and read them."""
+
+from mlbox.errors import UsageError
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST = 3650 * 86400
 
 
 def mega(size: int) -> str:
@@ -7,3 +12,24 @@ def mega(size: int) -> str:
         if size >= scale:
             return f"{size / scale:.1f} {unit}"
     return f"{size} B"
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds that `--for 90s`, '30m', '8h', '1.5d' means; a bare number is none: it names no unit."""
+    number, unit = text.strip()[:-1], text.strip()[-1:]
+    whole, _, part = number.partition(".")
+    digits = whole + part
+    if unit not in _SECONDS or not (whole and digits.isascii() and digits.isdigit() and len(digits) < 10):
+        raise UsageError(f"not a time: {text[:40]!r}", hint="a number with s, m, h or d, like 90s, 30m, 8h or 2d")
+    seconds = float(number) * _SECONDS[unit]
+    if not 1 <= seconds <= _LONGEST:
+        raise UsageError(f"not a time for a container to run: {text[:40]!r}", hint="between 1s and 3650d")
+    return seconds
+
+
+def duration(seconds: float) -> str:
+    """Return a time as `parse_duration` takes it, in the largest unit that it is a whole number of."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{int(seconds // size)}{unit}"
+    return f"{seconds:g}s"

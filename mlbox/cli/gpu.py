@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlbox.cli.render import Format, ago, mega, print_json, print_table
+from mlbox.cli.render import Format, ago, clock, mega, print_json, print_table
 
 if TYPE_CHECKING:
     from mlbox.engine.gpus import GpuState, Holder
@@ -144,10 +144,19 @@ def leases(form: Form = Format.TABLE) -> None:
         print_json(found)
         return
     rows = [
-        (one.gpu, one.name, one.container[:12], one.user, ago(one.since), "shared" if one.shared else "")
+        (
+            one.gpu,
+            one.name,
+            one.container[:12],
+            one.user,
+            ago(one.since),
+            clock(one.until) if one.until else "-",
+            "idle" if one.idle else "-" if one.busy is None else f"{one.busy}%",
+            "shared" if one.shared else "",
+        )
         for one in found.leases
     ]
-    print_table(("GPU", "CONTAINER", "ID", "USER", "SINCE", ""), rows)
+    print_table(("GPU", "CONTAINER", "ID", "USER", "SINCE", "UNTIL", "BUSY", ""), rows)
     if found.waiting:
         print(f"{found.waiting} waiting", file=sys.stderr)
 

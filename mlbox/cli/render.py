@@ -9,7 +9,7 @@ import msgspec
 
 from mlbox.units import mega
 
-__all__ = ["Format", "ago", "mega", "print_json", "print_table", "shown"]
+__all__ = ["Format", "ago", "clock", "mega", "print_json", "print_table", "shown"]
 
 
 class Format(StrEnum):
@@ -48,3 +48,9 @@ def ago(seconds: float) -> str:
             count = past // size
             return f"{count} {unit}{'s' if count > 1 else ''} ago"
     return f"{past} seconds ago"
+
+
+def clock(moment: float) -> str:
+    """Return a time (seconds since 1970) as the clock here shows it, with the date when it is not today's."""
+    then = time.localtime(moment)
+    return time.strftime("%H:%M" if then[:3] == time.localtime()[:3] else "%Y-%m-%d %H:%M", then)

@@ -13,7 +13,7 @@ from mlbox.gpu.choose import Unit, units
 from mlbox.gpu.driver import driver_files, parse_capabilities
 from mlbox.gpu.edits import cdi_spec
 from mlbox.gpu.inventory import read_inventory
-from mlbox.gpu.leases import FOLDER, Leases
+from mlbox.gpu.leases import FOLDER, Held, Leases
 from mlbox.gpu.model import Gpu, Inventory, Roots
 from mlbox.linux import process
 from mlbox.runtime.containers import Containers
@@ -35,7 +35,13 @@ class LeaseRow(msgspec.Struct, frozen=True, kw_only=True):
     user: str
     since: float
     """Seconds since 1970."""
+    until: float | None
+    """When its time is over, None without an end."""
     shared: bool
+    idle: bool
+    """Whether nothing in the container has the GPU open."""
+    busy: int | None
+    """Percent of the time in which the GPU computed something; None when that is not known, as of MIG instances."""
 
 
 class LeaseList(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,24 +105,41 @@ def look(containers: Containers, roots: Roots | None = None) -> GpuHost:
 
 def leases(roots: Roots | None = None, folder: Path = FOLDER) -> LeaseList:
     """Return who has leased which GPU, and how many wait; raises ContainerError for whom the leases are closed."""
-    labels = {unit.id: unit.label for unit in units(read_inventory(roots))}
     found = Leases(folder)
     try:
         held, waiting = found.held(), found.waiting()
     except PermissionError as problem:
         raise ContainerError("only root sees the leases of GPUs", hint="run the same command with sudo") from problem
-    rows = [
-        LeaseRow(
-            gpu=labels.get(one.id, one.id),
-            container=one.tenant.container,
-            name=one.tenant.name,
-            user=one.tenant.user,
-            since=one.tenant.since,
-            shared=one.tenant.shared,
-        )
-        for one in held
-    ]
-    return LeaseList(leases=tuple(rows), waiting=waiting)
+    answer = nvml.ask(read_inventory(roots)) if held else nvml.Answer(inventory=Inventory())
+    known = {unit.id: unit for unit in units(answer.inventory)}
+    opened = _opened({number for unit in known.values() for number in _unit_numbers(unit)})
+    users = {pid: (numbers, process.groups_of(pid)) for pid, numbers in opened.items()}
+    return LeaseList(
+        leases=tuple(_row(one, known.get(one.id), users, answer.use) for one in held),
+        waiting=waiting,
+    )
+
+
+_Users = Mapping[int, tuple[set[tuple[int, int]], tuple[str, ...]]]
+"""By process: the devices it has open, and the control groups it is in."""
+
+
+def _row(one: Held, unit: Unit | None, users: _Users, use: Mapping[str, nvml.Use]) -> LeaseRow:
+    tenant = one.tenant
+    group = f"/mlbox/{tenant.container}"
+    numbers = _unit_numbers(unit) if unit else set()
+    told = use.get(unit.gpu.pci) if unit and not unit.mig else None
+    return LeaseRow(
+        gpu=unit.label if unit else one.id,
+        container=tenant.container,
+        name=tenant.name,
+        user=tenant.user,
+        since=tenant.since,
+        until=None if tenant.seconds is None else tenant.since + tenant.seconds,
+        shared=tenant.shared,
+        idle=not any(held & numbers and any(group in name for name in groups) for held, groups in users.values()),
+        busy=told.busy if told else None,
+    )
 
 
 def cdi(capabilities: str = "", roots: Roots | None = None) -> Spec:

@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,10 +16,12 @@ from mlbox.gpu.driver import DEFAULT_CAPABILITIES, driver_files, parse_capabilit
 from mlbox.gpu.edits import edits_of, libraries_of
 from mlbox.gpu.inventory import read_inventory
 from mlbox.gpu.leases import FOLDER, Leases, Tenant
+from mlbox.gpu.limits import SYSTEM, Limits, check, limits_of
 from mlbox.gpu.model import Inventory, Roots
 from mlbox.gpu.nvml import ask
 from mlbox.linux import cgroup
 from mlbox.oci.image import ContainerConfig
+from mlbox.runtime.containers import caller_of
 from mlbox.runtime.grant import Grant
 from mlbox.runtime.options import RunOptions
 from mlbox.runtime.record import Folder, Record
@@ -33,12 +34,17 @@ class HostDevices:
     """The devices of this host, for containers of any store."""
 
     def __init__(
-        self, roots: Roots | None = None, folder: Path = FOLDER, say: Callable[[str], None] = lambda _: None
+        self,
+        roots: Roots | None = None,
+        folder: Path = FOLDER,
+        say: Callable[[str], None] = lambda _: None,
+        limits: Path = SYSTEM,
     ) -> None:
         self._roots = roots or Roots()
         self._leases = Leases(folder)
         self._folder = folder
         self._say = say
+        self._limits = limits
 
     def check(self, options: RunOptions) -> None:
         """Raise ContainerError for a device or GPU that this host does not have, held or not."""
@@ -46,7 +52,8 @@ class HostDevices:
         if options.gpu_capabilities:
             parse_capabilities(options.gpu_capabilities)
         if request := parse_request(options.gpus):
-            candidates(self._inventory(request), request)
+            found = candidates(self._inventory(request), request)
+            self._allowed(options, _user(caller_of(os.environ)), request.count or len(found))
 
     def grant(self, record: Record) -> Grant:
         """Return the devices of a container that starts, its GPUs leased; waits for them where that was asked for."""
@@ -59,15 +66,25 @@ class HostDevices:
         inventory = self._inventory(request)
         found = candidates(inventory, request)
         options = record.options
+        user = _user(record.caller)
+        allowed = self._allowed(options, user, request.count or len(found))
         tenant = Tenant(
             container=record.id,
             name=record.name,
-            user=_user(record.caller),
-            since=time.time(),
+            user=user,
+            seconds=options.time_limit,
             shared=options.gpu_share,
         )
         lease = self._leases.take(
-            found, request, tenant, busy=lambda: in_use(found), lives=_lives, wait=options.gpu_wait, say=self._say
+            found,
+            request,
+            tenant,
+            busy=lambda: in_use(found),
+            lives=_lives,
+            wait=options.gpu_wait,
+            say=self._say,
+            most=allowed.gpus,
+            priority=allowed.priority,
         )
         try:
             return self._grant(record, inventory, lease.units, edits, lease.descriptors)
@@ -93,6 +110,12 @@ class HostDevices:
         files = driver_files(version, capabilities, host_arch(), self._roots)
         gpus = edits_of(chosen, inventory, capabilities, files, self._roots, params=self._params())
         return Grant(edits=edits + gpus, libraries=libraries_of(files), descriptors=descriptors)
+
+    def _allowed(self, options: RunOptions, user: str, count: int) -> Limits:
+        """Return what the user may have; raises ContainerError when this is more."""
+        allowed = limits_of(user, self._limits)
+        check(allowed, user, count=count, seconds=options.time_limit, share=options.gpu_share)
+        return allowed
 
     def _inventory(self, request: Request) -> Inventory:
         inventory = read_inventory(self._roots)

@@ -11,16 +11,17 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from mlbox.errors import ContainerError
 from mlbox.gpu.choose import Request, Unit, pick
+from mlbox.gpu.queue import Queue
 from mlbox.linux import lock
 from mlbox.linux.inotify import watch
 
 FOLDER = Path("/run/mlbox/gpus")
-_OFFICE = ".office"
 _LOOK = 1.0
 """Seconds between two looks at GPUs that programs outside of containers use: nothing tells when those end."""
 
@@ -33,6 +34,8 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     user: str = ""
     since: float = 0.0
     """Seconds since 1970."""
+    seconds: float | None = None
+    """How long the container may run from then on, None without an end."""
     shared: bool = False
 
 
@@ -55,12 +58,44 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     tenant: Tenant
 
 
+class _Room:
+    """How many more GPUs a user may have, `need` of which are wanted; `most` None is any number."""
+
+    def __init__(self, held: Callable[[], tuple[Held, ...]], user: str, need: int, most: int | None) -> None:
+        self._held = held
+        self._user = user
+        self._need = need
+        self._most = most
+
+    def missing(self) -> str:
+        """Return why there is no room now, '' when there is."""
+        if self._most is None:
+            return ""
+        has = sum(one.tenant.user == self._user for one in self._held())
+        if has + self._need <= self._most:
+            return ""
+        return f"{self._user} has {has} GPUs and may have {self._most} at once, not {self._need} more"
+
+
+class _Wish(NamedTuple):
+    """What somebody wants, and on which terms."""
+
+    found: Sequence[Unit]
+    request: Request
+    tenant: Tenant
+    busy: Callable[[], Collection[str]]
+    lives: Callable[[str], bool]
+    wait: bool
+    room: _Room
+    priority: int
+
+
 class Leases:
     """The leases of this host. Only root can have one, as only root can start containers."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self._folder = folder
-        self._queue = folder / "queue"
+        self._queue = Queue(folder / "queue")
 
     def take(
         self,
@@ -72,24 +107,41 @@ class Leases:
         lives: Callable[[str], bool] = lambda _: False,
         wait: bool = False,
         say: Callable[[str], None] = lambda _: None,
+        most: int | None = None,
+        priority: int = 0,
     ) -> Lease:
         """Return a lease of what `request` wants of the units `found`.
 
         `busy` says which of them are used without a lease, `lives` whether anything of the container with that id
         runs: its monitor, and with it the lease, may have been killed before it. Raises ContainerError when they are
-        held, or others wait for them; with `wait` it returns when they are not.
+        held, or others wait for them; with `wait` it returns when they are not. The tenant's user gets `most` in all
+        the containers together: who has them stands in no queue, where others would wait behind. Each unit of
+        `priority` goes before those who came up to AHEAD earlier, so that nobody waits for ever.
         """
-        self._queue.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._queue.make()
+        room = _Room(self.held, tenant.user, request.count or len(found), most)
+        wish = _Wish(found, request, tenant, busy, lives, wait, room, priority)
+        while True:
+            self._wait_for_room(room, wait, say)
+            if lease := self._take(wish, say):
+                return lease
+
+    def _take(self, wish: _Wish, say: Callable[[str], None]) -> Lease | None:
+        """Stand in the queue and return the lease; None when the user's other containers took GPUs meanwhile."""
+        found = wish.found
         ids = frozenset(unit.id for unit in found)
-        with self._ticket(wait, ids) as ticket, self._opened(found) as files:
-            self._wait_for_turn(ticket, ids, wait, say)
+        with self._queue.ticket(wish.wait, ids, wish.priority) as ticket, self._opened(found) as files:
             changes = -1
             try:
                 while True:
-                    free, why = _locked(files, found, tenant, busy, lives)
-                    if lease := _taken(files, found, request, tenant, free):
-                        return lease
-                    if not wait:
+                    self._queue.wait_for_turn(ticket, ids, wish.wait, say)
+                    with self._queue.alone():
+                        if wish.room.missing():
+                            return None
+                        free, why = _locked(files, wish)
+                        if lease := _taken(files, wish, free):
+                            return lease
+                    if not wish.wait:
                         raise self._refusal(found, why)
                     if changes < 0:  # not before: the kernel takes 10 ms to end a watch. From here on we miss nothing
                         changes = watch(str(self._folder))
@@ -101,6 +153,19 @@ class Leases:
             finally:
                 if changes >= 0:
                     os.close(changes)
+
+    def _wait_for_room(self, room: _Room, wait: bool, say: Callable[[str], None]) -> None:
+        if not (why := room.missing()):
+            return
+        if not wait:
+            raise ContainerError(why, hint="--wait waits until they are back; 'mlbox gpu leases' lists them")
+        say(f"waiting: {why}")
+        changes = watch(str(self._folder))
+        try:
+            while room.missing():
+                _next_change(changes)
+        finally:
+            os.close(changes)
 
     def held(self) -> tuple[Held, ...]:
         """Return who has which GPU now."""
@@ -127,76 +192,7 @@ class Leases:
 
     def waiting(self) -> int:
         """Return how many wait."""
-        return len(self._before("~"))
-
-    @contextmanager
-    def _ticket(self, wait: bool, ids: Collection[str]) -> Iterator[str]:
-        """Yield the name of a ticket of ours for the units `ids`: it stands in the queue locked, or not at all."""
-        with self._office():
-            name = f"{time.monotonic_ns():020d}-{os.urandom(4).hex()}-{'wait' if wait else 'now'}"
-            temporary = self._queue / f".{name}"
-            fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            lock.take(fd)
-            os.pwrite(fd, " ".join(ids).encode(), 0)
-            temporary.rename(self._queue / name)
-        try:
-            yield name
-        finally:
-            (self._queue / name).unlink(missing_ok=True)
-            os.close(fd)
-
-    @contextmanager
-    def _office(self) -> Iterator[None]:
-        """Let one at a time draw a ticket: whose name is later also stands in the queue later."""
-        fd = os.open(self._queue / _OFFICE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            lock.take(fd, wait=True)
-            for unfinished in self._queue.glob(".[0-9]*"):  # who drew it was killed
-                unfinished.unlink()
-            yield
-        finally:
-            os.close(fd)
-
-    def _wait_for_turn(self, ticket: str, ids: Collection[str], wait: bool, say: Callable[[str], None]) -> None:
-        told = False
-        while before := self._before(ticket, ids):
-            patient = [name for name in before if name.endswith("-wait")]
-            if patient and not wait:
-                raise ContainerError(
-                    f"{len(patient)} wait for GPUs already", hint="--wait takes a place behind them; 'mlbox gpu leases'"
-                )
-            if patient and not told:
-                say(f"waiting: {len(patient)} before us")
-                told = True
-            with suppress(FileNotFoundError):
-                fd = os.open(self._queue / before[-1], os.O_RDWR | os.O_CLOEXEC)
-                try:
-                    lock.take(fd, wait=True)
-                finally:
-                    os.close(fd)
-
-    def _before(self, ticket: str, ids: Collection[str] | None = None) -> list[str]:
-        """Return the tickets before ours whose owners live, in order; those of the dead are removed.
-
-        With `ids`, tickets for none of these units are not before us.
-        """
-        alive = []
-        for name in sorted(os.listdir(self._queue) if self._queue.is_dir() else ()):  # noqa: PTH208
-            if name >= ticket:
-                break
-            if name.startswith("."):
-                continue
-            with suppress(FileNotFoundError):
-                fd = os.open(self._queue / name, os.O_RDWR | os.O_CLOEXEC)
-                try:
-                    if lock.is_taken(fd):
-                        wanted = os.pread(fd, 1 << 16, 0).decode().split()
-                        alive += [name] if ids is None or not set(wanted).isdisjoint(ids) else []
-                    else:
-                        (self._queue / name).unlink(missing_ok=True)
-                finally:
-                    os.close(fd)
-        return alive
+        return self._queue.length()
 
     @contextmanager
     def _opened(self, found: Sequence[Unit]) -> Iterator[dict[str, int]]:
@@ -235,39 +231,33 @@ def _silent(_: str) -> None:
     pass
 
 
-def _locked(
-    files: dict[str, int],
-    found: Sequence[Unit],
-    tenant: Tenant,
-    busy: Callable[[], Collection[str]],
-    lives: Callable[[str], bool],
-) -> tuple[list[str], dict[str, str]]:
+def _locked(files: dict[str, int], wish: _Wish) -> tuple[list[str], dict[str, str]]:
     """Lock all units that are free; return their ids, and why others are not free although nobody has leased them."""
-    free = [unit.id for unit in found if lock.take(files[unit.id], shared=tenant.shared)]
-    why = dict.fromkeys(busy() if free and not tenant.shared else (), "is used by a program that has no lease")
+    tenant = wish.tenant
+    free = [unit.id for unit in wish.found if lock.take(files[unit.id], shared=tenant.shared)]
+    why = dict.fromkeys(wish.busy() if free and not tenant.shared else (), "is used by a program that has no lease")
     for id in free:
         before = _tenant(os.pread(files[id], 4096, 0))
         together = before.shared and tenant.shared
-        if before.container not in ("", tenant.container) and not together and lives(before.container):
+        if before.container not in ("", tenant.container) and not together and wish.lives(before.container):
             why[id] = f"is used by what {before.name} left running when its monitor was killed ('mlbox rm -f' ends it)"
     for id in set(free) & set(why):
         lock.release(files[id])
     return [id for id in free if id not in why], why
 
 
-def _taken(
-    files: dict[str, int], found: Sequence[Unit], request: Request, tenant: Tenant, free: Collection[str]
-) -> Lease | None:
+def _taken(files: dict[str, int], wish: _Wish, free: Collection[str]) -> Lease | None:
     """Take the files of what is given out of `files`; what is not given, all of it without enough, is let go."""
-    chosen = pick(found, request, {unit.id for unit in found} - set(free))
+    chosen = pick(wish.found, wish.request, {unit.id for unit in wish.found} - set(free))
     given = [unit.id for unit in chosen or ()]
     for id in set(free) - set(given):
         lock.release(files[id])
     if chosen is None:
         return None
+    now = msgspec.structs.replace(wish.tenant, since=time.time())
     for id in given:
         os.ftruncate(files[id], 0)
-        os.pwrite(files[id], msgspec.json.encode(tenant), 0)
+        os.pwrite(files[id], msgspec.json.encode(now), 0)
     return Lease(units=chosen, descriptors=tuple(files.pop(id) for id in given))
 
 

@@ -88,7 +88,7 @@ class Containers:
             config=config.config,
             lower=tuple(str(path.absolute()) for path in lower),
             options=options,
-            caller=_caller(os.environ),
+            caller=caller_of(os.environ),
             seccomp=_profile(options),
         )
         record = self._claim_name(record)
@@ -557,7 +557,7 @@ def _absolute(one: BindMount | TmpfsMount) -> BindMount | TmpfsMount:
     return msgspec.structs.replace(one, source=str(source.resolve()))
 
 
-def _caller(env: Mapping[str, str]) -> tuple[int, int] | None:
+def caller_of(env: Mapping[str, str]) -> tuple[int, int] | None:
     """Return who called through sudo, for whom we work."""
     uid, gid = env.get("SUDO_UID", ""), env.get("SUDO_GID", "")
     if os.geteuid() != 0 or not (uid.isdigit() and gid.isdigit()) or uid == "0":

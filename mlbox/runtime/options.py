@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from mlbox.errors import UsageError
+from mlbox.units import parse_duration as parse_duration
 
 # The limits of setrlimit(2) that OCI runtimes know.
 ULIMITS = (
@@ -29,8 +30,6 @@ ULIMITS = (
 # Room for hundreds of data loader workers with their threads; a fork bomb ends before the machine does.
 PIDS_LIMIT = 32768
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_LONGEST = 3650 * 86400
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -220,19 +219,6 @@ def parse_restart(text: str) -> Restart:
     if policy != "on-failure" or (colon and not (retries.isascii() and retries.isdigit())):
         raise UsageError(f"not a restart policy: {text!r}", hint="no, always, on-failure or on-failure:5")
     return Restart(policy="on-failure", retries=int(retries or 0))
-
-
-def parse_duration(text: str) -> float:
-    """Return the seconds that `--for 90s`, '30m', '8h', '1.5d' means; a bare number is none: it names no unit."""
-    number, unit = text.strip()[:-1], text.strip()[-1:]
-    whole, _, part = number.partition(".")
-    digits = whole + part
-    if unit not in _SECONDS or not (whole and digits.isascii() and digits.isdigit() and len(digits) < 10):
-        raise UsageError(f"not a time: {text[:40]!r}", hint="a number with s, m, h or d, like 90s, 30m, 8h or 2d")
-    seconds = float(number) * _SECONDS[unit]
-    if not 1 <= seconds <= _LONGEST:
-        raise UsageError(f"not a time for a container to run: {text[:40]!r}", hint="between 1s and 3650d")
-    return seconds
 
 
 def parse_signal(text: str) -> int:

@@ -279,3 +279,32 @@ def test_what_is_open_is_not_given_back(
     with pytest.raises(ContainerError, match="holds no lease of it"):
         free(container.id)
     box.containers.remove(container.id, force=True)
+
+
+def test_users_have_limits(
+    box: Box, home: Home, host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of who called through sudo, in all containers together; leases say until when, and that nothing uses them."""
+    table = tmp_path / "gpus.toml"
+    table.write_text('[default]\ngpus = 2\ntime = "1h"\nshare = false\n')
+    devices = HostDevices(host.roots, tmp_path / "leases", limits=table)
+    box.containers = Containers(home, granter=devices)
+    assert box.sh("true", gpus="3")[0] == 0
+    monkeypatch.setenv("SUDO_UID", "65534")
+    monkeypatch.setenv("SUDO_GID", "65534")
+    for options, why in (
+        ({"gpus": "3", "time_limit": 60.0}, "2 GPUs at once, not 3"),
+        ({"gpus": "all", "time_limit": 60.0}, "2 GPUs at once, not 3"),
+        ({"gpus": "1"}, "nobody may have GPUs for 1h at most"),
+        ({"gpus": "1", "time_limit": 60.0, "gpu_share": True}, "may not share"),
+    ):
+        with pytest.raises(ContainerError, match=why):
+            box.create("true", **options)
+    box.start("sleep", "60", gpus="2", time_limit=1800.0)
+    with pytest.raises(ContainerError, match="nobody has 2 GPUs and may have 2"):
+        box.start("sleep", "60", gpus="1", time_limit=60.0)
+    one, two = leases(host.roots, tmp_path / "leases").leases
+    assert (one.user, one.idle, one.busy) == ("nobody", True, None)
+    assert two.until is not None and 1700 < two.until - time.time() <= 1800
+    for container in box.containers.list():
+        box.containers.remove(container.id, force=True)

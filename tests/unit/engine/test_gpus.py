@@ -13,9 +13,11 @@ from fakes.nvml import FakeNvml
 from mlbox.engine.gpus import leases, look
 from mlbox.engine.running import containers_of
 from mlbox.errors import ContainerError
-from mlbox.gpu.choose import Request, Unit
+from mlbox.gpu.choose import Request, Unit, units
+from mlbox.gpu.inventory import read_inventory
 from mlbox.gpu.leases import Leases, Tenant
 from mlbox.gpu.model import Gpu, Roots
+from mlbox.linux import process
 from mlbox.paths import Home
 
 
@@ -69,3 +71,21 @@ def test_leases_are_closed_to_others(host: FakeHost) -> None:
                 leases(Roots(proc=name), folder)
         finally:
             os.seteuid(0)
+
+
+def test_a_lease_is_idle_while_its_container_does_not_have_the_gpu_open(
+    host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What others have open does not count; NVIDIA's library says how busy it is."""
+    folder = tmp_path / "leases"
+    found = units(read_inventory(host.roots))[:1]
+    tenant = Tenant(container="abc", name="job", user="ann", seconds=60.0)
+    lease = Leases(folder).take(found, Request(count=1), tenant, busy=tuple)
+    (row,) = leases(host.roots, folder).leases
+    assert (row.gpu, row.name, row.idle, row.busy) == ("0", "job", True, 37)
+    assert row.until == row.since + 60
+    with (host.root / "dev/nvidia0").open("rb"):
+        assert leases(host.roots, folder).leases[0].idle
+        monkeypatch.setattr(process, "groups_of", lambda _: ("/mlbox/abc/sub",))
+        assert not leases(host.roots, folder).leases[0].idle
+    lease.close()

@@ -6,12 +6,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlbox.errors import ContainerError
+from mlbox.gpu import queue
 from mlbox.gpu.choose import Request, Unit, parse_request
 from mlbox.gpu.leases import Lease, Leases, Tenant
 from mlbox.gpu.model import Gpu
@@ -197,3 +200,103 @@ def test_fifty_at_once_on_eight_gpus(leases: Leases, tmp_path: Path) -> None:
     assert [process.returncode for process in takers] == [0] * 50
     assert found == [f"{1 + n % 4}\n" for n in range(50)]
     assert leases.held() == () and list(log.iterdir()) == []
+
+
+def user(leases: Leases, name: str, count: str, **options: Any) -> Lease:
+    """Take GPUs for a user."""
+    return leases.take(GPUS, parse_request(count), Tenant(user=name), busy=NOBODY, **options)
+
+
+def test_a_user_has_no_more_than_the_limit_at_once(leases: Leases) -> None:
+    """In all containers together; others are not in the way."""
+    first, other = user(leases, "eve", "1", most=2), user(leases, "bob", "2", most=2)
+    with pytest.raises(ContainerError, match="eve has 1 GPUs and may have 2 at once, not 2 more"):
+        user(leases, "eve", "2", most=2)
+    second = user(leases, "eve", "1", most=2)
+    first.close()
+    third = user(leases, "eve", "1", most=2)
+    for lease in (other, second, third):
+        lease.close()
+
+
+def test_who_waits_for_his_own_limit_keeps_nobody_waiting(leases: Leases) -> None:
+    """He stands in no queue, and has the GPU as soon as he gave one back."""
+    first = user(leases, "eve", "2", most=2)
+    said: list[str] = []
+    got: list[Lease] = []
+    thread = threading.Thread(
+        target=lambda: got.append(user(leases, "eve", "1", most=2, wait=True, say=said.append)), daemon=True
+    )
+    thread.start()
+    wait_for(lambda: said)
+    assert "waiting: eve has 2 GPUs" in said[0] and leases.waiting() == 0
+    assert len(user(leases, "bob", "6").units) == 6
+    assert not got
+    first.close()
+    thread.join(5)
+    assert len(got) == 1
+
+
+def test_two_at_once_do_not_pass_the_limit_together(leases: Leases) -> None:
+    """Not even for different GPUs, for which they do not queue."""
+    taken: list[Lease] = []
+
+    def one(number: int) -> None:
+        with suppress(ContainerError):
+            found = [GPUS[number]]
+            taken.append(leases.take(found, Request(count=1), Tenant(user="eve"), busy=NOBODY, most=3))
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == 3
+
+
+def test_priority_goes_before(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also before who stands first already, but not before those who came long enough ago."""
+    order: list[str] = []
+
+    def one(name: str, priority: int) -> None:
+        with_it = user(leases, name, "8", wait=True, priority=priority)
+        order.append(name)
+        time.sleep(0.05)
+        with_it.close()
+
+    def all_of(*asked: tuple[str, int]) -> list[str]:
+        held = user(leases, "root", "1")
+        order.clear()
+        threads = []
+        for count, (name, priority) in enumerate(asked, 1):
+            threads.append(threading.Thread(target=one, args=(name, priority)))
+            threads[-1].start()
+            wait_for(lambda count=count: leases.waiting() == count)
+            time.sleep(0.05)
+        held.close()
+        for thread in threads:
+            thread.join(20)
+        return order
+
+    assert all_of(("first", 0), ("low", -1), ("high", 2), ("middle", 1)) == ["high", "middle", "first", "low"]
+    monkeypatch.setattr(queue, "AHEAD", 0.001)
+    assert all_of(("first", 0), ("low", -1), ("high", 2)) == ["first", "low", "high"]
+
+
+def test_a_lease_is_forgotten_by_its_container_only(leases: Leases) -> None:
+    """Before it is let go of."""
+    lease = leases.take(GPUS[:1], Request(count=1), Tenant(container="abc", name="job"), busy=NOBODY)
+    leases.vacate("nvidia-0", "other")
+    assert leases.held()[0].tenant.name == "job"
+    leases.vacate("nvidia-0", "abc")
+    leases.vacate("nvidia-7", "abc")
+    assert leases.held()[0].tenant == Tenant()
+    lease.close()
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait until it is true."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

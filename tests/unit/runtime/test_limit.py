@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mlbox.errors import UsageError
 from mlbox.runtime.limit import Limit, soonest
-from mlbox.runtime.options import parse_duration
+from mlbox.units import duration, parse_duration
 
 
 @pytest.fixture
@@ -61,3 +61,9 @@ def test_no_text_gives_anything_else(text: str) -> None:
     """A time between a second and ten years, or a UsageError."""
     with suppress(UsageError):
         assert 1 <= parse_duration(text) <= 3650 * 86400
+
+
+@pytest.mark.parametrize("text", ["90s", "30m", "8h", "2d", "1s", "61m"])
+def test_times_as_they_are_written(text: str) -> None:
+    """The shortest way to say it."""
+    assert duration(parse_duration(text)) == text
