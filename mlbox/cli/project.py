@@ -162,7 +162,7 @@ def build(
     group: Groups = None,
     find_links: FindLinks = None,
     relock: Relock = False,
-    locked: Annotated[bool, Option("--locked", help="Fail when there is no mlbox.lock.")] = False,
+    locked: Annotated[bool, Option("--locked", help="Never write mlbox.lock; fail when there is none.")] = False,
     output: Annotated[
         Path | None, Option("--output", "-o", help="Also write an OCI layout: a folder, or FILE.tar.")
     ] = None,
@@ -170,7 +170,7 @@ def build(
     """Build the image; the last line on stdout is its manifest digest."""
     with listener() as talk:
         workshop = _workshop(folder, talk, extra, group, find_links)
-        image = workshop.build(workshop.ready_lock(relock=relock, locked=locked), tag or [])
+        image = workshop.build(workshop.ready_lock(relock=relock, locked=locked), tag or [], locked=locked)
         if output:
             from mlbox.oci.reference import parse_reference
             from mlbox.store.layout import export_layout

@@ -59,6 +59,7 @@ class Workshop:
         self.options = options
         self.listener = listener
         self.store = Store(home)
+        self._told: set[str] = set()
 
     @cached_property
     def http(self) -> "Http":
@@ -114,6 +115,7 @@ class Workshop:
         lock = self.new_lock(options)
         if lock != self.usable_lock:
             write_lock(lock_path(self.project.root), lock)
+            self.__dict__["usable_lock"] = lock  # what is locked after this starts from it
             self.listener.note(f"wrote {FILENAME}: {len(lock.packages)} Python, {len(lock.debs)} Debian packages")
         return lock
 
@@ -136,7 +138,9 @@ class Workshop:
 
         settings = self.project.settings
         for note in self.project.notes:
-            self.listener.note(note)
+            if note not in self._told:
+                self.listener.note(note)
+        self._told.update(self.project.notes)
         home, tell = self.home, self.listener.note
         files = scan_project(self.project.root, settings, cache=home.metadata, store=home.root, note=tell)
         if telling := list(files_with_credentials(self.project.root, files)):
@@ -153,16 +157,14 @@ class Workshop:
         sizes |= {hex_of(one.diff_id): one.size for one in lock.base.layers}
         return {layer.key: self._state(layer, sizes) for layer in plan.layers}
 
-    def build(self, lock: Lock, names: Sequence[str] = ()) -> Image:
-        """Build the image of the project and give it `names`."""
+    def build(self, lock: Lock, names: Sequence[str] = (), *, locked: bool = False) -> Image:
+        """Build the image of the project and give it `names`; a `locked` build never changes the lock."""
         references = [parse_reference(name) for name in names] or [self.default_name]
         if any(reference.digest for reference in references):
             raise UsageError("a tag cannot hold a digest", hint="-t team/name:tag")
         plan = self.plan(lock)
         with self.store.using():
-            known = self.store.images.built(plan.key)
-            image = self.store.images.load(known) if known else self._build(plan, lock)
-            self._prove(image, plan, lock)
+            image, plan, lock = self._proven(plan, lock, locked=locked)
             self._attach(image, plan, lock)
             for reference in references:
                 self.store.images.tag(image.digest, reference)
@@ -210,12 +212,27 @@ class Workshop:
         runner, bases = step_runner(self.home), partial(have_base, self.store, listener=self.listener)
         return Builder(self.store, sources, runner, self.listener, self.project.root, bases).build(plan)
 
-    def _prove(self, image: Image, plan: BuildPlan, lock: Lock) -> None:
-        """Refuse an image whose packages would not find their libraries."""
-        from mlbox.engine.linking import judge, prove
+    def _proven(self, plan: BuildPlan, lock: Lock, *, locked: bool) -> tuple[Image, BuildPlan, Lock]:
+        """Build `plan` and look whether its packages find their libraries; what they lack may be added to the lock.
 
+        Raises BuildError when they do not.
+        """
+        from mlbox.engine.linking import judge, lacking_packages, prove
+
+        settings, image = self.project.settings, self._image(plan, lock)
         findings, new = prove(self.store, image, plan, lock)
-        judge(findings, self.project.settings, lock, self.listener, tell=new)
+        if not locked and (lacking := lacking_packages(findings, settings, lock)):
+            self.listener.note(f"the environment lacks libraries; added to {FILENAME}: {', '.join(lacking)}")
+            lock = self.lock(LockOptions(found_packages=lacking))
+            plan = self.plan(lock)
+            image = self._image(plan, lock)
+            findings, new = prove(self.store, image, plan, lock)
+        judge(findings, settings, lock, self.listener, tell=new)
+        return image, plan, lock
+
+    def _image(self, plan: BuildPlan, lock: Lock) -> Image:
+        known = self.store.images.built(plan.key)
+        return self.store.images.load(known) if known else self._build(plan, lock)
 
     def _attach(self, image: Image, plan: BuildPlan, lock: Lock) -> None:
         """Keep beside the image what it was made from: others can then make, verify and explain it."""
@@ -269,6 +286,7 @@ def _asks_for_change(options: LockOptions, previous: Lock) -> bool:
     return (
         options.upgrade
         or bool(options.upgrade_packages)
+        or bool(options.found_packages)
         or options.arch not in (None, previous.target.arch)
         or options.epoch not in (None, previous.epoch)
     )

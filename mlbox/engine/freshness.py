@@ -17,6 +17,8 @@ class LockOptions(msgspec.Struct, frozen=True, kw_only=True):
     arch: Arch | None = None
     upgrade: bool = False
     upgrade_packages: tuple[str, ...] = ()
+    found_packages: tuple[str, ...] = ()
+    """Debian packages that a build found missing, besides those that the previous lock has for that reason."""
     epoch: int | None = None
     """From SOURCE_DATE_EPOCH; None keeps the previous lock's or the default."""
 

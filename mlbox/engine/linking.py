@@ -80,6 +80,17 @@ def remarks_of(store: Store, digest: Digest) -> tuple[str, ...]:
     return tuple(remarks(findings, decode_lock(lock).base.suite)) if lock and findings else ()
 
 
+def lacking_packages(findings: Iterable[Finding], settings: Settings, lock: Lock) -> tuple[str, ...]:
+    """Return what to add to the lock when the project wants that: whose libraries packages cannot work without."""
+    if not settings.auto_system_packages:
+        return ()
+    from mlbox.build.ground import package_of
+
+    lacking = (one.name for one in findings if one.is_fatal and one.kind == "missing")
+    found = {package_of(name, lock.base.suite) for name in lacking if name not in settings.allow_missing}
+    return tuple(sorted(found - {"", *lock.system_packages}))
+
+
 def judge(findings: Sequence[Finding], settings: Settings, lock: Lock, listener: Listener, *, tell: bool) -> None:
     """Raise BuildError for what keeps a package from working, and `tell` of the rest, but for what is accepted."""
     accepted = set(settings.allow_missing)

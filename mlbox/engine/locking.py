@@ -142,7 +142,8 @@ class Locker:
             resolver=settings.resolver,
             target=found.target,
             base=found.base,
-            system_packages=settings.system_packages,
+            system_packages=found.system,
+            found_packages=tuple(name for name in found.system if name not in settings.system_packages),
             packages=found.packages.packages,
             build_packages=found.packages.build_packages,
             layers=group_layers(found.packages.packages, kept.layers if kept else ()),
@@ -156,19 +157,40 @@ class Locker:
         self._listener.step(f"resolve Debian {suite} and Python {python} packages for {arch}")
         guess = self._target(arch, python, PYTHON_FULL[suite], GLIBC[suite])
         kept = _kept(previous, guess)
+        system = self._system_packages(suite, kept, options)
         with ThreadPoolExecutor(1) as pool:
-            debs = pool.submit(self._debian, guess, suite, kept, options)
+            debs = pool.submit(self._debian, guess, suite, system, kept, options)
             packages = self._python(guess, kept, options)
             debian = debs.result()
         target = msgspec.structs.replace(guess, python_full=debian.python_full, glibc=debian.glibc)
         packages = packages if target == guess else self._python(target, kept, options)
-        return _Found(base=Base(suite=suite), target=target, debs=debian.debs, packages=packages, notes=debian.notes)
+        return _Found(
+            base=Base(suite=suite),
+            system=system,
+            target=target,
+            debs=debian.debs,
+            packages=packages,
+            notes=debian.notes,
+        )
 
-    def _debian(self, target: Target, suite: str, kept: Lock | None, options: LockOptions) -> DebianLock:
+    def _system_packages(self, suite: str, kept: Lock | None, options: LockOptions) -> tuple[str, ...]:
+        """Return the packages that the project names, and those that builds found missing where it wants them added.
+
+        Another release calls them otherwise, and a build will find them again.
+        """
+        settings = self._project.settings
+        if not settings.auto_system_packages:
+            return settings.system_packages
+        before = kept.found_packages if kept and kept.base.suite == suite else ()
+        return tuple(dict.fromkeys((*settings.system_packages, *sorted({*before, *options.found_packages}))))
+
+    def _debian(
+        self, target: Target, suite: str, system: Sequence[str], kept: Lock | None, options: LockOptions
+    ) -> DebianLock:
         return lock_debian(
             suite=suite,
             arch=target.arch,
-            system_packages=self._project.settings.system_packages,
+            system_packages=system,
             cache=self._home.metadata,
             http=self._http,
             locked=_locked_debs(kept, options),
@@ -197,7 +219,9 @@ class Locker:
         target = self._target(arch, chosen.python, chosen.full, ground.glibc)
         kept = _kept(previous, target)
         base = msgspec.structs.replace(base, suite=ground.system.suite, home=chosen.home)
-        debian = self._additions(ground, base, target, kept if before else None, options)
+        kept_debs = kept if before else None
+        system = self._system_packages(base.suite, kept_debs, options)
+        debian = self._additions(ground, base, target, system, kept_debs, options)
         if debian is not None:
             full = chosen.full or debian.python_full
             target = msgspec.structs.replace(target, python_full=full, glibc=debian.glibc or ground.glibc)
@@ -207,6 +231,7 @@ class Locker:
             )
         return _Found(
             base=base,
+            system=system,
             target=target,
             debs=debian.debs if debian else (),
             packages=self._python(target, kept, options),
@@ -214,10 +239,16 @@ class Locker:
         )
 
     def _additions(
-        self, ground: "Ground", base: Base, target: Target, kept: Lock | None, options: LockOptions
+        self,
+        ground: "Ground",
+        base: Base,
+        target: Target,
+        system: Sequence[str],
+        kept: Lock | None,
+        options: LockOptions,
     ) -> DebianLock | None:
         """Return the debs that the project asks for and the image lacks; None when there are none to ask for."""
-        wanted = (*self._project.settings.system_packages, *(() if base.home else ("python3",)))
+        wanted = (*system, *(() if base.home else ("python3",)))
         if not wanted:
             return None
         if not base.suite:
@@ -260,6 +291,7 @@ class _Found(msgspec.Struct, frozen=True, kw_only=True):
     """What a lock is made of."""
 
     base: Base
+    system: tuple[str, ...]
     target: Target
     debs: tuple[Deb, ...]
     packages: LockedPython

@@ -136,6 +136,8 @@ class Lock(Locked, frozen=True, kw_only=True):
     target: Target
     base: Base
     system_packages: tuple[str, ...] = ()
+    found_packages: tuple[str, ...] = ()
+    """Those of them that nobody named: a build found that the environment needs their libraries."""
     packages: tuple[Package, ...] = ()
     build_packages: tuple[Package, ...] = ()
     """What building the packages that are no wheels needs; never part of the image."""

@@ -25,6 +25,8 @@ def inputs_digest(project: Project) -> str:
             "accelerator": settings.accelerator,
             "pip": settings.pip,
             "system-packages": sorted(set(settings.system_packages)),
+            # Absent when it is off, as in locks that are older than the setting.
+            **({"auto-system-packages": True} if settings.auto_system_packages else {}),
             "extras": sorted(set(map(normalize, settings.extras))),
             "groups": sorted(set(map(normalize, settings.groups))),
             "index": _clean([settings.index_url, index.index_url]),

@@ -77,6 +77,8 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
     extras: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     system_packages: tuple[str, ...] = ()
+    auto_system_packages: bool = False
+    """Whether a build adds the packages with libraries that the environment turns out to lack, and locks them."""
     allow_missing: tuple[str, ...] = ()
     """Libraries ('libGL.so.1') that packages of the environment ask for and that need not be there."""
     configure: tuple[str, ...] = ()

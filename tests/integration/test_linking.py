@@ -68,3 +68,14 @@ def test_opencv_needs_libraries_of_the_system(mlbox: Program) -> None:
     assert json.loads(mlbox.out("run", "--rm", "test/with", "python", "-c", ASK_THE_LOADER)) == missing(
         mlbox, "test/with"
     )
+
+
+def test_a_build_adds_what_is_missing(mlbox: Program) -> None:
+    """Where the project wants it: to the lock, from which the next build is the same."""
+    (mlbox.cwd / "mlbox.toml").write_text('python = "3.11"\nauto-system-packages = true\n')
+    digest = mlbox.build("-t", "test/auto")
+    lock = tomllib.loads((mlbox.cwd / "mlbox.lock").read_text())
+    assert lock["found-packages"] == lock["system-packages"] == ["libgl1", "libglib2.0-0"]
+    assert mlbox.out("run", "--rm", "test/auto", "python", "-c", "import cv2; print(cv2.__version__)") == "4.11.0"
+    assert mlbox.build("--locked") == digest
+    assert mlbox.build("--relock") == digest

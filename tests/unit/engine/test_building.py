@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from mlbox.build.linking import Finding
 from mlbox.engine import locking
 from mlbox.engine.building import ProjectOptions, Workshop, epoch_of_environment
 from mlbox.engine.freshness import LockOptions
-from mlbox.errors import LockError, UsageError
+from mlbox.errors import BuildError, LockError, UsageError
 from mlbox.lock.file import read_lock
 from mlbox.lock.model import Base, Lock, Target
 from mlbox.paths import Home
@@ -85,3 +87,49 @@ def test_times_that_are_none(text: str, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("SOURCE_DATE_EPOCH", text)
     with pytest.raises(UsageError, match="is no time"):
         epoch_of_environment()
+
+
+MISSING = Finding(kind="missing", name="libGL.so.1", package="demo 1", modules=("a",), of=1)
+
+
+@pytest.fixture
+def lacking(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """A project that wants packages added, in whose image libGL.so.1 is missing until libgl1 is locked.
+
+    Yields what was added to the lock.
+    """
+    (workshop.options.root / "mlbox.toml").write_text("auto-system-packages = true\n")
+    added: list[tuple[str, ...]] = []
+
+    def lock(_: Workshop, options: LockOptions) -> Lock:
+        added.append(options.found_packages)
+        return msgspec.structs.replace(NEW, system_packages=options.found_packages)
+
+    def prove(_store: object, _image: object, _plan: object, lock: Lock) -> tuple[tuple[Finding, ...], bool]:
+        return () if "libgl1" in lock.system_packages else (MISSING,), True
+
+    monkeypatch.setattr(Workshop, "lock", lock)
+    monkeypatch.setattr(Workshop, "_image", lambda *_: "image")
+    monkeypatch.setattr(Workshop, "plan", lambda *_: "plan")
+    monkeypatch.setattr("mlbox.engine.linking.prove", prove)
+    return added
+
+
+def test_a_build_adds_what_is_missing(workshop: Workshop, talk: Talk, lacking: list[tuple[str, ...]]) -> None:
+    """To the lock, and says so; from that lock the next build has nothing to add."""
+    _, _, lock = workshop._proven("plan", NEW, locked=False)  # type: ignore[arg-type]
+    assert lacking == [("libgl1",)]
+    assert "libgl1" in talk.said[0]
+    assert workshop._proven("plan", lock, locked=False)[2] == lock  # type: ignore[arg-type]
+    assert len(lacking) == 1
+
+
+def test_a_locked_build_adds_nothing(workshop: Workshop, lacking: list[tuple[str, ...]]) -> None:
+    """It fails, as one whose project does not want packages added."""
+    with pytest.raises(BuildError, match=r"libGL\.so\.1"):
+        workshop._proven("plan", NEW, locked=True)  # type: ignore[arg-type]
+    (workshop.options.root / "mlbox.toml").write_text("")
+    del workshop.project
+    with pytest.raises(BuildError, match=r"libGL\.so\.1"):
+        workshop._proven("plan", NEW, locked=False)  # type: ignore[arg-type]
+    assert lacking == []

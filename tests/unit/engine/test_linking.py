@@ -11,7 +11,7 @@ from mlbox.build.executor import assemble_image
 from mlbox.build.linking import Finding
 from mlbox.codec import canonical_json
 from mlbox.engine import linking
-from mlbox.engine.linking import findings_of, judge, prove, remarks, remarks_of
+from mlbox.engine.linking import findings_of, judge, lacking_packages, prove, remarks, remarks_of
 from mlbox.errors import BuildError
 from mlbox.lock.file import encode_lock
 from mlbox.lock.model import Base, Lock, Target
@@ -196,3 +196,19 @@ def test_long_lists_are_cut() -> None:
     """One line for a package, whatever it may want."""
     (line,) = remarks([finding(f"libav.so.{number}", modules=()) for number in range(50)], "bookworm")
     assert line.endswith("libav.so.3 and 46 more, which the image lacks")
+
+
+def test_what_a_build_may_add_itself() -> None:
+    """The packages of what is fatal, known, not accepted and not there already; nothing when nobody wants it."""
+    found = [
+        finding(),
+        finding("libodd.so.3"),
+        finding("libodbc.so.2", of=9),
+        finding("libX11.so.6"),
+        finding("libSM.so.6"),
+    ]
+    settings = Settings(auto_system_packages=True, allow_missing=("libSM.so.6",))
+    locked = msgspec.structs.replace(LOCK, system_packages=("libx11-6",))
+    assert lacking_packages(found, settings, LOCK) == ("libgl1", "libx11-6")
+    assert lacking_packages(found, settings, locked) == ("libgl1",)
+    assert lacking_packages(found, Settings(), LOCK) == ()

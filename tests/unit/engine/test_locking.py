@@ -2,15 +2,22 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mlbox.build.union import Union
+from mlbox.engine import locking
 from mlbox.engine.bases import Ground
-from mlbox.engine.freshness import check_fresh
-from mlbox.engine.locking import ChosenPython, choose_interpreter_of, choose_python
+from mlbox.engine.freshness import LockOptions, check_fresh
+from mlbox.engine.locking import ChosenPython, Locker, choose_interpreter_of, choose_python
 from mlbox.errors import LockError
+from mlbox.events import SILENT
+from mlbox.http import Http
 from mlbox.lock.base import Interpreter, System
+from mlbox.lock.debian import DebianLock
 from mlbox.lock.model import Base, Lock, Target
+from mlbox.lock.python.resolve import LockedPython
+from mlbox.paths import Home
 from mlbox.project.discover import inputs_digest
 from mlbox.project.model import Project, Requirement, Settings
 
@@ -55,6 +62,34 @@ def test_a_lock_knows_its_inputs() -> None:
     with pytest.raises(LockError) as refused:
         check_fresh(lock, project(requirements=(Requirement(text="numpy>2", origin="requirements.txt:1"),)))
     assert "--relock" in (refused.value.hint or "")
+
+
+def debian(*, suite: str, system_packages: object, **_: object) -> DebianLock:
+    """Resolves nothing."""
+    return DebianLock(suite=suite, python_full="3.11.2", glibc="2.36", debs=())
+
+
+def test_packages_that_builds_found_stay(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the setting is on and the release the same; what the project names itself is not one of them."""
+    monkeypatch.setattr(locking, "lock_debian", debian)
+    monkeypatch.setattr(locking, "lock_python", lambda *_, **__: LockedPython((), ()))
+
+    def locked(previous: Lock | None, found: tuple[str, ...] = (), *, auto: bool = True, **settings: object) -> Lock:
+        chosen = Settings(python="3.11", auto_system_packages=auto, **settings)  # type: ignore[arg-type]
+        locker = Locker(project(settings=chosen), home, Http(), SILENT)
+        return locker.lock(previous, LockOptions(arch="amd64", found_packages=found))
+
+    first = locked(None, ("libgl1",))
+    assert (first.system_packages, first.found_packages) == (("libgl1",), ("libgl1",))
+    more = locked(first, ("libasound2",))
+    assert more.found_packages == ("libasound2", "libgl1")
+    named = locked(more, system_packages=("libgl1", "git"))
+    assert (named.system_packages, named.found_packages) == (("libgl1", "git", "libasound2"), ("libasound2",))
+    off = locked(more, ("libx",), auto=False)
+    assert (off.system_packages, off.found_packages) == ((), ())
+    assert off.inputs != more.inputs
+    other = msgspec.structs.replace(more, base=Base(suite="trixie"))
+    assert locked(other).found_packages == ()
 
 
 def ground(*interpreters: Interpreter, suite: str = "bookworm", version: str = "3.12.4") -> Ground:

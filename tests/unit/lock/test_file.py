@@ -76,6 +76,7 @@ anything = st.builds(
     target=st.just(TARGET),
     base=st.builds(Base, suite=st.from_regex(r"[a-z]{1,8}", fullmatch=True)),
     system_packages=tuples,
+    found_packages=tuples,
     packages=st.lists(
         st.builds(
             package,
