@@ -1,9 +1,7 @@
 """Whether the parts of a bundle fit each other: every document, layer and file against what names it."""
 
 import hashlib
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -159,15 +157,3 @@ def finish(chunks: Iterable[object]) -> None:
 
 def largest_first(layers: Iterable[BundledLayer]) -> list[BundledLayer]:
     return sorted(layers, key=lambda layer: (-layer.size, layer.diff_id))
-
-
-def in_parallel(work: Callable[[T], None], items: Sequence[T]) -> None:
-    """Do `work` on every item, one thread per processor; after the first failure no more is begun."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        jobs = [pool.submit(work, item) for item in items]
-        try:
-            for job in jobs:
-                job.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise

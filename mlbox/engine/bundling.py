@@ -1,7 +1,6 @@
 """Images of the store become one file for a place without a network."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -30,6 +29,7 @@ from mlbox.registry.bundle import (
 )
 from mlbox.registry.bundle_have import NOTHING, Have
 from mlbox.registry.bundle_write import Writable, write_bundle
+from mlbox.registry.parallel import Stop, in_threads
 from mlbox.store.compression import MEDIA_TYPES, Compression, compressed
 from mlbox.store.store import Store
 from mlbox.units import mega
@@ -103,7 +103,8 @@ class _Bundling:
         self._store = store
         self._scratch = scratch
         self._options = options
-        self._listener = listener
+        self._stop = Stop()
+        self._listener = self._stop.listener(listener)
         self._made: dict[Digest, bytes | Path] = {}
         self._known: dict[str, tuple[str, int]] = {}
 
@@ -210,13 +211,7 @@ class _Bundling:
     def _compress(self, layers: Sequence[BundledLayer]) -> dict[DiffID, BundledLayer]:
         self._listener.expect("compress", sum(layer.size for layer in layers))
         largest_first = sorted(layers, key=lambda layer: (-layer.size, layer.diff_id))
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            jobs = [pool.submit(self._compressed, layer) for layer in largest_first]
-            try:
-                done = [job.result() for job in jobs]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        done = in_threads(self._compressed, largest_first, _AT_ONCE, self._stop)
         return {layer.diff_id: layer for layer in done}
 
     def _compressed(self, layer: BundledLayer) -> BundledLayer:

@@ -14,7 +14,6 @@ from mlbox.engine.bundle_check import (
     check_file,
     check_layer,
     finish,
-    in_parallel,
     largest_first,
     told,
 )
@@ -33,6 +32,7 @@ from mlbox.registry.bundle import BundledFile, BundledImage, BundledLayer, Bundl
 from mlbox.registry.bundle_contents import Damage
 from mlbox.registry.bundle_have import Missing, have_of, missing_from
 from mlbox.registry.bundle_read import Bundle, open_bundle
+from mlbox.registry.parallel import Stop, in_threads
 from mlbox.store.compression import decompressed
 from mlbox.store.store import Store
 from mlbox.units import mega
@@ -98,8 +98,10 @@ def verify_bundle(
         layers = [layer for layer in bundle.contents.layers if layer.blob]
         files = [file for file in bundle.contents.files if not file.there]
         listener.expect("verify", sum(layer.size for layer in layers) + sum(file.size for file in files))
-        in_parallel(lambda layer: check_layer(bundle, layer, listener), largest_first(layers))
-        in_parallel(lambda file: check_file(bundle, file, listener), files)
+        stop = Stop()
+        talk = stop.listener(listener)
+        in_threads(lambda layer: check_layer(bundle, layer, talk), largest_first(layers), _processors(), stop)
+        in_threads(lambda file: check_file(bundle, file, talk), files, _processors(), stop)
         if keys:
             require_signed(bundle, keys)
         return Checked(
@@ -176,14 +178,15 @@ class _Loading:
         self._store = store
         self._bundle = bundle
         self._contents = bundle.contents
-        self._listener = listener
+        self._stop = Stop()
+        self._listener = self._stop.listener(listener)
 
     def layers(self, images: dict[Digest, Image]) -> list[tuple[str, str]]:
         """Unpack the layers that are not there; return the name of each and how it comes."""
         there = {layer.diff_id for layer in self._contents.layers if self._store.layers.has(layer.diff_id)}
         coming = [layer for layer in self._contents.layers if layer.blob and layer.diff_id not in there]
         self._listener.expect("unpack", sum(layer.size for layer in coming))
-        in_parallel(self._unpack, largest_first(coming))
+        in_threads(self._unpack, largest_first(coming), _processors(), self._stop)
         return [(layer.name, "there" if layer.diff_id in there else layer.way) for layer in self._contents.layers]
 
     def files(self) -> int:
@@ -194,7 +197,7 @@ class _Loading:
             if not file.there and not self._store.artifacts.has(hex_of(file.digest))
         ]
         self._listener.expect("unpack", sum(file.size for file in coming))
-        in_parallel(self._keep_file, coming)
+        in_threads(self._keep_file, coming, _processors(), self._stop)
         return len(coming)
 
     def make(self, images: dict[Digest, Image]) -> None:
@@ -297,3 +300,7 @@ class _Loading:
                 for chunk in told(self._bundle.blob(file.digest), self._listener, "unpack"):
                     out.write(chunk)
             artifacts.publish(part, sha256, checked=True)
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0))

@@ -2,9 +2,7 @@
 
 import hashlib
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -17,12 +15,15 @@ from mlbox.oci.image import Image, local_image, parse_config
 from mlbox.oci.reference import Reference
 from mlbox.registry.members import Members, open_members
 from mlbox.registry.packed import Packed, Part, blob_path, packed_artifacts, packed_images, read_blob
+from mlbox.registry.parallel import Stop, in_threads
 from mlbox.store.compression import decompressed
 from mlbox.store.referrers import ATTACHMENT_LIMIT
 from mlbox.store.store import Store
 
 MOST_DOCUMENTS = 64
 """Documents in one artifact."""
+_AT_ONCE = 4
+"""Layers; more of them would wait for the disk."""
 
 
 class Loaded(NamedTuple):
@@ -85,33 +86,22 @@ def _take_layers(store: Store, members: Members, packed: Sequence[Packed], liste
         wanted |= dict(zip(diff_ids, image.layers, strict=True))
     missing = {diff_id: part for diff_id, part in wanted.items() if not store.layers.has(diff_id)}
     listener.expect("load", sum(members.size(part.path) for part in missing.values()))
-    stop = threading.Event()
-    take = partial(_take, store, members, listener, stop)
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        jobs = [pool.submit(take, diff_id, part) for diff_id, part in missing.items()]
-        try:
-            for job in jobs:
-                job.result()
-        except BaseException:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-            raise
+    stop = Stop()
+    take = partial(_take, store, members, stop.listener(listener))
+    in_threads(take, list(missing.items()), min(_AT_ONCE, len(os.sched_getaffinity(0))), stop)
 
 
-def _take(
-    store: Store, members: Members, listener: Listener, stop: threading.Event, diff_id: DiffID, part: Part
-) -> None:
+def _take(store: Store, members: Members, listener: Listener, layer: tuple[DiffID, Part]) -> None:
+    diff_id, part = layer
     name = f"layer {diff_id[7:19]} of {members.name}"
-    chunks = _checked(members, part, diff_id, listener, stop)
+    chunks = _checked(members, part, diff_id, listener)
     store.layers.ingest(diff_id, decompressed(chunks, name=name), name)
     blob = part.blob
     if blob is not None and blob.digest != str(diff_id):
         store.remotes.remember_blob(blob.digest, diff_id, blob.media_type, blob.size)
 
 
-def _checked(
-    members: Members, part: Part, diff_id: DiffID, listener: Listener, stop: threading.Event
-) -> Iterator[bytes]:
+def _checked(members: Members, part: Part, diff_id: DiffID, listener: Listener) -> Iterator[bytes]:
     """Yield a layer as it lies in the archive; at its end its digest and size must be those of the manifest."""
     blob = part.blob
     if blob is not None and members.size(part.path) != blob.size:
@@ -121,8 +111,6 @@ def _checked(
     for chunk in members.chunks(part.path):
         if digest is not None:
             digest.update(chunk)
-        if stop.is_set():
-            raise ArchiveError(f"{members.name}: another layer failed")
         listener.advance("load", len(chunk))
         yield chunk
     if digest is not None and blob is not None and digest.hexdigest() != hex_of(blob.digest):

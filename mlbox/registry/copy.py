@@ -1,7 +1,7 @@
 """From one registry to another: the same bytes, so the same digests, without unpacking anything."""
 
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,6 +15,7 @@ from mlbox.oci.image import INDEX_TYPES, Descriptor
 from mlbox.oci.reference import Reference
 from mlbox.registry.client import Registry
 from mlbox.registry.manifests import Fetched
+from mlbox.registry.parallel import Stop, in_threads
 from mlbox.registry.push import put_manifest
 from mlbox.registry.transfer import DEPTH, index_of, kind_of, resolve
 
@@ -143,19 +144,14 @@ class _Copy:
 
     def _blobs(self, manifest: ArtifactManifest) -> None:
         blobs = list({blob.digest: blob for blob in (*manifest.layers, manifest.config)}.values())
-        with ThreadPoolExecutor(CONNECTIONS) as pool:
-            jobs = [pool.submit(self._blob, blob) for blob in blobs]
-            try:
-                outcomes = [job.result() for job in jobs]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        stop = Stop()
+        outcomes = in_threads(partial(self._blob, stop.listener(SILENT)), blobs, CONNECTIONS, stop)
         self.there += outcomes.count("there")
         self.mounted += outcomes.count("mounted")
         self.uploaded += outcomes.count("uploaded")
         self.moved += sum(blob.size for blob, how in zip(blobs, outcomes, strict=True) if how == "uploaded")
 
-    def _blob(self, blob: Descriptor) -> str:
+    def _blob(self, listener: Listener, blob: Descriptor) -> str:
         target = self._target
         if target.registry.has_blob(target.repository, blob.digest):
             return "there"
@@ -165,9 +161,9 @@ class _Copy:
         self._listener.expect("copy", blob.size)
         try:
             self._source.registry.download(
-                self._source.repository, blob, path, listener=SILENT, name=f"blob {blob.digest[7:19]}"
+                self._source.repository, blob, path, listener=listener, name=f"blob {blob.digest[7:19]}"
             )
-            target.registry.upload(target.repository, path, blob, listener=SILENT)
+            target.registry.upload(target.repository, path, blob, listener=listener)
         finally:
             with suppress(FileNotFoundError):
                 path.unlink()
