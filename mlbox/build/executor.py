@@ -107,6 +107,18 @@ class Builder:
             with ThreadPoolExecutor(_workers()) as pool:
                 return list(pool.map(self._layer, plans))
 
+    def hashed(self, plans: Sequence[LayerPlan]) -> list[Layer]:
+        """Return what `layers` would, but only the pieces are there afterwards."""
+        with self._store.using():
+            self._make_pieces(plans)
+            with ThreadPoolExecutor(_workers()) as pool:
+                return list(pool.map(self._hashed, plans))
+
+    def _hashed(self, plan: LayerPlan) -> Layer:
+        if any(isinstance(piece, ImageLayerPiece) for piece in plan.pieces):
+            return self._layer(plan)
+        return self._store.layers.hashed(plan.key, plan.name, [self._piece(piece) for piece in plan.pieces])
+
     def _layer(self, plan: LayerPlan) -> Layer:
         found = self._store.layers.find(plan.key)
         if found is not None:

@@ -72,12 +72,15 @@ class Remaker:
     def layers(
         self, plans: Mapping[int, LayerPlan], diff_ids: Sequence[DiffID]
     ) -> tuple[dict[int, Layer], dict[int, str]]:
-        """Return the layers that were made again, by number, and for the others why not."""
+        """Return the layers that were made again, by number, and for the others why not.
+
+        What could be hashed from its pieces is no tree yet: `have_tree` makes one.
+        """
         made: dict[int, Layer] = {}
         reasons: dict[int, str] = {}
         self._link_base()
         plain = {n: plan for n, plan in plans.items() if project_piece(plan) is None and not needs_container(plan)}
-        made.update(zip(plain, self._builder().layers(list(plain.values())), strict=True))
+        made.update(zip(plain, self._builder().hashed(list(plain.values())), strict=True))
         in_containers = {n: plan for n, plan in plans.items() if needs_container(plan)}
         try:
             made.update(zip(in_containers, self._in_containers(list(in_containers.values())), strict=True))
@@ -111,10 +114,10 @@ class Remaker:
     def _project(self, plan: LayerPlan, number: int, diff_ids: Sequence[DiffID]) -> Layer:
         piece = project_piece(plan)
         if self._basis.project is not None or piece is None:
-            return self._builder(self._basis.project.root if self._basis.project else Path()).layers([plan])[0]
+            return self._builder(self._basis.project.root if self._basis.project else Path()).hashed([plan])[0]
         if number >= len(diff_ids):
             raise ArchiveError("the image has no project layer")
-        return self._builder(self._files_of_image(piece, diff_ids[number])).layers([plan])[0]
+        return self._builder(self._files_of_image(piece, diff_ids[number])).hashed([plan])[0]
 
     def _files_of_image(self, piece: ProjectPiece, diff_id: DiffID) -> Path:
         """Return where the image has the project's files; no link may lead out of the layer on the way there."""
@@ -143,6 +146,13 @@ class Remaker:
         places = Places(lambda: indexes_for(project), http, home=self._store.home, root=project.root, target=target)
         sources = Sources(self._basis.plan, places, mirrors, self._scratch.artifacts, http, self._listener)
         return Builder(self._scratch, sources, step_runner(self._scratch.home), self._listener, root)
+
+
+def have_tree(scratch: Store, plan: LayerPlan, layer: Layer) -> None:
+    """Have the tree of a layer that `Remaker.layers` returned in its scratch store."""
+    if not scratch.layers.has(layer.diff_id):
+        pieces = [found for piece in plan.pieces if (found := scratch.pieces.get(piece.key))]
+        scratch.layers.assemble(plan.key, plan.name, pieces)
 
 
 def needs_container(layer: LayerPlan) -> bool:

@@ -16,7 +16,7 @@ import msgspec
 from mlbox.build.executor import assemble_image
 from mlbox.build.rebuild import decode_plan
 from mlbox.engine.building import ProjectOptions, Workshop
-from mlbox.engine.proving import Basis, Remaker, project_piece
+from mlbox.engine.proving import Basis, Remaker, have_tree, project_piece
 from mlbox.errors import MlboxError, NotFoundError, UsageError
 from mlbox.events import Listener
 from mlbox.lock.file import FILENAME, decode_lock, read_lock
@@ -236,7 +236,7 @@ class _Verifier:
         damage = tree_problem(self.store.layers.folder(diff_id), deep=True, diff_id=diff_id) or ""
         if made is not None or number not in self.planned:
             state = "different" if made and made.diff_id != diff_id else "changed on disk" if damage else "equal"
-            differences = self._differences(scratch, diff_id, made) if made and state != "equal" else ()
+            differences = self._differences(scratch, number, diff_id, made) if made and state != "equal" else ()
             return _layer(number, name, state, diff_id, made, reason=damage, differences=differences)
         if (piece := project_piece(self.planned[number])) is not None:
             differences = list(compare_hashes(piece, self.store.layers.root(diff_id)))
@@ -245,7 +245,8 @@ class _Verifier:
         state = "changed on disk" if damage else "not checked"
         return _layer(number, name, state, diff_id, None, reason=damage or reasons.get(number, ""))
 
-    def _differences(self, scratch: Store, diff_id: DiffID, made: Layer) -> Sequence[Difference]:
+    def _differences(self, scratch: Store, number: int, diff_id: DiffID, made: Layer) -> Sequence[Difference]:
+        have_tree(scratch, self.planned[number], made)
         expected = scratch.layers.entries(made.diff_id)
         labels = piece_labels(scratch, scratch.layers.record(made.diff_id).pieces)
         roots = scratch.layers.root(made.diff_id), self.store.layers.root(diff_id)

@@ -75,6 +75,16 @@ class LayerStore:
         with disk_errors(f"assembling layer {name}"), working_on(self._tmp, f"layer-{key}"):
             return self.find(key) or self._assemble(key, name, pieces)
 
+    def hashed(self, key: str, name: str, pieces: Sequence[StoredPiece]) -> Layer:
+        """Return what `assemble` would make of `pieces`, from the pieces themselves: no tree is made."""
+        if layer := self.find(key):
+            return layer
+        entries, locate = union(name, pieces)
+        known = pieces[0].tree.diff_id if len(pieces) == 1 else None
+        with disk_errors(f"hashing layer {name}"):
+            diff_id = known or diff_id_of(entries, locate)
+        return Layer(key=key, name=name, diff_id=diff_id, size=tar_size(entries))
+
     def ingest(
         self, diff_id: DiffID, chunks: Iterable[bytes | memoryview], name: str, *, limit: int | None = None
     ) -> int:

@@ -60,6 +60,17 @@ def test_files_are_hard_links_of_the_pieces(store: Store) -> None:
     assert (store.layers.root(layer.diff_id) / "bin/x").samefile(piece.root / "bin/x")
 
 
+@pytest.mark.parametrize("names", [("one",), ("one", "two")])
+def test_a_layer_is_hashed_without_being_made(store: Store, names: tuple[str, ...]) -> None:
+    """What it would be is known from its pieces; the store has no layer afterwards, on the disk or by its key."""
+    pieces = [make_piece(store, name, {"one": ONE, "two": TWO}[name]) for name in names]
+    hashed = store.layers.hashed(key("both"), "both", pieces)
+    assert not store.layers.has(hashed.diff_id)
+    assert store.layers.find(key("both")) is None
+    assert hashed == store.layers.assemble(key("both"), "both", pieces)
+    assert store.layers.hashed(key("both"), "both", []) == hashed
+
+
 def test_a_layer_is_assembled_once(store: Store) -> None:
     layer = both(store)
     assert store.layers.find(key("both")) == layer
