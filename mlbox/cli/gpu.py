@@ -231,3 +231,17 @@ def release(
 
     for label in release_gpus(_containers(), name, tuple(gpus or ()), force=force):
         print(label)
+
+
+@group.command()
+def top(
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once.")] = False,
+    form: Form = Format.TABLE,
+) -> None:
+    """Show how busy the GPUs are, and which containers and users have them, until interrupted."""
+    from mlbox.cli.gpu_top import top as show
+    from mlbox.engine.watching import sample
+
+    containers = _containers()
+    show(lambda: sample(containers), interval, once=once, form=form)

@@ -191,6 +191,8 @@ def _run(containers: Containers, container: Container, *, detach: bool, say: Say
             _forget(containers, container)
         raise
     try:
+        if options.gpus not in ("", "none"):
+            _count_energy(containers, container, wait=detach)
         if detach:
             say(container.id)
             return 0
@@ -204,6 +206,13 @@ def _run(containers: Containers, container: Container, *, detach: bool, say: Say
         return 0 if code is None else code
     finally:
         session.close()
+
+
+def _count_energy(containers: Containers, container: Container, *, wait: bool) -> None:
+    from mlbox.engine.watching import remember_energy
+
+    # Beside the program, which runs already: NVIDIA's library may take a while.
+    threading.Thread(target=remember_energy, args=(containers.files(container),), daemon=not wait).start()
 
 
 def _explainer(containers: Containers, container: Container) -> Callable[["Session", Say], None]:
