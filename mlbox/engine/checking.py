@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from mlbox.errors import ContainerError, UsageError
+from mlbox.errors import ContainerError, MlboxError, UsageError
 from mlbox.gpu.choose import Request, Unit, candidates
 from mlbox.gpu.fatbin import device_code
 from mlbox.gpu.fit import Fit, LibraryCode, Needs, cuda_of_packages, fit
@@ -63,11 +64,9 @@ def needs_of(store: Store, digest: Digest) -> Needs:
 
 def read_needs(store: Store, image: Image) -> Needs:
     """Read what the image needs: CUDA from its lock, else from the packages in it; device code from its libraries."""
-    lock = store.referrers.lock_of(image.digest)
     diff_ids = image.config.rootfs.diff_ids
     files = effective([store.layers.entries(diff_id) for diff_id in diff_ids])
-    packages = _locked(decode_lock(lock)) if lock else list(_installed(files))
-    cuda, because = cuda_of_packages(packages)
+    cuda, because = cuda_of_packages(_packages(store, image, files))
     if not cuda:
         variables = dict(line.partition("=")[::2] for line in image.config.config.env)
         version = parse_version(variables.get("CUDA_VERSION", ""))
@@ -150,6 +149,13 @@ def _version(text: str) -> Version:
     if version is None:
         raise UsageError(f"--driver {text!r}: not a version", hint="--driver 535.104.05")
     return version
+
+
+def _packages(store: Store, image: Image, files: Mapping[str, Place]) -> list[tuple[str, str]]:
+    if data := store.referrers.lock_of(image.digest):
+        with suppress(MlboxError):  # it may have come with the image from a newer mlbox, or from anybody
+            return _locked(decode_lock(data))
+    return list(_installed(files))
 
 
 def _locked(lock: Lock) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from mlbox.engine import checking
 from mlbox.engine.checking import check, needs_of, refuse_unfit
 from mlbox.errors import ContainerError, UsageError
 from mlbox.gpu.choose import Request
-from mlbox.oci.artifact import GPU_TYPE
+from mlbox.oci.artifact import GPU_TYPE, LOCK_TYPE, artifact_of, subject_of
 from mlbox.oci.digest import Digest
 from mlbox.oci.layer import Entry
 from mlbox.paths import Home
@@ -69,6 +69,13 @@ def test_what_a_later_layer_removes_is_not_needed(store: Store) -> None:
         patch.setattr(store.layers, "entries", lambda diff_id: entries.get(diff_id) or known(diff_id))
         needs = needs_of(store, image.digest)
     assert (needs.cuda, [library.path for library in needs.libraries]) == ("", ["opt/lib?.so"])
+
+
+def test_a_lock_that_cannot_be_read_is_passed_over(store: Store, image: Digest) -> None:
+    """It is somebody else's, or of a newer mlbox; the image still says what is in it."""
+    subject = subject_of(image, store.images.load(image).manifest_bytes)
+    store.referrers.add(artifact_of(LOCK_TYPE, b"version = 99"), subject)
+    assert needs_of(store, image).cuda == "12.8"
 
 
 def test_needs_are_kept_beside_the_image(store: Store, image: Digest, monkeypatch: pytest.MonkeyPatch) -> None:
