@@ -18,11 +18,21 @@ _DYN = struct.Struct("<qQ")
 _VERNEED = struct.Struct("<HHIII")
 _VERNAUX = struct.Struct("<IHHII")
 _PT_LOAD, _PT_DYNAMIC = 1, 2
-_NEEDED, _STRTAB, _SONAME, _RPATH, _RUNPATH, _VERNEED_AT, _VERNEED_COUNT = 1, 5, 14, 15, 29, 0x6FFFFFFE, 0x6FFFFFFF
+_NEEDED, _STRTAB, _STRSZ, _SONAME, _RPATH, _RUNPATH, _VERNEED_AT, _VERNEED_COUNT = (
+    1,
+    5,
+    10,
+    14,
+    15,
+    29,
+    0x6FFFFFFE,
+    0x6FFFFFFF,
+)
 _DYNAMIC_LIMIT = 1 << 20
 _VERSIONS_LIMIT = 64 << 10
 _MOST_NEEDED = 2048
 _LONGEST_NAME = 4096
+_STRINGS_LIMIT = 16 << 20
 _DAMAGED = (OSError, struct.error, OverflowError, StopIteration, ValueError)
 
 
@@ -64,6 +74,19 @@ def read_elf(path: Path) -> Elf | None:
             return _elf(file.fileno())
     except _DAMAGED:
         return None
+
+
+def mentions(path: Path, symbol: str) -> bool:
+    """Whether the ELF file has, or wants from others, a symbol of that name; one with very many is said not to."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            found = _dynamic(file.fileno())
+            size = found.value(_STRSZ) if found else None
+            if found is None or size is None or size > _STRINGS_LIMIT:
+                return False
+            return b"\0" + os.fsencode(symbol) + b"\0" in os.pread(file.fileno(), size, _strings(found))
+    except _DAMAGED:
+        return False
 
 
 def read_soname(path: Path, machine: int) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from mlbox.elf import read_elf
+from mlbox.elf import mentions, read_elf
 from mlbox.oci.layer import Entry
 
 _HEADER = 64
@@ -31,6 +31,8 @@ class Binary(msgspec.Struct, frozen=True, array_like=True):
     """Where it says its libraries lie: '$ORIGIN/../lib'."""
     glibc: int = 0
     """The glibc whose symbols it needs: 34 for 2.34, 0 when it needs none."""
+    is_module: bool = False
+    """Whether Python can import it though its name does not say for which Python it is: '_x.so'."""
     package: str = ""
     """The Python distribution it belongs to: 'opencv-python 4.12.0', '' when no RECORD names it."""
 
@@ -65,7 +67,8 @@ def _binaries(root: Path, entries: Iterable[Entry], machine: int) -> Iterator[Bi
         elf = read_elf(root / entry.path)
         if elf is not None and elf.machine == machine:
             glibc = max(map(_glibc, elf.versions), default=0)
-            yield Binary(entry.path, entry.size, elf.soname, elf.needed, elf.search, glibc)
+            module = _is_module(root, entry)
+            yield Binary(entry.path, entry.size, elf.soname, elf.needed, elf.search, glibc, module)
 
 
 def _may_be(entry: Entry) -> bool:
@@ -73,6 +76,13 @@ def _may_be(entry: Entry) -> bool:
         return False
     name = entry.path.rpartition("/")[2]
     return is_library(name) or bool(entry.mode & 0o100 and "." not in name)
+
+
+def _is_module(root: Path, entry: Entry) -> bool:
+    stem, ending, rest = entry.path.rpartition("/")[2].partition(".")
+    if ending + rest != ".so" or stem.startswith("lib"):
+        return False
+    return mentions(root / entry.path, f"PyInit_{stem}")
 
 
 def _glibc(version: str) -> int:

@@ -108,7 +108,7 @@ class Linker:
     @cached_property
     def _modules(self) -> tuple["Binary", ...]:
         """The files that Python can import."""
-        return tuple(binary for binary in self.binaries.values() if self._extension.search(binary.name))
+        return tuple(one for one in self.binaries.values() if one.is_module or self._extension.search(one.name))
 
     @cached_property
     def _modules_of(self) -> Counter[str]:

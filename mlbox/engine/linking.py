@@ -25,7 +25,7 @@ from mlbox.units import mega
 if TYPE_CHECKING:
     from mlbox.build.binaries import Binary
 
-_FORMAT = 1
+_FORMAT = 2
 _SHOWN = 4
 _SEARCHED = "LD_LIBRARY_PATH="
 T = TypeVar("T")

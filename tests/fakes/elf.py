@@ -31,11 +31,11 @@ def shared_library(
         tags += [(tag, string(text))] if text is not None else []
     versioned = _versions(versions, string)
     dynamic_at = 64 + 2 * 56
-    count = len(tags) + 2 + (2 if versions else 0)
+    count = len(tags) + 3 + (2 if versions else 0)
     versions_at = dynamic_at + 16 * count
     strings_at = versions_at + len(versioned)
     tags += [(0x6FFFFFFE, _BASE + versions_at), (0x6FFFFFFF, len(versions))] if versions else []
-    tags += [(5, _BASE + strings_at), (0, 0)]
+    tags += [(5, _BASE + strings_at), (10, len(strings)), (0, 0)]
     total = strings_at + len(strings)
     ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
     header = struct.pack("<16sHHIQQQIHHHHHH", ident, 3, machine, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)

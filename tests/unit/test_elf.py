@@ -10,7 +10,7 @@ from fakes.elf import AMD64, ARM64, shared_library
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlbox.elf import read_elf, read_soname
+from mlbox.elf import mentions, read_elf, read_soname
 
 READELF = shutil.which("readelf") or ""
 FULL = shared_library(
@@ -64,6 +64,14 @@ def test_the_same_as_readelf() -> None:
         assert set(elf.versions) == set(re.findall(r"Name: (\S+)  Flags", needs))
 
 
+def test_symbols(tmp_path: Path) -> None:
+    """By their whole names, in the file's own table of them."""
+    path = written(tmp_path, FULL)
+    assert mentions(path, "GLIBC_2.34")
+    assert not mentions(path, "GLIBC_2.3")
+    assert not mentions(written(tmp_path, b"\0GLIBC_2.34\0" * 9), "GLIBC_2.34")
+
+
 @given(st.binary(max_size=300) | st.binary(max_size=200).map(lambda data: b"\x7fELF\x02\x01" + data))
 def test_nonsense_is_no_library(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     """Nor an error."""
@@ -83,6 +91,7 @@ def test_damage_is_no_error(
     path = written(tmp_path_factory.getbasetemp(), bytes(data[:length]))
     read_elf(path)
     read_soname(path, AMD64)
+    mentions(path, "libx.so.1")
 
 
 def test_what_is_not_there_or_no_file(tmp_path: Path) -> None:

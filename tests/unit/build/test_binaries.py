@@ -19,6 +19,8 @@ FILES = {
         "libz-1a2b.so.1", versions={"libc.so.6": ["GLIBC_ABI_DT_RELR"]}
     ),
     "site/demo/libother.so": shared_library("libother.so", ARM64),
+    "site/demo/_plain.so": shared_library(None, needed=["PyInit__plain"]),
+    "site/demo/libmod.so": shared_library(None, needed=["PyInit_libmod"]),
     "site/demo/text.so": b"INPUT(-lx)" * 10,
     "site/demo/small.so": b"\x7fELF",
     "site/demo-1.0.dist-info/RECORD": b"demo/_x.abi3.so,sha256=x,1\ndemo.libs/libz-1a2b.so.1.2.1k,,\n../bin/tool,,\n",
@@ -40,10 +42,12 @@ def entries(tmp_path: Path) -> list[Entry]:
 def test_what_is_linked_on_a_machine(tmp_path: Path, entries: list[Entry]) -> None:
     """Libraries and programs of that machine, with the package whose RECORD names them."""
     found = {binary.path: binary for binary in read_binaries(tmp_path, entries, AMD64)}
-    assert set(found) == {"site/demo/_x.abi3.so", "site/demo.libs/libz-1a2b.so.1.2.1k", "bin/tool"}
+    libraries = {"site/demo/_plain.so", "site/demo/libmod.so"}
+    assert set(found) == {"site/demo/_x.abi3.so", "site/demo.libs/libz-1a2b.so.1.2.1k", "bin/tool"} | libraries
+    assert [path for path, one in found.items() if one.is_module] == ["site/demo/_plain.so"]
     module = found["site/demo/_x.abi3.so"]
     assert (module.needed, module.search, module.glibc) == (("libc.so.6",), ("$ORIGIN/../demo.libs",), 34)
-    assert {binary.package for binary in found.values()} == {"demo 1.0"}
+    assert {one.package for path, one in found.items() if path not in libraries} == {"demo 1.0"}
     assert found["site/demo.libs/libz-1a2b.so.1.2.1k"].glibc == 36
     assert found["bin/tool"].glibc == 29
     assert [binary.path for binary in read_binaries(tmp_path, entries, ARM64)] == ["site/demo/libother.so"]

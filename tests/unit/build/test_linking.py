@@ -14,7 +14,8 @@ def binary(
     path: str, *needed: str, search: tuple[str, ...] = (), glibc: int = 17, package: str = "demo 1.0", size: int = 1000
 ) -> Binary:
     soname = path.rpartition("/")[2]
-    return Binary(f"{SITE}/{path}", size, soname, needed, search, glibc, package)
+    is_module = path.endswith("_plain.so")
+    return Binary(f"{SITE}/{path}", size, soname, needed, search, glibc, is_module, package)
 
 
 def look(*binaries: Binary, ground: Ground = GROUND, python: str = "3.11") -> tuple[Finding, ...]:
@@ -53,6 +54,12 @@ def test_most_modules_decide(failing: int, fatal: bool) -> None:
     needs = [("libtbb.so.12",) if number < failing else () for number in range(4)]
     (found,) = look(*(binary(f"demo/{MODULE.format(number)}", *need) for number, need in enumerate(needs)))
     assert (len(found.modules), found.of, found.is_fatal) == (failing, 4, fatal)
+
+
+def test_modules_without_a_tag() -> None:
+    """They can be imported by any Python."""
+    (found,) = look(binary("demo/_plain.so", "libGL.so.1"))
+    assert (found.of, found.is_fatal) == (1, True)
 
 
 def test_modules_of_another_python_are_none() -> None:
