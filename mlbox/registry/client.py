@@ -16,7 +16,7 @@ from mlbox.oci.digest import Digest, digest_of
 from mlbox.oci.image import Descriptor
 from mlbox.registry import manifests
 from mlbox.registry.auth import Look
-from mlbox.registry.download import download
+from mlbox.registry.download import LOST, download
 from mlbox.registry.endpoint import LIMITS, Endpoint, Request
 from mlbox.registry.hosts import Site, Sites, sites_of
 from mlbox.registry.listing import pages
@@ -179,7 +179,10 @@ def _blob(endpoint: Endpoint, repository: str, descriptor: Descriptor, limit: in
     if descriptor.size > limit:
         endpoint.fail(what, f"it has {descriptor.size} bytes, more than {limit}")
     request = Request(
-        what=what, url=endpoint.url(repository, f"blobs/{descriptor.digest}"), scope=endpoint.scope(repository)
+        what=what,
+        url=endpoint.url(repository, f"blobs/{descriptor.digest}"),
+        scope=endpoint.scope(repository),
+        missing=LOST,
     )
     data = endpoint.ask(request, limit=descriptor.size).data
     if digest_of(data) != descriptor.digest:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _DAMAGED = (
     "the registry's storage is damaged or somebody changed the blob: push the image again, or pull from another place"
 )
+LOST = "the registry lost what its manifest names: push the image again, or pull from another place"
 _ADVICE = Advice(replaced=_DAMAGED, resized=_DAMAGED, work="pull")
 
 
@@ -56,7 +57,12 @@ def _complete(endpoint: Endpoint, repository: str, descriptor: Descriptor, part:
         def once() -> None:
             if not part.whole:
                 request = Request(
-                    what=part.what, url=url, scope=scope, headers=part.headers(), ok=frozenset({200, 206, 416})
+                    what=part.what,
+                    url=url,
+                    scope=scope,
+                    headers=part.headers(),
+                    ok=frozenset({200, 206, 416}),
+                    missing=LOST,
                 )
                 endpoint.once(request, receive)
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from mlbox.errors import FetchError, MlboxError, RegistryError
+from mlbox.errors import FetchError, RegistryError
 from mlbox.http.pool import Tls
 from mlbox.http.transport import RETRIED_STATUS, Body, Hints, Limits, TemporaryError, Transport, chunks, retry_after
 from mlbox.http.url import host_of, join, redact, redact_text
@@ -48,6 +48,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Makes the content anew for each try; its length stands in the headers."""
     ok: frozenset[int] = frozenset({200})
     """The statuses that are an answer; others become errors."""
+    missing: str = ""
+    """What mends a 404, when the name cannot be wrong."""
     patience: float = 0.0
 
 
@@ -269,9 +271,12 @@ class Endpoint:
             raise RegistryError(f"{self.name}: {request.what}: {reason}", status=response.status)
         raise self._refusal(request, response)
 
-    def _refusal(self, request: Request, response: "BaseHTTPResponse") -> MlboxError:
+    def _refusal(self, request: Request, response: "BaseHTTPResponse") -> RegistryError:
         known = self._authorizer.is_known(request.scope)
-        return refusal(self.name, request.what, response, known=known, reason=reason_of(response))
+        problem = refusal(self.name, request.what, response, known=known, reason=reason_of(response))
+        if problem.status == 404 and request.missing:
+            problem.hint = request.missing
+        return problem
 
     def _document(self, request: Request, limit: int, response: "BaseHTTPResponse", url: str) -> Answer:
         data = bytearray()

@@ -164,7 +164,12 @@ class LayerStore:
                     hint="it was damaged on its way or is not what the image says: pull it again, or ask who made it",
                 )
             record = Record(
-                key="", label=name, diff_id=diff_id, size=found.size, frames=found.frames, omitted=found.omitted
+                key="",
+                label=name.removeprefix("layer "),
+                diff_id=diff_id,
+                size=found.size,
+                frames=found.frames,
+                omitted=found.omitted,
             )
             save(folder, record, found.entries)
             publish_folder(folder, self.folder(diff_id))

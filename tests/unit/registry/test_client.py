@@ -82,6 +82,20 @@ def test_missing_manifest_says_what_to_do(fake: FakeRegistry, client: Open) -> N
     assert f"mlbox login {fake.host}" in str(caught.value.hint)
 
 
+def test_a_lost_blob_is_not_called_a_wrong_name(client: Open, fake: FakeRegistry, tmp_path: Path) -> None:
+    """The manifest was there, so the name is right: only who pushed it can mend it."""
+    own = client(fake)
+    for ask in (lambda: own.blob(REPOSITORY, blob(b"lost")), lambda: download(own, tmp_path / "x")):
+        with pytest.raises(RegistryError, match="404") as caught:
+            ask()
+        assert "push the image again" in (caught.value.hint or "")
+
+
+def download(own: Registry, target: Path) -> None:
+    """Download a blob that is not there."""
+    own.download(REPOSITORY, blob(b"lost"), target)
+
+
 @pytest.mark.parametrize("size", [0, 1, 1000, 5000])
 def test_blobs_there_and_back(
     fake: FakeRegistry, client: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
