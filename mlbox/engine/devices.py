@@ -9,7 +9,10 @@ import msgspec
 
 from mlbox.cdi import ContainerEdits, Device, DeviceNode, Name, Spec, parse_name, parse_spec
 from mlbox.codec import decode_json
+from mlbox.engine.allowance import refuse_nodes, user_now
 from mlbox.errors import ContainerError, MlboxError
+from mlbox.gpu.limits import SYSTEM
+from mlbox.gpu.model import Roots
 from mlbox.linux.cgroup import hierarchies
 from mlbox.linux.device import node
 from mlbox.runtime import access, hotplug
@@ -93,10 +96,16 @@ def verify(containers: Containers, reference: str) -> Access:
     )
 
 
-def attach(containers: Containers, reference: str, asked: Sequence[str]) -> tuple[str, ...]:
-    """Give devices to a running container until it stops; return the paths of their nodes."""
+def attach(
+    containers: Containers, reference: str, asked: Sequence[str], *, limits: Path = SYSTEM, roots: Roots | None = None
+) -> tuple[str, ...]:
+    """Give devices to a running container until it stops; return the paths of their nodes.
+
+    Whoever has limits (/etc/mlbox/gpus.toml) gets no GPU in this way.
+    """
     container, folder = containers.running(reference)
     edits = edits_for(asked)
+    refuse_nodes(edits, user_now(), limits, roots)
     if not edits.device_nodes:
         raise ContainerError(f"{', '.join(asked)}: nothing that can come to a program that runs")
     return hotplug.attach(folder, container.state.pid, edits)

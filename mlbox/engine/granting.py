@@ -1,27 +1,30 @@
 """The devices that containers get: by path, by CDI name, or as GPUs that are leased while they run."""
 
-import os
-import pwd
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from mlbox.cdi import ContainerEdits
+from mlbox.engine.allowance import allowed, refuse_nodes, user_now, user_of
 from mlbox.engine.arch import host_arch
 from mlbox.engine.devices import edits_for
 from mlbox.engine.gpus import in_use
 from mlbox.errors import ContainerError
 from mlbox.files import write_atomic
 from mlbox.gpu.choose import Request, Unit, candidates, parse_request
+from mlbox.gpu.compat import lines_in
 from mlbox.gpu.driver import DEFAULT_CAPABILITIES, driver_files, parse_capabilities
 from mlbox.gpu.edits import edits_of, libraries_of
 from mlbox.gpu.inventory import read_inventory
 from mlbox.gpu.leases import FOLDER, Leases, Tenant
-from mlbox.gpu.limits import SYSTEM, Limits, check, limits_of
+from mlbox.gpu.limits import SYSTEM
 from mlbox.gpu.model import Inventory, Roots
 from mlbox.gpu.nvml import ask
+from mlbox.gpu.tables import is_of_data_center
 from mlbox.linux import cgroup
 from mlbox.oci.image import ContainerConfig
-from mlbox.runtime.containers import caller_of
 from mlbox.runtime.grant import Grant
 from mlbox.runtime.options import RunOptions
 from mlbox.runtime.record import Folder, Record
@@ -48,17 +51,19 @@ class HostDevices:
 
     def check(self, options: RunOptions) -> None:
         """Raise ContainerError for a device or GPU that this host does not have, held or not."""
-        edits_for(_devices(options))
+        user = user_now()
+        refuse_nodes(edits_for(_devices(options)), user, self._limits, self._roots)
         if options.gpu_capabilities:
             parse_capabilities(options.gpu_capabilities)
         if request := parse_request(options.gpus):
             found = candidates(self._inventory(request), request)
-            self._allowed(options, _user(caller_of(os.environ)), request.count or len(found))
+            allowed(options, user, request.count or len(found), self._limits)
 
     def grant(self, record: Record) -> Grant:
         """Return the devices of a container that starts, its GPUs leased; waits for them where that was asked for."""
         options = record.options
         edits = edits_for(_devices(options))
+        refuse_nodes(edits, user_of(record.caller), self._limits, self._roots)
         request = parse_request(options.gpus)
         return self._with_gpus(record, request, edits) if request else Grant(edits=edits)
 
@@ -66,8 +71,8 @@ class HostDevices:
         inventory = self._inventory(request)
         found = candidates(inventory, request)
         options = record.options
-        user = _user(record.caller)
-        allowed = self._allowed(options, user, request.count or len(found))
+        user = user_of(record.caller)
+        limits = allowed(options, user, request.count or len(found), self._limits)
         tenant = Tenant(
             container=record.id,
             name=record.name,
@@ -83,8 +88,8 @@ class HostDevices:
             lives=_lives,
             wait=options.gpu_wait,
             say=self._say,
-            most=allowed.gpus,
-            priority=allowed.priority,
+            most=limits.gpus,
+            priority=limits.priority,
         )
         try:
             return self._grant(record, inventory, lease.units, edits, lease.descriptors)
@@ -109,13 +114,10 @@ class HostDevices:
             raise ContainerError("the driver's libraries are not on this host", hint="'mlbox doctor' says more")
         files = driver_files(version, capabilities, host_arch(), self._roots)
         gpus = edits_of(chosen, inventory, capabilities, files, self._roots, params=self._params())
-        return Grant(edits=edits + gpus, libraries=libraries_of(files), descriptors=descriptors)
-
-    def _allowed(self, options: RunOptions, user: str, count: int) -> Limits:
-        """Return what the user may have; raises ContainerError when this is more."""
-        allowed = limits_of(user, self._limits)
-        check(allowed, user, count=count, seconds=options.time_limit, share=options.gpu_share)
-        return allowed
+        grant = Grant(edits=edits + gpus, libraries=libraries_of(files), descriptors=descriptors)
+        if "compute" in capabilities and all(is_of_data_center(unit.gpu.name) for unit in chosen):
+            return msgspec.structs.replace(grant, preferred=partial(lines_in, driver=inventory.driver.version))
+        return grant
 
     def _inventory(self, request: Request) -> Inventory:
         inventory = read_inventory(self._roots)
@@ -146,11 +148,3 @@ def capabilities_of(options: RunOptions, config: ContainerConfig) -> tuple[str, 
     image = next((line.partition("=")[2] for line in config.env if line.startswith(f"{_CAPABILITIES}=")), "")
     asked = options.gpu_capabilities or options.env.get(_CAPABILITIES, image)
     return parse_capabilities(asked or ",".join(DEFAULT_CAPABILITIES))
-
-
-def _user(caller: tuple[int, int] | None) -> str:
-    uid = caller[0] if caller else os.getuid()
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

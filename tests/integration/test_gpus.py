@@ -300,9 +300,15 @@ def test_users_have_limits(
     ):
         with pytest.raises(ContainerError, match=why):
             box.create("true", **options)
-    box.start("sleep", "60", gpus="2", time_limit=1800.0)
+    first = box.start("sleep", "60", gpus="2", time_limit=1800.0)
     with pytest.raises(ContainerError, match="nobody has 2 GPUs and may have 2"):
         box.start("sleep", "60", gpus="1", time_limit=60.0)
+    node = str(host.root / "dev/nvidia1")
+    with pytest.raises(ContainerError, match="nobody may not have GPUs by their nodes"):
+        box.create("true", devices=(node,))
+    with pytest.raises(ContainerError, match="nobody may not have GPUs by their nodes"):
+        attach(box.containers, first.id, [node], limits=table, roots=host.roots)
+    assert box.sh("true", devices=(str(host.root / "dev/nvidiactl"),))[0] == 0
     one, two = leases(host.roots, tmp_path / "leases").leases
     assert (one.user, one.idle, one.busy) == ("nobody", True, None)
     assert two.until is not None and 1700 < two.until - time.time() <= 1800
