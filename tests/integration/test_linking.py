@@ -59,6 +59,7 @@ def test_opencv_needs_libraries_of_the_system(mlbox: Program) -> None:
     settings.write_text(f'python = "3.11"\n{accepted[0]}\n')
     mlbox.build("-t", "test/without")
     lacking = missing(mlbox, "test/without")
+    assert "needs libGL.so.1" in mlbox.run("check", "test/without").stderr
     assert set(tomllib.loads(accepted[0])["allow-missing"]) <= set(lacking)
     assert json.loads(mlbox.out("run", "--rm", "test/without", "python", "-c", ASK_THE_LOADER)) == lacking
 
