@@ -241,7 +241,8 @@ class _Bundling:
             self._listener.advance("compress", len(chunk))
         if hasher.hexdigest() != hex_of(layer.diff_id):
             raise StoreError(
-                f"layer {layer.name} was changed on the disk", hint="'mlbox fsck --deep --repair', then build or pull it again"
+                f"layer {layer.name} was changed on the disk",
+                hint="run 'mlbox fsck --deep --repair'",
             )
 
     def _image(self, named: Chosen, blobs: Mapping[DiffID, Descriptor] | None) -> BundledImage:

@@ -198,6 +198,9 @@ class Transport:
         match problem:
             case errors.ProxyError():
                 return TemporaryError("the proxy could not be reached", unreachable=True)
+            case errors.NameResolutionError() if _is_unknown(problem.__cause__):
+                reason = "the host name could not be resolved"
+                return FetchError(f"{redact(url)}: {reason}", hint=self._hints.unreachable)
             case errors.NameResolutionError():
                 return TemporaryError("the host name could not be resolved", unreachable=True)
             case errors.NewConnectionError():
@@ -253,6 +256,13 @@ def retry_after(response: "BaseHTTPResponse") -> float:
 
 def _pause(failures: int) -> float:
     return min(0.2 * 2.0**failures, 5.0) * random.uniform(0.75, 1.25)  # noqa: S311 - only spreads retries
+
+
+def _is_unknown(problem: BaseException | None) -> bool:
+    """Whether a name server said that there is no such host, which no further try will change."""
+    import socket
+
+    return isinstance(problem, socket.gaierror) and problem.errno == socket.EAI_NONAME
 
 
 def _tls_reason(problem: Exception) -> str:

@@ -1,5 +1,6 @@
 import hashlib
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,6 +128,23 @@ def test_unreachable_host_is_said_quickly(http: Http) -> None:
 def test_unknown_host_is_said_quickly(http: Http) -> None:
     with pytest.raises(FetchError, match="could not be resolved"):
         http.get("http://nowhere.invalid/x", limit=10)
+
+
+@pytest.mark.parametrize(("number", "tries"), [(socket.EAI_NONAME, 1), (socket.EAI_AGAIN, 4)])
+def test_an_unknown_host_is_not_asked_for_again(
+    http: Http, monkeypatch: pytest.MonkeyPatch, number: int, tries: int
+) -> None:
+    """No further try makes a host of a wrong name; a name server that does not answer may answer later."""
+    asked = []
+
+    def resolve(*_: object, **__: object) -> None:
+        asked.append(1)
+        raise socket.gaierror(number, "no")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(FetchError, match="could not be resolved"):
+        http.get("http://nowhere.example/x", limit=10)
+    assert len(asked) == tries
 
 
 def test_offline_mode_asks_nobody(server: Server, http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
