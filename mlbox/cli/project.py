@@ -19,6 +19,7 @@ FindLinks = Annotated[list[str] | None, Option(help="Folder or page with wheels 
 Tags = Annotated[list[str] | None, Option("-t", "--tag", help="Name of the image: team/name:tag.")]
 Gpus = Annotated[str, Option(help="all, a number, device=0,2, none; default: the task's.")]
 Wait = Annotated[bool, Option("--wait", help="Until the GPUs are free, in a queue.")]
+For = Annotated[str, Option("--for", help="Stop it after that time: 90s, 30m, 8h, 2d.")]
 Env = Annotated[list[str] | None, Option("--env", "-e", help="NAME=VALUE, or NAME to pass ours.")]
 Relock = Annotated[bool, Option("--relock", help="Bring mlbox.lock up to date first.")]
 
@@ -192,19 +193,22 @@ def train(
     env: Env = None,
     gpus: Gpus = "",
     wait: Wait = False,
+    limit: For = "",
     name: Annotated[str, Option(help="Name of the container.")] = "",
     task: Annotated[str, Option(help="Another task: [tool.mlbox.tasks.NAME].")] = "train",
 ) -> int:
     """Build, then run the project's training; its outputs land in your folder."""
     from mlbox.cli.run import environment
     from mlbox.engine.running import run_image, task_options
-    from mlbox.runtime.options import RunOptions
+    from mlbox.runtime.options import RunOptions, parse_duration
 
+    seconds = parse_duration(limit) if limit else None
     with listener() as talk:
         workshop = _workshop(folder, talk, extra, group, find_links)
         declared = workshop.task(task)
         image = workshop.build(workshop.ready_lock(relock=relock), tag or [])
-    base = RunOptions(name=name, remove=True, env=environment(env or []), gpus=gpus, gpu_wait=wait)
+    variables = environment(env or [])
+    base = RunOptions(name=name, remove=True, env=variables, gpus=gpus, gpu_wait=wait, time_limit=seconds)
     options = task_options(workshop.project, declared, tuple(args or ()), base)
     return run_image(workshop.home, image.digest, options, detach=False, cidfile=None, say=print, talk=listener)
 
@@ -221,6 +225,7 @@ def serve(
     env: Env = None,
     gpus: Gpus = "",
     wait: Wait = False,
+    limit: For = "",
     name: Annotated[str, Option(help="Name of the container.")] = "",
     detach: Annotated[bool, Option("--detach", "-d", help="Return when it is ready.")] = False,
 ) -> int:
@@ -228,14 +233,16 @@ def serve(
     from mlbox.cli.run import environment
     from mlbox.engine.running import serve as run_service
     from mlbox.engine.running import task_options
-    from mlbox.runtime.options import RunOptions
+    from mlbox.runtime.options import RunOptions, parse_duration
 
+    seconds = parse_duration(limit) if limit else None
     with listener() as talk:
         workshop = _workshop(folder, talk, extra, group, find_links)
         declared = workshop.task("serve")
         image = workshop.build(workshop.ready_lock(relock=relock), tag or [])
     # A service in the background stays after its end, so that 'mlbox logs' can say why it ended.
-    base = RunOptions(name=name, remove=not detach, env=environment(env or []), gpus=gpus, gpu_wait=wait)
+    variables = environment(env or [])
+    base = RunOptions(name=name, remove=not detach, env=variables, gpus=gpus, gpu_wait=wait, time_limit=seconds)
     options = task_options(workshop.project, declared, tuple(args or ()), base)
     return run_service(workshop.store, image.digest, options, declared, detach=detach, say=_say)
 
