@@ -7,13 +7,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from mlbox.cli.words import App, Argument, Option
 
 if TYPE_CHECKING:
     from mlbox.store.layout import Chosen
     from mlbox.store.store import Store
 
-app = typer.Typer(rich_markup_mode=None)
+app = App()
 
 
 class ArchiveForm(StrEnum):
@@ -32,18 +32,18 @@ def _store() -> "Store":
 
 @app.command()
 def save(
-    names: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Names, digests, or beginnings of digests.")],
+    names: Annotated[list[str], Argument(metavar="IMAGE...", help="Names, digests, or beginnings of digests.")],
     output: Annotated[
-        str, typer.Option("--output", "-o", help="A folder, FILE.tar, FILE.tar.gz, FILE.tar.zst, or - for stdout.")
+        str, Option("--output", "-o", help="A folder, FILE.tar, FILE.tar.gz, FILE.tar.zst, or - for stdout.")
     ],
     form: Annotated[
         ArchiveForm,
-        typer.Option(
+        Option(
             "--format", help="oci: a layout that skopeo, podman and umoci read; docker: an archive for 'docker load'."
         ),
     ] = ArchiveForm.OCI,
     attachments: Annotated[
-        bool, typer.Option("--attachments", help="With what is known about the images: locks, plans, signatures.")
+        bool, Option("--attachments", help="With what is known about the images: locks, plans, signatures.")
     ] = False,
 ) -> None:
     """Write images to a folder or an archive; an image that is asked for by name gets this name there."""
@@ -86,13 +86,13 @@ def _chosen(store: "Store", text: str) -> "Chosen":
 @app.command()
 def load(
     source: Annotated[
-        str, typer.Option("--input", "-i", metavar="FILE|DIR", help="An archive or a layout; else stdin is read.")
+        str, Option("--input", "-i", metavar="FILE|DIR", help="An archive or a layout; else stdin is read.")
     ] = "-",
     tag: Annotated[
-        list[str] | None, typer.Option("--tag", "-t", metavar="NAME", help="A name for the one image in it.")
+        list[str] | None, Option("--tag", "-t", metavar="NAME", help="A name for the one image in it.")
     ] = None,
     arch: Annotated[
-        str, typer.Option("--arch", metavar="ARCH", help="Which of several: amd64, arm64; else this machine's.")
+        str, Option("--arch", metavar="ARCH", help="Which of several: amd64, arm64; else this machine's.")
     ] = "",
 ) -> None:
     """Take images from an archive of mlbox, skopeo, podman, buildkit or docker, or from an OCI layout."""
@@ -122,17 +122,15 @@ def load(
 
 @app.command("serve-store")
 def serve_store(
-    listen: Annotated[
-        str, typer.Option("--listen", metavar="ADDRESS[:PORT]", help="Where to listen.")
-    ] = "127.0.0.1:5000",
+    listen: Annotated[str, Option("--listen", metavar="ADDRESS[:PORT]", help="Where to listen.")] = "127.0.0.1:5000",
     token_file: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             "--token-file", help="Clients must show the token in it; made when there is none. Else MLBOX_STORE_TOKEN."
         ),
     ] = None,
-    cert: Annotated[Path | None, typer.Option("--cert", help="TLS: the certificate and its chain, PEM.")] = None,
-    key: Annotated[Path | None, typer.Option("--key", help="TLS: the private key, PEM.")] = None,
+    cert: Annotated[Path | None, Option("--cert", help="TLS: the certificate and its chain, PEM.")] = None,
+    key: Annotated[Path | None, Option("--key", help="TLS: the private key, PEM.")] = None,
 ) -> None:
     """Let other machines pull the images of this store, with mlbox, podman, docker or skopeo; until Ctrl-C."""
     from mlbox.registry.access import options_of

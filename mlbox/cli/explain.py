@@ -3,19 +3,18 @@
 import sys
 from typing import Annotated
 
-import typer
-
 from mlbox.cli.render import Format, print_json
+from mlbox.cli.words import App, Argument, Option
 
-app = typer.Typer(rich_markup_mode=None)
+app = App()
 
 
 @app.command()
 def explain(
     what: Annotated[
-        str, typer.Argument(metavar="CONTAINER|FILE|-", help="A container, a file with a program's output, or stdin.")
+        str, Argument(metavar="CONTAINER|FILE|-", help="A container, a file with a program's output, or stdin.")
     ],
-    form: Annotated[Format, typer.Option("--format")] = Format.TABLE,
+    form: Annotated[Format, Option("--format")] = Format.TABLE,
 ) -> int:
     """Say why a program failed, and what mends it on this host. The exit code is 1 when it is nothing that is known."""
     from pathlib import Path

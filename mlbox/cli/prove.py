@@ -3,20 +3,19 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from mlbox.cli.progress import listener
 from mlbox.cli.render import Format, print_json
+from mlbox.cli.words import App, Argument, Option
 
 if TYPE_CHECKING:
     from mlbox.lock.model import Lock
     from mlbox.report.why import WhyFile, WhyPackage
     from mlbox.store.store import Store
 
-app = typer.Typer(rich_markup_mode=None)
+app = App()
 
-Name = Annotated[str, typer.Argument(metavar="IMAGE", help="Name, digest, or the beginning of one.")]
-Form = Annotated[Format, typer.Option("--format")]
+Name = Annotated[str, Argument(metavar="IMAGE", help="Name, digest, or the beginning of one.")]
+Form = Annotated[Format, Option("--format")]
 
 
 def _store() -> "Store":
@@ -28,15 +27,15 @@ def _store() -> "Store":
 
 @app.command()
 def verify(
-    target: Annotated[str, typer.Argument(metavar="IMAGE|LOCK", help="An image, or a project's mlbox.lock or folder.")],
-    image: Annotated[str, typer.Argument(metavar="[IMAGE]", help="With LOCK; else the project's own name.")] = "",
+    target: Annotated[str, Argument(metavar="IMAGE|LOCK", help="An image, or a project's mlbox.lock or folder.")],
+    image: Annotated[str, Argument(metavar="[IMAGE]", help="With LOCK; else the project's own name.")] = "",
     folder: Annotated[
-        Path | None, typer.Option("-C", "--project", help="Compare with the lock and the files in this folder.")
+        Path | None, Option("-C", "--project", help="Compare with the lock and the files in this folder.")
     ] = None,
-    layer: Annotated[str, typer.Option(help="Only this layer: its number (1 is the lowest) or name.")] = "",
-    key: Annotated[Path | None, typer.Option(help="A public key that must have signed the image.")] = None,
+    layer: Annotated[str, Option(help="Only this layer: its number (1 is the lowest) or name.")] = "",
+    key: Annotated[Path | None, Option(help="A public key that must have signed the image.")] = None,
     form: Form = Format.TABLE,
-) -> None:
+) -> int:
     """Make an image again from its lock in a scratch store and compare every byte."""
     from mlbox.cli.prove_text import print_verification
     from mlbox.engine.verifying import verify
@@ -49,15 +48,14 @@ def verify(
         print_json(found)
     else:
         print_verification(found)
-    if not found.ok:
-        raise typer.Exit(1)
+    return 0 if found.ok else 1
 
 
 @app.command()
 def diff(
-    first: Annotated[str, typer.Argument(metavar="A", help="An image, or a lock file.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="An image, or a lock file.")],
-    files: Annotated[bool, typer.Option("--files", help="List every file that differs.")] = False,
+    first: Annotated[str, Argument(metavar="A", help="An image, or a lock file.")],
+    second: Annotated[str, Argument(metavar="B", help="An image, or a lock file.")],
+    files: Annotated[bool, Option("--files", help="List every file that differs.")] = False,
     form: Form = Format.TABLE,
 ) -> None:
     """Say what differs between two images, or between two locks."""
@@ -84,8 +82,8 @@ def diff(
 
 @app.command()
 def why(
-    what: Annotated[list[str], typer.Argument(metavar="IMAGE PACKAGE|/FILE", help="With --lock: only PACKAGE.")],
-    lock: Annotated[Path | None, typer.Option(help="Explain from a lock, without an image.")] = None,
+    what: Annotated[list[str], Argument(metavar="IMAGE PACKAGE|/FILE", help="With --lock: only PACKAGE.")],
+    lock: Annotated[Path | None, Option(help="Explain from a lock, without an image.")] = None,
     form: Form = Format.TABLE,
 ) -> None:
     """Say who asked for a package, which layer it is in, and what it costs; or whose a file is."""
@@ -104,8 +102,8 @@ def why(
 @app.command()
 def du(
     name: Name,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a map of it, one HTML file.")] = None,
-    every: Annotated[bool, typer.Option("--all", "-a", help="Also the small packages.")] = False,
+    html: Annotated[Path | None, Option(metavar="FILE", help="Write a map of it, one HTML file.")] = None,
+    every: Annotated[bool, Option("--all", "-a", help="Also the small packages.")] = False,
     form: Form = Format.TABLE,
 ) -> None:
     """Show which packages and layers of an image take how many bytes."""

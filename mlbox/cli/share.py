@@ -5,19 +5,18 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from mlbox.cli.progress import listener
 from mlbox.cli.project import Machine
 from mlbox.cli.render import Format, mega, print_json
+from mlbox.cli.words import App, Argument, Option
 from mlbox.events import SILENT, Listener
 
-app = typer.Typer(rich_markup_mode=None)
+app = App()
 
-Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Like ghcr.io/team/bert:1.")]
-Arch = Annotated[Machine | None, typer.Option("--arch", help="This machine's when nothing says.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the digest.")]
-Form = Annotated[Format, typer.Option("--format", help="json: a report on every layer.")]
+Names = Annotated[list[str], Argument(metavar="NAME...", help="Like ghcr.io/team/bert:1.")]
+Arch = Annotated[Machine | None, Option("--arch", help="This machine's when nothing says.")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress, only the digest.")]
+Form = Annotated[Format, Option("--format", help="json: a report on every layer.")]
 
 
 class Method(StrEnum):
@@ -52,19 +51,19 @@ def pull(names: Names, arch: Arch = None, quiet: Quiet = False, form: Form = For
 @app.command()
 def push(
     names: Names,
-    to: Annotated[str, typer.Option("--to", metavar="NAME", help="Another name than it has here.")] = "",
+    to: Annotated[str, Option("--to", metavar="NAME", help="Another name than it has here.")] = "",
     compression: Annotated[
         Method | None,
-        typer.Option(help="zstd unless the registry has the layer in another form; gzip for old clients."),
+        Option(help="zstd unless the registry has the layer in another form; gzip for old clients."),
     ] = None,
     thin: Annotated[
-        bool, typer.Option("--thin", help="Without what mlbox can make again from the index and the mirror.")
+        bool, Option("--thin", help="Without what mlbox can make again from the index and the mirror.")
     ] = False,
     sign: Annotated[
-        Path | None, typer.Option("--sign", metavar="KEY", help="Sign with a private key, as 'mlbox sign' does.")
+        Path | None, Option("--sign", metavar="KEY", help="Sign with a private key, as 'mlbox sign' does.")
     ] = None,
-    sbom: Annotated[bool, typer.Option("--sbom", help="Attach a bill of materials.")] = False,
-    provenance: Annotated[bool, typer.Option("--provenance", help="Attach what it was built from.")] = False,
+    sbom: Annotated[bool, Option("--sbom", help="Attach a bill of materials.")] = False,
+    provenance: Annotated[bool, Option("--provenance", help="Attach what it was built from.")] = False,
     quiet: Quiet = False,
     form: Form = Format.TABLE,
 ) -> None:
@@ -104,10 +103,10 @@ def push(
 
 @app.command()
 def copy(
-    source: Annotated[str, typer.Argument(metavar="SOURCE")],
-    target: Annotated[str, typer.Argument(metavar="TARGET")],
-    arch: Annotated[Machine | None, typer.Option("--arch", help="Only this one's image; else all.")] = None,
-    referrers: Annotated[bool, typer.Option(help="Also signatures, locks and other artifacts about it.")] = True,
+    source: Annotated[str, Argument(metavar="SOURCE")],
+    target: Annotated[str, Argument(metavar="TARGET")],
+    arch: Annotated[Machine | None, Option("--arch", help="Only this one's image; else all.")] = None,
+    referrers: Annotated[bool, Option(help="Also signatures, locks and other artifacts about it.")] = True,
     quiet: Quiet = False,
     form: Form = Format.TABLE,
 ) -> None:

@@ -124,6 +124,11 @@ def test_what_is_read_quickly_is_what_typer_reads(name: str, data: st.DataObject
         "build -t team/name:1 -C folder",
         "train --gpus 2 -- --epochs 10",
         "serve -d",
+        "verify image",
+        "diff one two --files",
+        "why image /usr/bin/git",
+        "push image docker.io/me/image:1",
+        "save -o file image",
     ],
 )
 def test_what_people_type_is_plain(line: str) -> None:
