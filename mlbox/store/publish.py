@@ -8,12 +8,16 @@ after a kill) `mlbox fsck` finds what the disk did not keep.
 import errno
 import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from mlbox.files import locked
+
+_GET_FLAGS, _SET_FLAGS, _TOP_OF_HIERARCHY = 0x80086601, 0x40086602, 0x00020000
+"""FS_IOC_GETFLAGS, FS_IOC_SETFLAGS and FS_TOPDIR_FL of linux/fs.h."""
 
 
 @contextmanager
@@ -122,6 +126,7 @@ def _private(folder: Path) -> None:
 
 def _claim(tmp: Path, label: str) -> tuple[Path, int]:
     tmp.mkdir(parents=True, exist_ok=True)
+    _spread(tmp)
     while True:
         folder = tmp / f"{label}-{os.urandom(8).hex()}"
         folder.mkdir(mode=0o700)
@@ -130,6 +135,24 @@ def _claim(tmp: Path, label: str) -> tuple[Path, int]:
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             if _try_lock(fd) and folder.exists():
                 return folder, fd
+            os.close(fd)
+
+
+def _spread(folder: Path) -> None:
+    """Have ext4 put each folder made in `folder` somewhere else on the disk; other file systems do nothing.
+
+    New files go where their folder is, and ext4 passes over every inode that was freed there in the last minutes, one
+    by one, for each file it makes (recently_deleted in fs/ext4/ialloc.c): filling a store right after emptying one
+    took three times as long.
+    """
+    flags = bytearray(4)
+    with suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(fd, _GET_FLAGS, flags)
+            if not (known := int.from_bytes(flags, sys.byteorder)) & _TOP_OF_HIERARCHY:
+                fcntl.ioctl(fd, _SET_FLAGS, (known | _TOP_OF_HIERARCHY).to_bytes(4, sys.byteorder))
+        finally:
             os.close(fd)
 
 

@@ -1,9 +1,12 @@
+import fcntl
 import os
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
+from mlbox.store import publish
 from mlbox.store.publish import (
     discard_leftovers,
     publish_folder,
@@ -88,3 +91,17 @@ def test_one_at_a_time(tmp_path: Path) -> None:
         done.append("first")
     thread.join()
     assert done == ["first", "second"]
+
+
+def test_folders_are_spread_over_the_disk_where_it_can_be_asked(tmp_path: Path) -> None:
+    """ext4 then searches no group of inodes that was just emptied; elsewhere nothing changes."""
+    with temporary_folder(tmp_path, "layer") as folder:
+        assert folder.is_dir()
+    device = tmp_path.stat().st_dev
+    here = f" {os.major(device)}:{os.minor(device)} "
+    if not any(here in line and " - ext4 " in line for line in Path("/proc/self/mountinfo").read_text().splitlines()):
+        return
+    fd, flags = os.open(tmp_path, os.O_RDONLY), bytearray(4)
+    fcntl.ioctl(fd, publish._GET_FLAGS, flags)
+    os.close(fd)
+    assert int.from_bytes(flags, sys.byteorder) & publish._TOP_OF_HIERARCHY
