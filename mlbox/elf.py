@@ -153,9 +153,9 @@ def _soname(fd: int, found: _Dynamic) -> str:
 def _string(fd: int, offset: int) -> str:
     for size in (256, _LONGEST_NAME):
         name, end, _ = os.pread(fd, size, offset).partition(b"\0")
-        if end:
-            return os.fsdecode(name)
-    raise ValueError("a name without an end")
+        if end and (text := os.fsdecode(name)).isprintable():
+            return text
+    raise ValueError("no name, or none that people could read")
 
 
 def _versions(fd: int, found: _Dynamic, strings: int) -> Iterator[str]:

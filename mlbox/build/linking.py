@@ -45,6 +45,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """Extension modules of the package that cannot be imported for it, directly or by what they need."""
     of: int = 0
     """How many extension modules the package has."""
+    instead: str = ""
+    """Of a version of glibc: the image's, '2.36'."""
     size: int = 0
     """Of what is there twice: bytes in the environment."""
 
@@ -155,7 +157,8 @@ class Linker:
             if binary.glibc > self.ground.glibc > 0:
                 asking.setdefault(binary.glibc, []).append(binary)
         for version, askers in asking.items():
-            yield from self._by_package("glibc", f"GLIBC_2.{version}", askers)
+            for found in self._by_package("glibc", f"GLIBC_2.{version}", askers):
+                yield msgspec.structs.replace(found, instead=f"2.{self.ground.glibc}")
 
     def _by_package(self, kind: Kind, name: str, askers: Sequence["Binary"]) -> Iterator[Finding]:
         """Yield a finding for each package whose modules load one of `askers`, and for those of askers nobody loads."""

@@ -25,7 +25,7 @@ from mlbox.units import mega
 if TYPE_CHECKING:
     from mlbox.build.binaries import Binary
 
-_FORMAT = 2
+_FORMAT = 3
 _SHOWN = 4
 _SEARCHED = "LD_LIBRARY_PATH="
 T = TypeVar("T")
@@ -108,18 +108,22 @@ def remarks(findings: Iterable[Finding], suite: str) -> Iterator[str]:
     for one in findings:
         groups.setdefault((one.kind, one.package, bool(one.modules)), []).append(one)
     for (kind, package, _), found in groups.items():
-        who = package or "a file of no package"
-        match kind:
-            case "missing":
-                yield f"{who}: {_who(found)} {_list(found, suite)}, which the image lacks"
-            case "glibc":
-                yield f"{who}: {_who(found)} glibc {found[-1].name[6:]}, which is newer than the image's"
-            case "driver":
-                paths = ", ".join(f"/{path}" for one in found for path in one.needed_by)
-                yield f"{package or 'LD_LIBRARY_PATH'} has {paths}, in place of the library of NVIDIA's driver"
-            case _:
-                size = mega(sum(one.size for one in found))
-                yield f"{_list(found, '')} of {who} are in the base too: {size} that one of them would save"
+        yield "".join(one if one.isprintable() else "?" for one in _remark(kind, package, found, suite))
+
+
+def _remark(kind: str, package: str, found: Sequence[Finding], suite: str) -> str:
+    who = package or "a file of no package"
+    match kind:
+        case "missing":
+            return f"{who}: {_who(found)} {_list(found, suite)}, which the image lacks"
+        case "glibc":
+            return f"{who}: {_who(found)} glibc {found[-1].name[6:]}, and the image has {found[-1].instead}"
+        case "driver":
+            paths = ", ".join(f"/{path}" for one in found for path in one.needed_by)
+            return f"{package or 'LD_LIBRARY_PATH'} has {paths}, in place of the library of NVIDIA's driver"
+        case _:
+            size = mega(sum(one.size for one in found))
+            return f"{_list(found, '')} of {who} are in the base too: {size} that one of them would save"
 
 
 def _who(found: Sequence[Finding]) -> str:
@@ -167,7 +171,7 @@ def _refusal(fatal: Sequence[Finding], settings: Settings, lock: Lock) -> BuildE
 
 
 def _toml(names: Iterable[str]) -> str:
-    return "[" + ", ".join(f'"{name}"' for name in names) + "]"
+    return "[" + ", ".join(msgspec.json.encode(name).decode() for name in names) + "]"
 
 
 def _binaries(store: Store, diff_id: DiffID, lock: Lock) -> tuple["Binary", ...]:

@@ -94,6 +94,12 @@ def test_damage_is_no_error(
     mentions(path, "libx.so.1")
 
 
+@pytest.mark.parametrize("name", ["lib\x1b[2Jx.so", "lib\nx.so"])
+def test_names_are_for_people(tmp_path: Path, name: str) -> None:
+    """One that would do something to a terminal is damage."""
+    assert read_elf(written(tmp_path, shared_library(None, needed=[name]))) is None
+
+
 def test_what_is_not_there_or_no_file(tmp_path: Path) -> None:
     """Is no ELF file."""
     assert read_elf(tmp_path / "nothing") is None

@@ -120,7 +120,7 @@ def test_glibc_must_be_new_enough() -> None:
     """The newest symbol version decides; an unknown glibc says nothing."""
     module = binary("demo/_x.abi3.so", "libc.so.6", glibc=38)
     (found,) = look(module)
-    assert (found.kind, found.name, found.is_fatal) == ("glibc", "GLIBC_2.38", True)
+    assert (found.kind, found.name, found.instead, found.is_fatal) == ("glibc", "GLIBC_2.38", "2.36", True)
     assert look(module, ground=Ground(names=GROUND.names)) == ()
     assert look(binary("demo/_x.abi3.so", "libc.so.6", glibc=36)) == ()
 

@@ -176,8 +176,9 @@ def test_remarks_are_said_once() -> None:
     [
         (finding(modules=()), "/a/site-packages/demo/_x.abi3.so needs libGL.so.1"),
         (finding(modules=(), needed_by=("a", "b")), "2 of its libraries and programs need libGL.so.1"),
+        (finding(modules=(), needed_by=("a\x1b[2J",)), "/a?[2J needs"),
         (finding(package="", modules=()), "a file of no package: "),
-        (finding("GLIBC_2.38", kind="glibc"), "needs glibc 2.38, which is newer than the image's"),
+        (finding("GLIBC_2.38", kind="glibc", instead="2.36"), "needs glibc 2.38, and the image has 2.36"),
         (finding("libcuda.so.1", kind="driver"), "demo 1.0 has /a/site-packages/demo/_x.abi3.so, in place of"),
         (finding("libcuda.so", kind="driver", package=""), "LD_LIBRARY_PATH has /a/"),
         (
