@@ -4,29 +4,32 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from mlbox.errors import ContainerError, MlboxError, UsageError
 from mlbox.gpu.choose import Request, Unit, candidates
+from mlbox.gpu.compat import FOLDER, Compat, read_compat, version_in
 from mlbox.gpu.fatbin import device_code
 from mlbox.gpu.fit import Fit, LibraryCode, Needs, cuda_of_packages, fit
 from mlbox.gpu.inventory import read_inventory
 from mlbox.gpu.model import ComputeCapability, Gpu, Inventory, Roots, Version, parse_version
 from mlbox.gpu.nvml import ask
-from mlbox.gpu.tables import capability_of_name, cuda_table
-from mlbox.lock.file import decode_lock
-from mlbox.lock.model import Lock
+from mlbox.gpu.tables import capability_of_name, cuda_table, is_of_data_center
 from mlbox.oci.artifact import GPU_TYPE, artifact_of, subject_of
 from mlbox.oci.digest import DiffID, Digest
 from mlbox.oci.image import Image
-from mlbox.report.contents import Place, effective
 from mlbox.store.store import Store
-from mlbox.store.tree import below
+from mlbox.store.tree import Tree, below
+
+if TYPE_CHECKING:
+    from mlbox.lock.model import Lock
+    from mlbox.report.contents import Place
 
 _LIBRARY = re.compile(r"\.so(?:\.[0-9.]+)?$")
 _DISTRIBUTION = re.compile(r"(?:^|/)([A-Za-z0-9_.]+)-([^/-]+)\.dist-info$")
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +67,8 @@ def needs_of(store: Store, digest: Digest) -> Needs:
 
 def read_needs(store: Store, image: Image) -> Needs:
     """Read what the image needs: CUDA from its lock, else from the packages in it; device code from its libraries."""
+    from mlbox.report.contents import effective  # a start with GPUs finds what was read before
+
     diff_ids = image.config.rootfs.diff_ids
     files = effective([store.layers.entries(diff_id) for diff_id in diff_ids])
     cuda, because = cuda_of_packages(_packages(store, image, files))
@@ -71,10 +76,12 @@ def read_needs(store: Store, image: Image) -> Needs:
         variables = dict(line.partition("=")[::2] for line in image.config.config.env)
         version = parse_version(variables.get("CUDA_VERSION", ""))
         cuda, because = (str(version.minor), "the base image's CUDA_VERSION") if version else ("", "")
-    return Needs(cuda=cuda, because=because, libraries=tuple(_libraries(store, diff_ids, files)))
+    return Needs(
+        cuda=cuda, because=because, libraries=tuple(_libraries(store, diff_ids, files)), compat=_compat(store, diff_ids)
+    )
 
 
-def needs_of_lock(lock: Lock) -> Needs:
+def needs_of_lock(lock: "Lock") -> Needs:
     """Return what can be said before anything is built: the CUDA that the locked packages bring."""
     cuda, because = cuda_of_packages(_locked(lock))
     return Needs(cuda=cuda, because=because)
@@ -128,7 +135,8 @@ def _verdicts(found: Sequence[Unit], inventory: Inventory, needs: Needs) -> Iter
     known = {gpu.pci: gpu.capability for gpu in _with_capabilities(inventory)}
     version = inventory.driver.version if inventory.driver else None
     for unit in found:
-        yield unit, fit(needs, known.get(unit.gpu.pci), version, cuda_table())
+        compatible = is_of_data_center(unit.gpu.name)
+        yield unit, fit(needs, known.get(unit.gpu.pci), version, cuda_table(), data_center=compatible)
 
 
 def _with_capabilities(inventory: Inventory) -> tuple[Gpu, ...]:
@@ -141,7 +149,8 @@ def _with_capabilities(inventory: Inventory) -> tuple[Gpu, ...]:
 
 
 def _checked(name: str, needs: Needs, capability: ComputeCapability | None, driver: Version | None) -> Checked:
-    return Checked(gpu=name, driver=str(driver or ""), fit=fit(needs, capability, driver, cuda_table()))
+    found = fit(needs, capability, driver, cuda_table(), data_center=is_of_data_center(name))
+    return Checked(gpu=name, driver=str(driver or ""), fit=found)
 
 
 def _version(text: str) -> Version:
@@ -151,24 +160,42 @@ def _version(text: str) -> Version:
     return version
 
 
-def _packages(store: Store, image: Image, files: Mapping[str, Place]) -> list[tuple[str, str]]:
+def _compat(store: Store, diff_ids: Sequence[DiffID]) -> Compat | None:
+    from mlbox.build.union import Union
+
+    trees = [(store.layers.root(diff_id), Tree(entries=store.layers.entries(diff_id))) for diff_id in diff_ids]
+    root = Union.of_layers(trees)
+    folder = root.resolve(FOLDER) or ""
+    found = [
+        (version, root.on_disk(f"{folder}/{name}")) for name in root.children(folder) if (version := version_in(name))
+    ]
+    for version, path in found[:1]:
+        if path is not None:
+            with path.open("rb") as file:
+                return read_compat(file.fileno(), version)
+    return None
+
+
+def _packages(store: Store, image: Image, files: "Mapping[str, Place]") -> list[tuple[str, str]]:
+    from mlbox.lock.file import decode_lock
+
     if data := store.referrers.lock_of(image.digest):
         with suppress(MlboxError):  # it may have come with the image from a newer mlbox, or from anybody
             return _locked(decode_lock(data))
     return list(_installed(files))
 
 
-def _locked(lock: Lock) -> list[tuple[str, str]]:
+def _locked(lock: "Lock") -> list[tuple[str, str]]:
     return [(package.name, package.version) for package in lock.packages]
 
 
-def _installed(files: Mapping[str, Place]) -> Iterator[tuple[str, str]]:
+def _installed(files: "Mapping[str, Place]") -> Iterator[tuple[str, str]]:
     for path, place in files.items():
         if place.entry.kind == "dir" and (found := _DISTRIBUTION.search(path)):
             yield found[1].lower().replace("_", "-"), found[2]
 
 
-def _libraries(store: Store, diff_ids: Sequence[DiffID], files: Mapping[str, Place]) -> Iterator[LibraryCode]:
+def _libraries(store: Store, diff_ids: Sequence[DiffID], files: "Mapping[str, Place]") -> Iterator[LibraryCode]:
     """Yield the libraries with device code that a container sees."""
     for path in sorted(path for path in files if _LIBRARY.search(path)):
         entry, layer = files[path]

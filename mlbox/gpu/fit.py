@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from mlbox.gpu.compat import Compat
 from mlbox.gpu.fatbin import DeviceCode
 from mlbox.gpu.model import ComputeCapability, Version, parse_version
 from mlbox.gpu.tables import CudaTable
@@ -39,6 +40,8 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     because: str = ""
     """The package that says so: 'nvidia-cuda-runtime-cu12 12.8.90'."""
     libraries: tuple[LibraryCode, ...] = ()
+    compat: Compat | None = None
+    """The libraries of a newer driver that it brings."""
 
     @property
     def any(self) -> bool:
@@ -76,12 +79,26 @@ def _cuda_versions(packages: Iterable[tuple[str, str]]) -> Iterator[tuple[Versio
             yield version.minor, f"{name} {text}"
 
 
-def fit(needs: Needs, gpu: ComputeCapability | None, driver: Version | None, table: CudaTable) -> Fit:
+def fit(
+    needs: Needs,
+    gpu: ComputeCapability | None,
+    driver: Version | None,
+    table: CudaTable,
+    *,
+    data_center: bool = False,
+) -> Fit:
     """Return whether an environment with those `needs` runs on a GPU with that driver; None is not known.
+
+    On a GPU of a data center it may bring a driver's libraries of its own, when they go with the host's.
 
     'limited' is minor-version compatibility: it runs, without PTX newer than the driver and newer driver functions.
     """
-    parts = [*_by_driver(needs, driver, table), *_by_code(needs, gpu), *_by_both(needs, gpu, driver, table)]
+    parts: list[Fit] = []
+    if driver and data_center and needs.compat and needs.compat.goes_with(driver):
+        reason = f"its libraries of driver {needs.compat.version} go with driver {driver}"
+        parts.append(Fit(verdict="fits", reasons=(reason,)))
+        driver = parse_version(needs.compat.version)
+    parts += [*_by_driver(needs, driver, table), *_by_code(needs, gpu), *_by_both(needs, gpu, driver, table)]
     if not needs.any:
         return Fit(verdict="fits", reasons=("it brings no CUDA",))
     if not parts:

@@ -1,8 +1,10 @@
 """The reviewed tables in gpu/: which driver runs which CUDA, which GPU is which architecture."""
 
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -61,14 +63,32 @@ def capability_of_name(name: str) -> ComputeCapability | None:
     """
     if (direct := parse_capability(name)) is not None:
         return direct
-    path = resources.folder("gpu") / "devices.toml"
-    rows = load_toml(path.read_bytes(), what=str(path))["capability"]
-    for known in sorted(rows, key=len, reverse=True):
-        if re.search(rf"(?<![a-z0-9]){re.escape(known.lower())}(?![0-9])", name.lower()):
-            return parse_capability(rows[known])
+    rows = _devices()["capability"]
+    if known := _known(name, rows):
+        return parse_capability(rows[known])
     if name.isdigit() and (short := [known for known in rows if known.endswith(f" {name}")]):
         return parse_capability(rows[short[0]])
     return None
+
+
+def is_of_data_center(name: str) -> bool:
+    """Whether NVIDIA lets the GPU called `name` be used through the libraries of a newer driver."""
+    document = _devices()
+    return _known(name, document["capability"]) in document["forward-compatibility"]["devices"]
+
+
+@cache
+def _devices() -> dict[str, Any]:
+    path = resources.folder("gpu") / "devices.toml"
+    return load_toml(path.read_bytes(), what=str(path))
+
+
+def _known(name: str, rows: Iterable[str]) -> str:
+    """Return the longest of `rows` that stands in `name` as a word, '' for none."""
+    for known in sorted(rows, key=len, reverse=True):
+        if re.search(rf"(?<![a-z0-9]){re.escape(known.lower())}(?![0-9])", name.lower()):
+            return known
+    return ""
 
 
 def _version(text: str, path: Path) -> Version:

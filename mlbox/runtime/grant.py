@@ -1,5 +1,7 @@
 """What a container gets of the host's devices, decided by others: this package knows no GPUs."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -16,6 +18,8 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     edits: ContainerEdits
     libraries: tuple[Library, ...] = ()
     """What its loader finds beside the image's own libraries."""
+    preferred: Callable[[Path], tuple[Library, ...]] = lambda _: ()
+    """What of the image itself goes before `libraries`, by its mounted root."""
     descriptors: tuple[int, ...] = ()
     """Open files that are held as long as the container runs."""
 

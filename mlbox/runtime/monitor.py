@@ -276,7 +276,8 @@ class Monitor:
 
         edits = grant.edits
         if grant.libraries:
-            edits += loader_mount(self.folder, grant.libraries, self._warn)
+            libraries = (*grant.libraries, *grant.preferred(self.folder.rootfs))
+            edits += loader_mount(self.folder, libraries, self._warn)
         return apply(edits, spec, device.node)
 
     def _write_etc(self, name: str) -> None:

@@ -5,6 +5,7 @@ EPERM ('Operation not permitted').
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from fakes.containers import Box, boxed, busybox_rootfs, wait_for
+from fakes.elf import shared_library
 from fakes.gpu import FakeHost
 from fakes.podman import cdi_file, podman
 
@@ -111,6 +113,22 @@ def test_the_driver_comes_along_under_every_name(box: Box, host: FakeHost) -> No
     assert "libnvidia-ml.so.1" in out and "libcuda" not in out
     _, out, _ = box.sh(f"ls {TARGET}", gpus="1", config=IMAGE, gpu_capabilities="compute")
     assert "libcuda.so.1" in out and "libnvidia-ml" not in out
+
+
+def test_libraries_of_a_newer_driver_in_the_image_go_first(box: Box) -> None:
+    """Where they say that they go with the host's driver."""
+    folder = box.rootfs / "usr/local/cuda/compat"
+    folder.mkdir(parents=True)
+    try:
+        (folder / "libcuda.so.575.57.08").write_bytes(shared_library("libcuda.so.1"))
+        (folder / "libcuda.so.1").symlink_to("libcuda.so.575.57.08")
+        container = box.start("sleep", "60", gpus="1")
+        cache = parse_cache((box.home.containers / container.id / "ld.so.cache").read_bytes(), "amd64")
+        assert dict(cache)["libcuda.so.1"] == "/usr/local/cuda/compat/libcuda.so.1"
+        assert dict(cache)["libnvidia-ml.so.1"] == f"{TARGET}/libnvidia-ml.so.1"
+        box.containers.remove(container.id, force=True)
+    finally:
+        shutil.rmtree(folder.parent)
 
 
 def test_no_gpu_is_given_twice(box: Box) -> None:

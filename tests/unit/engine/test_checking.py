@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from fakes.elf import shared_library
 from fakes.fatbin import cuda_library
 from fakes.gpu import FakeHost
 from fakes.trees import make_image, make_layer
@@ -13,6 +14,7 @@ from mlbox.engine import checking
 from mlbox.engine.checking import check, needs_of, refuse_unfit
 from mlbox.errors import ContainerError, UsageError
 from mlbox.gpu.choose import Request
+from mlbox.gpu.compat import Compat
 from mlbox.oci.artifact import GPU_TYPE, LOCK_TYPE, artifact_of, subject_of
 from mlbox.oci.digest import Digest
 from mlbox.oci.layer import Entry
@@ -78,6 +80,18 @@ def test_a_lock_that_cannot_be_read_is_passed_over(store: Store, image: Digest) 
     assert needs_of(store, image).cuda == "12.8"
 
 
+def test_the_libraries_of_a_newer_driver_are_found(store: Store) -> None:
+    """Behind the link that CUDA's images have."""
+    files = {
+        "usr/local/cuda": "/usr/local/cuda-12.9",
+        "usr/local/cuda-12.9/compat/libcuda.so.1": "libcuda.so.575.57.08",
+        "usr/local/cuda-12.9/compat/libcuda.so.575.57.08": shared_library("libcuda.so.1"),
+    }
+    assert needs_of(store, make_image(store, make_layer(store, "cuda", files)).digest).compat == Compat(
+        version="575.57.08"
+    )
+
+
 def test_needs_are_kept_beside_the_image(store: Store, image: Digest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second time nothing is read; what another version kept is not believed."""
     first = needs_of(store, image)
@@ -85,7 +99,7 @@ def test_needs_are_kept_beside_the_image(store: Store, image: Digest, monkeypatc
     assert needs_of(store, image) == first
     assert len(store.referrers.of(image, GPU_TYPE)) == 1
     monkeypatch.undo()
-    monkeypatch.setattr(checking, "_FORMAT", 2)
+    monkeypatch.setattr(checking, "_FORMAT", 99)
     assert needs_of(store, image) == first
     assert len(store.referrers.of(image, GPU_TYPE)) == 2
 

@@ -1,7 +1,9 @@
 """Does it fit? Verdicts over what is known of real wheels, drivers and GPUs."""
 
+import msgspec
 import pytest
 
+from mlbox.gpu.compat import Compat
 from mlbox.gpu.fatbin import Code, DeviceCode
 from mlbox.gpu.fit import LibraryCode, Needs, cuda_of_packages, fit
 from mlbox.gpu.model import ComputeCapability, parse_capability, parse_version
@@ -72,6 +74,16 @@ def test_ptx_that_is_newer_than_the_driver_is_refused() -> None:
     found = fit(ptx, ComputeCapability(9, 0), driver, cuda_table())
     assert found.verdict == "refused" and "only PTX for sm_90" in found.reasons[0] and "570.26" in found.hint
     assert fit(ptx, ComputeCapability(8, 6), driver, cuda_table()).verdict == "limited"
+
+
+def test_an_image_may_bring_the_libraries_of_a_newer_driver() -> None:
+    """They count on GPUs of data centers, and for the branches they name."""
+    needs = msgspec.structs.replace(TORCH_215, compat=Compat(version="595.58.03", branches=(535, 580)))
+    gpu = ComputeCapability(9, 0)
+    found = fit(needs, gpu, parse_version("535.104.05"), cuda_table(), data_center=True)
+    assert found.verdict == "fits" and "libraries of driver 595.58.03 go with driver 535.104.05" in found.reasons[0]
+    assert fit(needs, gpu, parse_version("535.104.05"), cuda_table()).verdict == "refused"
+    assert fit(needs, gpu, parse_version("550.54.14"), cuda_table(), data_center=True).verdict == "refused"
 
 
 def test_a_small_library_does_not_decide() -> None:
