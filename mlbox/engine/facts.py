@@ -193,7 +193,7 @@ def _denied(groups: Mapping[str, str]) -> str:
 
 
 def _port(groups: Mapping[str, str]) -> str:
-    return groups.get("port") or groups.get("store_port", "")
+    return groups.get("port") or groups.get("store_port") or groups.get("old_port", "")
 
 
 def _xid(groups: Mapping[str, str]) -> Xid:

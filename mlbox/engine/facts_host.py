@@ -1,6 +1,7 @@
 """What explanations of failures need to know of this host. A fact that is not known is ''."""
 
 import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
@@ -16,6 +17,7 @@ _TORCH_BUILDS = ("cu118", "cu121", "cu124", "cu126", "cu128", "cu129", "cu130", 
 """The accelerators that torch is built for, oldest first."""
 _INSTRUCTIONS = {"avx": "AVX", "avx2": "AVX2"}
 """What wheels for x86-64 are built with; what is newer they look for before they use it."""
+_DESKS = re.compile(r"\b(?:GeForce|GTX|RTX|TITAN|Quadro)\b")
 _LISTENING = "0A"
 
 
@@ -62,6 +64,10 @@ class HostFacts:
     def names(self) -> str:
         """What the GPUs are called."""
         return ", ".join(dict.fromkeys(gpu.name for gpu in self.inventory.gpus if gpu.name))
+
+    def for_desks(self) -> str:
+        """Whether all GPUs are of the lines that NVIDIA sells for desktops, which run no other driver's libcuda."""
+        return yes(all(_DESKS.search(gpu.name) for gpu in self.inventory.gpus)) if self.inventory.gpus else ""
 
     def architectures(self) -> str:
         """What NVIDIA's GPUs are for compilers: 'sm_90'."""
@@ -129,6 +135,7 @@ OF_HOST: dict[str, Callable[[HostFacts], str]] = {
     "mismatch": HostFacts.mismatch,
     "accelerator": HostFacts.accelerator,
     "gpu_names": HostFacts.names,
+    "gpus_are_for_desks": HostFacts.for_desks,
     "architectures": HostFacts.architectures,
     "host_problems": lambda host: "; ".join(host.inventory.problems),
     "missing_instructions": HostFacts.missing_instructions,

@@ -18,7 +18,10 @@ LONGEST_LINE = 2000
 _LONGEST_VALUE = 300
 _KNOWN = "*"
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]{0,32}[ -/]{0,4}[@-~]|\][^\x07\x1b]{0,200}(?:\x07|\x1b\\)|[@-_])")
-_RANK = re.compile(r"(?:\[(?:rank)?[0-9]{1,6}(?:,[0-9]{1,6})?\](?:<std(?:err|out)>)?: ?|\(pid=[0-9]{1,9}\) )")
+_RANK = re.compile(
+    r"\[(?:rank)?[0-9]{1,6}(?:,[0-9]{1,6})?\](?:<std(?:err|out)>)?: ?"
+    r"|\([A-Za-z_0-9]{0,60} ?pid=[0-9]{1,9}(?:, ip=[0-9.]{7,15})?\) "
+)
 _EXCEPTION = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,100}(?:Error|Exception|Exit|Interrupt)(?::|$)")
 _CHAINED = (
     "The above exception was the direct cause of the following exception:",
@@ -50,7 +53,6 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     source: str
     case: tuple[Case, ...]
     pattern: str = ""
-    also: str = ""
     exits: tuple[int, ...] = ()
 
 
@@ -106,9 +108,9 @@ def explain(table: FailureTable, text: str, exit_code: int | None, facts: Facts)
     """
     lines = [clean(line) for line in re.split(r"[\r\n]+", text)]
     for failure in table.failure:
-        if not failure.pattern and exit_code in failure.exits and (found := _explained(failure, "", {}, facts)):
+        if exit_code in failure.exits and (found := _explained(failure, "", {}, facts)):
             return found
-    for line, candidates in _matches(table, lines, exit_code):
+    for line, candidates in _matches(table, lines):
         for failure, groups in candidates:
             if found := _explained(failure, line, groups, facts):
                 return found
@@ -130,9 +132,7 @@ def printable(text: str, most: int = _LONGEST_VALUE) -> str:
 _Candidate = tuple[Failure, dict[str, str]]
 
 
-def _matches(
-    table: FailureTable, lines: Sequence[str], exit_code: int | None
-) -> Iterator[tuple[str, list[_Candidate]]]:
+def _matches(table: FailureTable, lines: Sequence[str]) -> Iterator[tuple[str, list[_Candidate]]]:
     """Yield the lines that rules know, the last first, up to an error that none knows."""
     rules = [(failure, _compiled(failure.pattern)) for failure in table.failure if failure.pattern]
     followers = _compiled("|".join(table.followers))
@@ -145,18 +145,12 @@ def _matches(
         found = [
             (failure, {name: value for name, value in match.groupdict().items() if value})
             for failure, pattern in rules
-            if (match := pattern.search(line)) and _fits(failure, lines, exit_code)
+            if (match := pattern.search(line))
         ]
         if found:
             yield line, found
         elif _EXCEPTION.match(line) and not followers.search(line):
             blocked = True
-
-
-def _fits(failure: Failure, lines: Sequence[str], exit_code: int | None) -> bool:
-    if failure.exits and exit_code not in failure.exits:
-        return False
-    return not failure.also or any(_compiled(failure.also).search(line) for line in lines)
 
 
 @cache

@@ -194,6 +194,16 @@ def test_an_image_for_other_gpus(containers: Containers, image: Image, host: Fak
     assert "sm_61" in found.fix
 
 
+def test_a_libcuda_of_the_image(containers: Containers, image: Image, host: FakeHost) -> None:
+    """Is for data-centre GPUs: on others that is the cause, on them it is something else."""
+    failed(containers, image, "RuntimeError: forward compatibility was attempted on non supported HW\n")
+    assert explain_container(containers, "job", host.roots) is None
+    information = Path(host.roots.proc, "driver/nvidia/gpus/0000:01:00.0/information")
+    information.write_text(information.read_text().replace("H200", "GeForce RTX 3090"))
+    found = explain_container(containers, "job", host.roots)
+    assert found is not None and "not for NVIDIA GeForce RTX 3090" in found.cause and "runs: 12.4" in found.fix
+
+
 def test_a_container_without_gpus(containers: Containers, image: Image) -> None:
     """The commonest of all."""
     found = why(containers, image, "RuntimeError: Found no NVIDIA driver on your system. Please check\n")
