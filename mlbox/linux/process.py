@@ -94,12 +94,28 @@ class OpenDevice(NamedTuple):
 
 def open_devices(pid: int) -> Iterator[OpenDevice]:
     """Yield the devices that `pid` has open; nothing when it is gone."""
-    with suppress(OSError):
-        for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208
-            with suppress(OSError):
-                status = os.stat(f"/proc/{pid}/fd/{name}")  # noqa: PTH116
-                if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
-                    yield OpenDevice(stat.S_ISBLK(status.st_mode), os.major(status.st_rdev), os.minor(status.st_rdev))
+    try:
+        folder = os.open(f"/proc/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        # By names in the open folder: a host has tens of thousands of these, and whole paths take half as long again.
+        for name in _names(folder):
+            try:
+                status = os.stat(name, dir_fd=folder)
+            except OSError:
+                continue
+            if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+                yield OpenDevice(stat.S_ISBLK(status.st_mode), os.major(status.st_rdev), os.minor(status.st_rdev))
+    finally:
+        os.close(folder)
+
+
+def _names(folder: int) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:  # the process has ended
+        return []
 
 
 def name_of(pid: int) -> str:
