@@ -9,7 +9,7 @@ import msgspec
 from mlbox.engine.admission import admit_pull
 from mlbox.engine.arch import host_arch, runs_here
 from mlbox.engine.completing import Completion
-from mlbox.errors import RegistryError, UsageError
+from mlbox.errors import UsageError
 from mlbox.events import SILENT, Listener
 from mlbox.files import disk_errors
 from mlbox.oci.artifact import LOCK_TYPE, PLAN_TYPE, Blob, artifact_of
@@ -25,7 +25,7 @@ from mlbox.registry.pull import (
     keep_attached,
 )
 from mlbox.registry.push import PushedLayer, attach, attach_kept, push_image
-from mlbox.registry.transfer import resolve
+from mlbox.registry.transfer import require_arch, resolve
 from mlbox.store.compression import Compression
 from mlbox.store.store import Store
 
@@ -83,9 +83,9 @@ def pull(home: Home, name: str, *, arch: str = "", listener: Listener = SILENT) 
     registry = open_registry(reference.registry, listener=listener)
     with store.using():
         remote = resolve(registry, reference, arch or host_arch())
-        if arch and remote.config.architecture != arch:
-            raise RegistryError(f"{reference.familiar} is for {remote.config.architecture}, not for {arch}")
-        if not arch and not runs_here(remote.config.architecture):
+        if arch:
+            require_arch(remote, arch)
+        elif not runs_here(remote.config.architecture):
             listener.note(f"{reference.familiar} is for {remote.config.architecture}; it will not run here")
         admit_pull(store, registry, reference, remote.subjects)
         layers, documents = Completion(store, registry, remote, listener).layers()

@@ -17,7 +17,7 @@ from mlbox.registry.client import Registry
 from mlbox.registry.manifests import Fetched
 from mlbox.registry.parallel import Stop, in_threads
 from mlbox.registry.push import put_manifest
-from mlbox.registry.transfer import DEPTH, index_of, kind_of, resolve
+from mlbox.registry.transfer import DEPTH, index_of, kind_of, require_arch, resolve
 
 CONNECTIONS = 4
 _MOST_MANIFESTS = 1000
@@ -61,6 +61,8 @@ def copy_image(
     work = _Copy(source, target, scratch, referrers, listener)
     if arch:
         found = resolve(source.registry, source.name, arch)
+        if found.index is None:
+            require_arch(found, arch)
         first = Fetched(media_type=found.media_type, digest=found.digest, data=found.manifest_bytes)
     else:
         first = source.registry.manifest(source.repository, source.name.digest or source.name.tag)

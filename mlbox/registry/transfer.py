@@ -98,6 +98,13 @@ def resolve(registry: Registry, reference: Reference, arch: str) -> RemoteImage:
     )
 
 
+def require_arch(image: RemoteImage, arch: str) -> None:
+    """Raise RegistryError when the image is for another machine than the one asked for."""
+    found = image.config.architecture
+    if found != arch:
+        raise RegistryError(f"{image.reference.familiar} is for {found or 'no machine it names'}, not for {arch}")
+
+
 class _Shape(msgspec.Struct, rename="camel"):
     media_type: str = ""
     schema_version: int = 0

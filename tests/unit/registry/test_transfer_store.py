@@ -413,6 +413,15 @@ def test_a_copy_within_a_registry_moves_nothing(store: Store, image: Image, fake
     assert (done.digest, done.mounted, done.moved) == (pushed.digest, 3, 0)
 
 
+def test_a_copy_for_another_machine(store: Store, image: Image, fake: FakeRegistry, tmp_path: Path) -> None:
+    """A single image is for one machine, and is not copied as if it were for another."""
+    push(store, fake, image)
+    with registry() as other:
+        with pytest.raises(RegistryError, match="is for amd64, not for arm64"):
+            copy(fake, other, tmp_path, arch="arm64")
+        assert not other.manifests.get("copy/y")
+
+
 def test_a_copy_cannot_have_another_digest(store: Store, image: Image, fake: FakeRegistry, tmp_path: Path) -> None:
     """A target with a digest must be the source's."""
     push(store, fake, image)
