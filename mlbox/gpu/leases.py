@@ -155,7 +155,9 @@ class Leases:
                     os.close(changes)
 
     def _wait_for_room(self, room: _Room, wait: bool, say: Callable[[str], None]) -> None:
-        if not (why := room.missing()):
+        with self._queue.alone():  # who looks whether a GPU is free holds it for a moment, in its last tenant's name
+            why = room.missing()
+        if not why:
             return
         if not wait:
             raise ContainerError(why, hint="--wait waits until they are back; 'mlbox gpu leases' lists them")

@@ -106,6 +106,27 @@ def test_what_a_killed_monitor_left_running_keeps_its_gpu(leases: Leases) -> Non
     assert labels(leases.take(GPUS[:2], Request(count=1), again, busy=NOBODY, lives=bool)) == ["1"]
 
 
+def test_who_only_looks_counts_for_nobody(leases: Leases) -> None:
+    """A lease that was let go has its tenant's name, and is locked for a moment by others who look for free ones."""
+    leases.take(GPUS, Request(all=True), Tenant(user="ann"), busy=NOBODY).close()
+    looking = threading.Event()
+
+    def look() -> tuple[str, ...]:
+        looking.set()
+        time.sleep(0.3)
+        return ("nvidia-0",)
+
+    def fail() -> None:
+        with pytest.raises(ContainerError):
+            leases.take(GPUS, Request(all=True), Tenant(user="bob"), busy=look)
+
+    other = threading.Thread(target=fail)
+    other.start()
+    looking.wait(10)
+    leases.take(GPUS[1:2], Request(count=1), Tenant(user="ann"), busy=NOBODY, most=1).close()
+    other.join(10)
+
+
 def test_sharing_is_said_on_both_sides(leases: Leases) -> None:
     """Sharers share among themselves, not with who wants it alone."""
     one, two = take(leases, "device=0", shared=True), take(leases, "device=0", shared=True)
