@@ -1,10 +1,11 @@
 """Containers of images of the store: any command, and a project's declared tasks."""
 
 import os
+import signal
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -185,7 +186,10 @@ def _tell(talk: Talk, text: str) -> None:
 def _run(containers: Containers, container: Container, *, detach: bool, say: Say, tell: Say) -> int:
     options = container.record.options
     try:
-        session = containers.start(container.id, attach=not detach, stdin=options.interactive, size=_terminal(options))
+        with _ended_by_sigterm() if options.remove else nullcontext():
+            session = containers.start(
+                container.id, attach=not detach, stdin=options.interactive, size=_terminal(options)
+            )
     except BaseException:  # also when who waits for a GPU has enough of it
         if options.remove:
             _forget(containers, container)
@@ -206,6 +210,23 @@ def _run(containers: Containers, container: Container, *, detach: bool, say: Say
         return 0 if code is None else code
     finally:
         session.close()
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM end us as ^C does, with what has to be done last; batch systems send it to those who wait."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _count_energy(containers: Containers, container: Container, *, wait: bool) -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -168,6 +169,37 @@ def test_a_killed_monitor_does_not_free_the_gpu(box: Box) -> None:
     box.containers.start(first.id).close()
     box.containers.remove(first.id, force=True)
     assert box.sh("true", gpus="device=0")[0] == 0
+
+
+WAITER = """
+import sys
+from pathlib import Path
+from mlbox.engine.granting import HostDevices
+from mlbox.engine.running import _run
+from mlbox.gpu.model import Roots
+from mlbox.paths import Home
+from mlbox.runtime.containers import Containers
+home, host, folder, name = sys.argv[1:]
+roots = Roots(**{part: f"{host}/{part}" for part in ("proc", "sys", "dev", "driver")})
+containers = Containers(Home(Path(home)), granter=HostDevices(roots, Path(folder)))
+sys.exit(_run(containers, containers.get(name), detach=False, say=print, tell=print))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_who_is_ended_while_it_waits_leaves_no_container(
+    box: Box, host: FakeHost, tmp_path: Path, number: signal.Signals
+) -> None:
+    """One made with --rm, whose monitor would have removed it."""
+    first = box.start("sleep", "60", gpus="all")
+    waiting = box.create("true", gpus="1", gpu_wait=True, remove=True)
+    command = [sys.executable, "-c", WAITER, str(box.home.root), str(host.root), str(tmp_path / "leases"), waiting.id]
+    waiter = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    wait_for(lambda: leases(folder=tmp_path / "leases").waiting, "a place in the queue")
+    waiter.send_signal(number)
+    assert waiter.wait(10) in (128 + signal.SIGTERM, -signal.SIGINT, 1)
+    assert [one.id for one in box.containers.list()] == [first.id]
+    box.containers.remove(first.id, force=True)
 
 
 def test_starting_what_runs_waits_for_nothing(box: Box) -> None:
