@@ -96,6 +96,11 @@ class Facts:
         options = container.record.options
         return options.shm_size or (options.memory or host_facts().memory) // 2
 
+    def _shm_twice(self, container: Container) -> str:
+        """Return twice as much, '' when there is no memory for it."""
+        wanted = 2 * self._shm(container)
+        return _as_option(wanted) if wanted < (container.record.options.memory or host_facts().memory) else ""
+
     def _limit(self, name: str) -> int | None:
         """Return a soft limit of the container, None when it has none or it is not known."""
         spec_process = self._subject.spec.process if self._subject.spec else None
@@ -188,6 +193,10 @@ def _as_option(size: int) -> str:
     return f"{-(-size // 2**30)}g" if size >= 4 * 2**30 else f"{-(-size // 2**20)}m"
 
 
+def _memory_twice(limit: int) -> str:
+    return _as_option(2 * limit) if 2 * limit < host_facts().memory else ""
+
+
 def _denied(groups: Mapping[str, str]) -> str:
     return groups.get("path") or groups.get("other", "")
 
@@ -217,7 +226,7 @@ _OF_CONTAINERS: dict[str, Callable[[Facts, Container], str]] = {
         mega(container.record.options.memory or 0) if container.record.options.memory else ""
     ),
     "memory_limited": lambda _, container: yes(bool(container.record.options.memory)),
-    "memory_twice": lambda _, container: _as_option(2 * (container.record.options.memory or 0)),
+    "memory_twice": lambda _, container: _memory_twice(container.record.options.memory or 0),
     "stop_timeout": lambda _, container: f"{container.record.options.stop_timeout:g}",
     "stop_signal": lambda _, one: signal.Signals(stop_signal(one.record.config, one.record.options)).name,
     "network": lambda _, container: container.record.options.network,
@@ -227,7 +236,7 @@ _OF_CONTAINERS: dict[str, Callable[[Facts, Container], str]] = {
     "device_problems": Facts._device_problems,
     "device_warning": Facts._device_warning,
     "shm": lambda facts, container: mega(facts._shm(container)),
-    "shm_twice": lambda facts, container: _as_option(2 * facts._shm(container)),
+    "shm_twice": Facts._shm_twice,
     "memlock": Facts._memlock,
     "memlock_host": Facts._memlock_host,
     "nofile": Facts._open_files,

@@ -135,13 +135,16 @@ def test_shared_memory(containers: Containers, image: Image) -> None:
 
 def test_shared_memory_of_a_container_that_is_gone(containers: Containers, image: Image) -> None:
     """Its session has what it said, and its spec was kept."""
-    container = failed(containers, image, "", shm_size=5 << 30)
+    container = failed(containers, image, "", shm_size=5 << 30, memory=16 << 30)
     ours, theirs = socket.socketpair()
     session = Session(ours)
     session.tail += WORKER.encode()
     session.ended = frames.Ended(exit_code=1)
     assert (found := explain_session(containers, container, b"", session)) is not None
     assert "it holds 5.4 GB" in found.cause and "--shm-size 10g" in found.fix
+    half = msgspec.json.encode(spec(shm=8 << 30))
+    assert (found := explain_session(containers, container, half, session)) is not None
+    assert "it holds 8.6 GB" in found.cause and "no memory for twice as much" in found.fix
     session._interrupts = 1
     assert explain_session(containers, container, b"", session) is None
     session.close()
@@ -164,8 +167,11 @@ def test_locked_memory(containers: Containers, image: Image, monkeypatch: pytest
 def test_killed_for_memory(containers: Containers, image: Image) -> None:
     """Its limit, and a larger one."""
     state = State(status="exited", exit_code=137, oom_killed=True)
-    found = why(containers, image, "step 5\n", state=state, memory=8 << 30)
-    assert "8.6 GB" in found.cause and "--memory 16g" in found.fix
+    found = why(containers, image, "step 5\n", state=state, memory=1 << 30)
+    assert "1.1 GB" in found.cause and "--memory 2048m" in found.fix
+    containers.remove("job")
+    found = why(containers, image, "step 5\n", state=state, memory=1 << 50)
+    assert "does not have twice as much" in found.fix
 
 
 def test_killed_after_its_time(containers: Containers, image: Image) -> None:
