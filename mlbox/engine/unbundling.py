@@ -112,13 +112,13 @@ def verify_bundle(
         )
 
 
-def load_bundle(store: Store, path: Path, listener: Listener = SILENT) -> Loaded:
+def load_bundle(store: Store, path: Path, listener: Listener = SILENT, *, name: str = "") -> Loaded:
     """Bring the images of the bundle at `path` into the store and return what was done.
 
     Images and names appear when everything of them is there and was compared with its digest. A killed load leaves
     at most layers without an image; loading again goes on from there.
     """
-    with open_bundle(path) as bundle, store.using(), disk_errors(f"loading {path}"):
+    with open_bundle(path, name) as bundle, store.using(), disk_errors(f"loading {bundle.name}"):
         _refuse_missing(store, bundle)
         images = check_documents(bundle)
         admit(bundle)
@@ -147,7 +147,7 @@ def load_stream(store: Store, stream: Readable, listener: Listener = SILENT) -> 
         with disk_errors("taking in a bundle"), path.open("xb") as file:
             for chunk in chunks(stream):
                 file.write(chunk)
-        return load_bundle(store, path, listener)
+        return load_bundle(store, path, listener, name="the bundle")
 
 
 def _refuse_missing(store: Store, bundle: Bundle) -> None:

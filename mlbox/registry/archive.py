@@ -62,6 +62,8 @@ def load_images(
     with its diffID, and an image here has the digest it has everywhere: that of `local_image`. `admit` may refuse each
     by raising. Raises ArchiveError for whatever is wrong with the archive.
     """
+    if digested := [name for name in names if name.digest]:
+        raise UsageError(f"a name with a digest cannot be given: {digested[0].familiar}")
     with store.using(), open_members(store, source) as members:
         packed = packed_images(members, arch)
         if names and len(packed) > 1:

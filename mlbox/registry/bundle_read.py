@@ -89,13 +89,16 @@ class Bundle:
 
 
 @contextmanager
-def open_bundle(path: Path) -> Iterator[Bundle]:
-    """Open the bundle at `path`, or the parts PATH.001, PATH.002, … of one; Damage when it is none."""
+def open_bundle(path: Path, name: str = "") -> Iterator[Bundle]:
+    """Open the bundle at `path`, or the parts PATH.001, PATH.002, … of one; Damage when it is none.
+
+    Messages call it `name`, else by its path.
+    """
     parts: list[tuple[int, int]] = []
     try:
         for part in parts_of(path):
             parts.append(_open(part))
-        yield Bundle(str(path), parts)
+        yield Bundle(name or str(path), parts)
     finally:
         for fd, _ in parts:
             os.close(fd)

@@ -258,6 +258,14 @@ def test_names_that_are_none_are_said_and_left(source: Store, store: Store, imag
     assert store.images.names(image.digest) == ()
 
 
+def test_a_name_with_a_digest_is_refused_first(source: Store, store: Store, image: Image, tmp_path: Path) -> None:
+    """Before anything is taken from the archive: it would stay without a name."""
+    name = parse_reference(f"me/bert@{image.digest}")
+    with pytest.raises(UsageError, match="with a digest"):
+        load(store, saved(source, Chosen(image)), tmp_path, names=[name])
+    assert store.images.list() == []
+
+
 def test_a_name_that_moves_is_said(source: Store, store: Store, image: Image, tmp_path: Path) -> None:
     """Somebody's archive may take a name away, but not in silence."""
     other = make_image(source, make_layer(source, "three", {"x": b"3"}))
