@@ -1,4 +1,4 @@
-"""The data folders that travel with mlbox: templates/, gpu/ and distros/."""
+"""The data folders that travel with mlbox: templates/ and gpu/."""
 
 from pathlib import Path
 

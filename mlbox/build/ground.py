@@ -5,7 +5,6 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from mlbox import resources
 from mlbox.build.binaries import is_library
 from mlbox.build.linking import Ground
 from mlbox.build.union import Union
@@ -47,7 +46,7 @@ def _files(root: Union) -> Iterator[tuple[str, int]]:
 
 @cache
 def _table() -> dict[str, dict[str, str]]:
-    path = resources.folder("distros") / "libraries.toml"
+    path = Path(__file__).with_name("libraries.toml")
     return load_toml(path.read_bytes(), what=str(path))
 
 

@@ -20,13 +20,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.integration
 def test_wheel_holds_the_data(wheel: Path) -> None:
-    """templates/, gpu/ and distros/ travel inside the package."""
+    """templates/, gpu/ and the package's own tables travel inside the package."""
     names = zipfile.ZipFile(wheel).namelist()
 
     assert any(name.startswith("mlbox/_data/templates/") for name in names)
     assert any(name.startswith("mlbox/_data/gpu/") for name in names)
-    assert "mlbox/_data/distros/libraries.toml" in names
-    assert not any(name.startswith(("tests/", "examples/", "distros/", "gpu/", "templates/")) for name in names)
+    assert "mlbox/build/libraries.toml" in names
+    assert not any(name.startswith(("tests/", "examples/", "gpu/", "templates/")) for name in names)
 
 
 @pytest.mark.integration
