@@ -124,7 +124,7 @@ def test_through_a_pipe(store: Store, other: Store, image: Image, tmp_path: Path
     """What comes through one is checked like any other, and leaves nothing but the image."""
     bundle(store, tmp_path / "x")
     data = (tmp_path / "x").read_bytes()
-    with pytest.raises(Damage, match="^the bundle: .* was cut off"):
+    with pytest.raises(Damage, match=r"^the bundle: .* was cut off"):
         load_stream(other, io.BytesIO(data[:-1]))
     assert nothing_of(other)
     assert load_stream(other, io.BytesIO(data)).images[0].digest == image.digest
