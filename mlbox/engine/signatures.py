@@ -34,7 +34,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     subject: Descriptor
     repository: str
     registry: bool = False
-    """Whether it lies in a registry."""
+    """Whether it lies in a registry; one that only a loaded file names is not asked, and nothing is sent there."""
 
     @property
     def reference(self) -> Reference:
@@ -47,7 +47,7 @@ def places_of(store: Store, image: Image) -> tuple[Place, ...]:
 
     own = Place(subject=subject_of(image.digest, image.manifest_bytes), repository=name_of(store, image))
     there = [
-        Place(subject=subject, repository=remote.repository, registry=True)
+        Place(subject=subject, repository=remote.repository, registry=not remote.claimed)
         for remote in store.remotes.of(image.digest)
         if (subject := _stands_for(store, remote.digest, image.manifest.config.digest, _DEPTH))
     ]

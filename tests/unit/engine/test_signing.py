@@ -424,6 +424,19 @@ def test_an_archive_that_claims_an_origin_is_local(
     store.close()
 
 
+def test_a_registry_that_a_file_names_hears_nothing(
+    home: Home, image: Image, fake: FakeRegistry, key: PrivateKey, store: Store
+) -> None:
+    """A bundle of a stranger must not choose whom we ask, and where we send signatures."""
+    manifest = canonical_json({"config": image.manifest.config, "layers": []})
+    store.content.put(manifest)
+    store.remotes.remember(digest_of(manifest), f"{fake.host}/team/x", image.digest, claimed=True)
+    report = sign(home, NAME, key, push=True)
+    assert [(one.repository, one.pushed) for one in report.signed][1:] == [(f"{fake.host}/team/x", False)]
+    verify(home, NAME, ())
+    assert fake.requests == []
+
+
 def test_an_archive_may_bring_its_signature(
     home: Home, elsewhere: Home, image: Image, key: PrivateKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
