@@ -28,6 +28,12 @@ def checked(table: dict[str, Any], *, file: str = "mlbox.toml", root: Path = Pat
     return read
 
 
+@pytest.mark.parametrize("accelerator", ["cpu", "default", "cu126", "rocm6.4"])
+def test_accelerators(accelerator: str) -> None:
+    """'default' is what the index itself has, which for PyTorch is a build for CUDA."""
+    assert settings(f"accelerator = {accelerator!r}").accelerator == accelerator
+
+
 def test_everything_at_once(tmp_path: Path) -> None:
     """Each key there is, in its written form."""
     (tmp_path / "r.txt").touch()
