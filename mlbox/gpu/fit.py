@@ -147,7 +147,7 @@ def _by_both(needs: Needs, gpu: ComputeCapability | None, driver: Version | None
 
 
 def _older(cuda: Version | None) -> str:
-    return f'accelerator = "cu{cuda.parts[0]}{cuda.parts[1]}"' if cuda else "this driver runs none in the table"
+    return f"this driver runs {cuda} and older" if cuda else "this driver runs none in the table"
 
 
 def _by_code(needs: Needs, gpu: ComputeCapability | None) -> Iterator[Fit]:
