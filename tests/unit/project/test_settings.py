@@ -29,7 +29,7 @@ def checked(table: dict[str, Any], *, file: str = "mlbox.toml", root: Path = Pat
 
 
 @pytest.mark.parametrize("accelerator", ["cpu", "default", "cu126", "rocm6.4"])
-def test_accelerators(accelerator: str) -> None:
+def test_the_words_for_accelerators(accelerator: str) -> None:
     """'default' is what the index itself has, which for PyTorch is a build for CUDA."""
     assert settings(f"accelerator = {accelerator!r}").accelerator == accelerator
 
