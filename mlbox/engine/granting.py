@@ -112,6 +112,12 @@ class HostDevices:
         version = inventory.driver.library_version
         if version is None:
             raise ContainerError("the driver's libraries are not on this host", hint="'mlbox doctor' says more")
+        if version != inventory.driver.version:
+            raise ContainerError(
+                f"the driver's libraries are {version}, its kernel module is {inventory.driver.version}, "
+                "so no program would find a GPU",
+                hint="reboot, or stop what uses the GPUs and reload the module",
+            )
         files = driver_files(version, capabilities, host_arch(), self._roots)
         gpus = edits_of(chosen, inventory, capabilities, files, self._roots, params=self._params())
         grant = Grant(edits=edits + gpus, libraries=libraries_of(files), descriptors=descriptors)

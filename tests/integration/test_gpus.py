@@ -364,3 +364,11 @@ def test_users_have_limits(
     assert two.until is not None and 1700 < two.until - time.time() <= 1800
     for container in box.containers.list():
         box.containers.remove(container.id, force=True)
+
+
+def test_a_driver_that_was_updated_under_the_module_is_refused(box: Box, host: FakeHost) -> None:
+    """Every program would fail with a mismatch; the refusal says what mends it."""
+    for path in (host.root / "driver/usr/lib/x86_64-linux-gnu").glob("*.550.54.14"):
+        path.rename(path.with_name(path.name.replace("550.54.14", "560.35.03")))
+    with pytest.raises(ContainerError, match=r"libraries are 560\.35\.03, its kernel module is 550\.54\.14"):
+        box.sh("true", gpus="1")
