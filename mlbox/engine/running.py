@@ -77,7 +77,7 @@ def create_container(store: Store, image: str, options: RunOptions) -> Container
         if not runs_here(config.architecture):
             raise ContainerError(
                 f"image {image} is for {config.architecture}, this machine is {host_arch()}",
-                hint=f"'mlbox pull --arch {host_arch()}' brings one, 'mlbox lock --arch {host_arch()}' and a build make it",
+                hint=f"'mlbox pull --arch {host_arch()}', or 'mlbox lock --arch {host_arch()}' and a build",
             )
         if options.gpu_check and options.gpus not in ("", "none"):
             _refuse_unfit(store, digest, options.gpus)
