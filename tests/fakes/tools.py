@@ -44,7 +44,6 @@ def docker(need: Need, **env: str) -> Iterator[Run]:
         argv = [daemon, "--bridge=none", "--iptables=false", "--data-root", f"{folder}/data"]
         argv += ["--exec-root", f"{folder}/exec", "-p", f"{folder}/pid", "-H", f"unix://{folder}/sock"]
         ours = {"DOCKER_HOST": f"unix://{folder}/sock", "DOCKER_CONFIG": f"{folder}/config", **env}
-        cgroups = set(Path("/sys/fs/cgroup").glob("*/docker"))
         with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
             try:
                 _wait_for(client, ours)
@@ -54,9 +53,17 @@ def docker(need: Need, **env: str) -> Iterator[Run]:
                 server.wait(60)
                 with suppress(OSError):
                     umount(f"{folder}/exec/netns/default")
-                for path in set(Path("/sys/fs/cgroup").glob("*/docker")) - cgroups:
-                    with suppress(OSError):
+                for path in _docker_groups() - _BEFORE:
+                    with suppress(OSError):  # another test's daemon uses it still
                         path.rmdir()
+
+
+def _docker_groups() -> set[Path]:
+    return set(Path("/sys/fs/cgroup").glob("*/docker"))
+
+
+_BEFORE = _docker_groups()
+"""Those of the host's own Docker."""
 
 
 def _wait_for(client: str, env: dict[str, str]) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from fakes import tools
 from fakes.containers import busybox_rootfs
 from fakes.program import Program
 from fakes.registry import FakeRegistry, registry
@@ -137,28 +138,8 @@ def podman(need: Need, tmp_path: Path) -> Iterator[list[str]]:
 @pytest.fixture
 def docker(need: Need) -> Iterator[Callable[..., str]]:
     """A Docker daemon of its own."""
-    daemon, client = need("dockerd"), "/usr/bin/docker" if Path("/usr/bin/docker").exists() else need("docker")
-    with tempfile.TemporaryDirectory(prefix="mlbox") as folder:
-        argv = [daemon, "--bridge=none", "--iptables=false", "--data-root", f"{folder}/data"]
-        argv += ["--exec-root", f"{folder}/exec", "-p", f"{folder}/pid", "-H", f"unix://{folder}/sock"]
-        cgroups = {str(path) for path in Path("/sys/fs/cgroup").glob("*/docker")}
-        with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-            run = {"DOCKER_HOST": f"unix://{folder}/sock"}
-            try:
-                for _ in range(200):
-                    if subprocess.run([client, "info"], env={**os.environ, **run}, capture_output=True).returncode == 0:
-                        break
-                    time.sleep(0.1)
-                yield lambda *args: out(client, *args, env=run)
-            finally:
-                server.send_signal(signal.SIGTERM)
-                server.wait(60)
-                with suppress(OSError):
-                    umount(f"{folder}/exec/netns/default")
-                for path in Path("/sys/fs/cgroup").glob("*/docker"):
-                    if str(path) not in cgroups:
-                        with suppress(OSError):
-                            path.rmdir()
+    with tools.docker(need) as run:
+        yield run
 
 
 def digest_there(reference: str) -> str:
