@@ -12,7 +12,7 @@ import msgspec
 from mlbox.errors import FetchError, LockError, ResolveError
 from mlbox.events import SILENT, Listener
 from mlbox.files import write_atomic
-from mlbox.http import Http, file_path, without_credentials
+from mlbox.http import Http, file_path, is_offline, without_credentials
 from mlbox.lock.model import Lock, Package, Target
 from mlbox.lock.python.asked import Asked, asked_for
 from mlbox.lock.python.config import indexes_for
@@ -63,8 +63,9 @@ def lock_python(
     asked = asked_for(project, target)
     question = _question(project, target, asked, indexes, _preferences(previous, target, upgrade), listener)
     listener.step(f"resolve {len(question.requirements)} requirements with {project.settings.resolver}")
-    if indexes.default is not None:
-        Thread(target=http.warm_up, args=(indexes.default.url,), daemon=True).start()
+    if indexes.default is not None and question.requirements and not is_offline():
+        # Not a daemon: one that imports while the interpreter ends takes it down.
+        Thread(target=http.warm_up, args=(indexes.default.url,)).start()
     chosen = _choose(_resolver(project, listener)(question), question, asked)
     if project.index.require_hashes:
         _need_hashes(chosen, asked)
