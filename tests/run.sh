@@ -7,4 +7,4 @@ environment -e "$top" --group "$top/pyproject.toml:dev"
 
 cd "$top"
 say "pytest"
-exec $sudo env MLBOX_REQUIRE="${MLBOX_REQUIRE-1}" "$bin/python" -m pytest "$@"
+exec $sudo env MLBOX_REQUIRE="${MLBOX_REQUIRE-1}" "$bin/python" -m pytest -n auto --dist loadfile "$@"
