@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from mlbox.cli.home import default_store
 from mlbox.cli.words import App, Argument, Option
 
 if TYPE_CHECKING:
@@ -21,13 +22,6 @@ class ArchiveForm(StrEnum):
 
     OCI = "oci"
     DOCKER = "docker"
-
-
-def _store() -> "Store":
-    from mlbox.paths import Home
-    from mlbox.store.store import Store
-
-    return Store(Home.default())
 
 
 @app.command()
@@ -52,7 +46,7 @@ def save(
 
     if attachments and form is ArchiveForm.DOCKER:
         raise UsageError("docker's archives cannot carry attachments", hint="leave out --format docker")
-    store = _store()
+    store = default_store()
     with store.using():
         chosen = [_chosen(store, name) for name in names]
         if output != "-":
@@ -110,7 +104,7 @@ def load(
     names = [parse_reference(name) for name in tag or []]
     with listener() as talk:
         found = sys.stdin.buffer if source == "-" else Path(source)
-        store = _store()
+        store = default_store()
         admit = partial(admit_load, store)
         loaded = load_images(store, found, arch=arch or host_arch(), names=names, admit=admit, listener=talk)
     for digest, given in loaded:
@@ -137,7 +131,7 @@ def serve_store(
     from mlbox.registry.server import serve
 
     options = options_of(listen, token_file=token_file, cert=cert, key=key, environment=os.environ)
-    serve(_store(), options, _say)
+    serve(default_store(), options, _say)
 
 
 def _say(line: str) -> None:

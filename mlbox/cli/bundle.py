@@ -10,6 +10,7 @@ import typer
 from typer._click import Context
 from typer.core import TyperGroup
 
+from mlbox.cli.home import default_store
 from mlbox.cli.progress import Bars, Lines, listener
 from mlbox.cli.render import Format, mega, print_json, print_table
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from mlbox.oci.digest import Digest
     from mlbox.registry.bundle import Contents
     from mlbox.registry.bundle_have import Have
-    from mlbox.store.store import Store
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _LEAST_PART = 10**6
@@ -55,13 +55,6 @@ app.add_typer(verbs, name="bundle")
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A bundle; of one in parts, its name without .001.")]
 Form = Annotated[Format, typer.Option("--format")]
-
-
-def _store() -> "Store":
-    from mlbox.paths import Home
-    from mlbox.store.store import Store
-
-    return Store(Home.default())
 
 
 @verbs.command()
@@ -101,10 +94,10 @@ def create(
             artifacts=artifacts, sbom=sbom, have=there, since=bundles, compression=compression.value
         )
         if str(output) == "-":
-            made = make_bundle(_store(), names, sys.stdout.buffer, options, talk)
+            made = make_bundle(default_store(), names, sys.stdout.buffer, options, talk)
         else:
             with bundle_file(output.absolute(), size) as out:
-                made = make_bundle(_store(), names, out, options, talk)
+                made = make_bundle(default_store(), names, out, options, talk)
         for line in left_out(made.contents):
             talk.note(line)
     if str(output) != "-":
@@ -119,7 +112,7 @@ def have_(
     from mlbox.files import write_output
     from mlbox.registry.bundle_have import have_of, render_have
 
-    text = render_have(have_of(_store()))
+    text = render_have(have_of(default_store()))
     if output is None:
         sys.stdout.write(text)
     else:
@@ -143,7 +136,7 @@ def verify(
 
         keys.append(load_public(path))
     with listener() as talk:
-        checked = verify_bundle(_store(), file, talk, keys=keys)
+        checked = verify_bundle(default_store(), file, talk, keys=keys)
     if form is Format.JSON:
         print_json(_document(checked.contents, checked.digest, checked.size) | {"missing": checked.missing})
         return
@@ -160,9 +153,9 @@ def load(file: File, form: Form = Format.TABLE) -> None:
 
     with listener() as talk:
         if str(file) == "-":
-            loaded = load_stream(_store(), sys.stdin.buffer, talk)
+            loaded = load_stream(default_store(), sys.stdin.buffer, talk)
         else:
-            loaded = load_bundle(_store(), file, talk)
+            loaded = load_bundle(default_store(), file, talk)
         _tell_moved(talk, [(name.name, name.before) for image in loaded.images for name in image.names if name.before])
         talk.note(
             f"layers: {len(loaded.unpacked)} from the bundle, {len(loaded.made)} made from files of packages, "

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mlbox.cli.home import default_store
 from mlbox.cli.render import Format, ago, clock, mega, print_json, print_table
 
 if TYPE_CHECKING:
@@ -50,14 +51,12 @@ def _needs(what: str) -> "Needs":
     from mlbox.engine.freshness import lock_path
     from mlbox.errors import UsageError
     from mlbox.lock.file import read_lock
-    from mlbox.paths import Home
-    from mlbox.store.store import Store
 
     if (path := lock_path(Path(what))).is_file():
         return needs_of_lock(read_lock(path))
     if what.startswith((".", "/")) and Path(what).is_dir():
         raise UsageError(f"no {path.name} in {Path(what).absolute()}", hint="'mlbox lock' makes it; or name an image")
-    store = Store(Home.default())
+    store = default_store()
     with store.using():
         return needs_of(store, store.images.resolve(what))
 
@@ -66,12 +65,10 @@ def _remarks(what: str) -> tuple[str, ...]:
     from pathlib import Path
 
     from mlbox.engine.linking import remarks_of
-    from mlbox.paths import Home
-    from mlbox.store.store import Store
 
     if Path(what).is_dir():
         return ()
-    store = Store(Home.default())
+    store = default_store()
     with store.using():
         return remarks_of(store, store.images.resolve(what))
 

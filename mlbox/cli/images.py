@@ -1,24 +1,14 @@
 """Commands on images: images, rmi, tag, history, inspect."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+from mlbox.cli.home import ImageName, default_store
 from mlbox.cli.render import Format, ago, mega, print_json, print_table
 from mlbox.cli.words import App, Argument, Option
 
-if TYPE_CHECKING:
-    from mlbox.store.store import Store
-
 app = App()
 
-Name = Annotated[str, Argument(metavar="IMAGE", help="Name, digest, or the beginning of one.")]
 Form = Annotated[Format, Option("--format")]
-
-
-def _store() -> "Store":
-    from mlbox.paths import Home
-    from mlbox.store.store import Store
-
-    return Store(Home.default())
 
 
 @app.command()
@@ -27,7 +17,7 @@ def images(
     quiet: Annotated[bool, Option("--quiet", "-q", help="Only digests.")] = False,
 ) -> None:
     """List the images of the store."""
-    rows = _store().images.list()
+    rows = default_store().images.list()
     if quiet:
         for row in rows:
             print(row.digest)
@@ -43,11 +33,11 @@ def images(
 
 
 @app.command()
-def tag(source: Name, target: Annotated[str, Argument(metavar="NAME")]) -> None:
+def tag(source: ImageName, target: Annotated[str, Argument(metavar="NAME")]) -> None:
     """Give an image another name."""
     from mlbox.oci.reference import parse_reference
 
-    store = _store()
+    store = default_store()
     store.images.tag(store.images.resolve(source), parse_reference(target))
 
 
@@ -60,7 +50,7 @@ def rmi(
     from mlbox.engine.running import used_images
     from mlbox.runtime.containers import Containers
 
-    store = _store()
+    store = default_store()
     used = used_images(Containers(store.home))
     for name in names:
         removed = store.images.untag(name, used_by=used, force=force)
@@ -71,9 +61,9 @@ def rmi(
 
 
 @app.command()
-def history(name: Name, form: Form = Format.TABLE) -> None:
+def history(name: ImageName, form: Form = Format.TABLE) -> None:
     """Show the layers of an image, the last one first, and how each came about."""
-    store = _store()
+    store = default_store()
     image = store.images.load(store.images.resolve(name))
     entries = (entry for entry in image.config.history if not entry.empty_layer)
     layers = []
@@ -100,7 +90,7 @@ def inspect(
     from mlbox.errors import NotFoundError
     from mlbox.runtime.containers import Containers
 
-    store = _store()
+    store = default_store()
     containers = Containers(store.home)
     found: list[object] = []
     for name in names:

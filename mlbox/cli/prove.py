@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from mlbox.cli.home import ImageName, default_store
 from mlbox.cli.progress import listener
 from mlbox.cli.render import Format, print_json
 from mlbox.cli.words import App, Argument, Option
@@ -10,19 +11,10 @@ from mlbox.cli.words import App, Argument, Option
 if TYPE_CHECKING:
     from mlbox.lock.model import Lock
     from mlbox.report.why import WhyFile, WhyPackage
-    from mlbox.store.store import Store
 
 app = App()
 
-Name = Annotated[str, Argument(metavar="IMAGE", help="Name, digest, or the beginning of one.")]
 Form = Annotated[Format, Option("--format")]
-
-
-def _store() -> "Store":
-    from mlbox.paths import Home
-    from mlbox.store.store import Store
-
-    return Store(Home.default())
 
 
 @app.command()
@@ -71,7 +63,7 @@ def diff(
         for line in render_diff(locks) if form is Format.TABLE else ():
             print(line)
         return
-    store = _store()
+    store = default_store()
     with store.using():
         found = diff_images(store, load_side(store, first), load_side(store, second))
     if form is Format.JSON:
@@ -101,7 +93,7 @@ def why(
 
 @app.command()
 def du(
-    name: Name,
+    name: ImageName,
     html: Annotated[Path | None, Option(metavar="FILE", help="Write a map of it, one HTML file.")] = None,
     every: Annotated[bool, Option("--all", "-a", help="Also the small packages.")] = False,
     form: Form = Format.TABLE,
@@ -112,7 +104,7 @@ def du(
     from mlbox.report.load import load_side
     from mlbox.report.usage import usage_of
 
-    store = _store()
+    store = default_store()
     with store.using():
         contents = load_side(store, name).contents
         usage = usage_of(store, contents)
@@ -136,7 +128,7 @@ def _lock(text: str) -> "Lock":
 
     if _is_lock(text):
         return read_lock(Path(text))
-    store = _store()
+    store = default_store()
     data = store.referrers.lock_of(store.images.resolve(text))
     if data is None:
         raise NotFoundError(f"{text} has no lock attached", hint="give two images, or two lock files")
@@ -170,7 +162,7 @@ def _explained(what: list[str], lock: Path | None) -> "WhyPackage | WhyFile":
         raise UsageError("why of what?", hint="mlbox why IMAGE numpy, IMAGE /usr/bin/git, or --lock mlbox.lock numpy")
     if lock:
         return why_locked(read_lock(lock), what[0], what=str(lock))
-    store = _store()
+    store = default_store()
     with store.using():
         side = load_side(store, what[0])
         if what[1].startswith("/"):

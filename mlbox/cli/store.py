@@ -1,22 +1,13 @@
 """Commands on the store and the host: df, prune, fsck, doctor, version."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from mlbox.cli.home import default_store
 from mlbox.cli.render import Format, mega, print_json, print_table
 
-if TYPE_CHECKING:
-    from mlbox.store.store import Store
-
 app = typer.Typer(rich_markup_mode=None)
-
-
-def _store() -> "Store":
-    from mlbox.paths import Home
-    from mlbox.store.store import Store
-
-    return Store(Home.default())
 
 
 @app.command()
@@ -24,7 +15,7 @@ def df(form: Annotated[Format, typer.Option("--format")] = Format.TABLE) -> None
     """Show the room the store takes."""
     from mlbox.store.gc import df as usage
 
-    rows = usage(_store())
+    rows = usage(default_store())
     if form is Format.JSON:
         print_json(rows)
         return
@@ -53,7 +44,7 @@ def prune(
     }[what]
     if not yes:
         typer.confirm(f"Remove {going}?", abort=True, err=True)
-    store = _store()
+    store = default_store()
     containers = Containers(store.home)
     gone = gc.prune(store, what, used_digests=set(used_images(containers)), used_layers=used_layers(store, containers))
     print(
@@ -72,7 +63,7 @@ def fsck(
     from mlbox.runtime.containers import Containers
     from mlbox.store.fsck import fsck as check
 
-    store = _store()
+    store = default_store()
     containers = Containers(store.home)
     for dead in containers.reconcile():
         print(f"cleaned up after container {dead.name}, whose monitor was killed")

@@ -75,7 +75,7 @@ class Facts:
     def _capabilities(self, container: Container) -> str:
         from mlbox.engine.granting import capabilities_of
 
-        if container.record.options.gpus in ("", "none"):
+        if not container.record.options.wants_gpus:
             return ""
         return ",".join(capabilities_of(container.record.options, container.record.config))
 

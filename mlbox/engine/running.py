@@ -79,7 +79,7 @@ def create_container(store: Store, image: str, options: RunOptions) -> Container
                 f"image {image} is for {config.architecture}, this machine is {host_arch()}",
                 hint=f"'mlbox pull --arch {host_arch()}', or 'mlbox lock --arch {host_arch()}' and a build",
             )
-        if options.gpu_check and options.gpus not in ("", "none"):
+        if options.gpu_check and options.wants_gpus:
             _refuse_unfit(store, digest, options.gpus)
         lower = [store.layers.root(diff_id) for diff_id in config.rootfs.diff_ids]
         return containers_of(store.home).create(digest, image, config, lower, options)
@@ -195,7 +195,7 @@ def _run(containers: Containers, container: Container, *, detach: bool, say: Say
             _forget(containers, container)
         raise
     try:
-        if options.gpus not in ("", "none"):
+        if options.wants_gpus:
             _count_energy(containers, container, wait=detach)
         if detach:
             say(container.id)

@@ -431,7 +431,7 @@ class Containers:
     # Monitors, alive and dead.
 
     def _granter_for(self, options: RunOptions) -> "Granter | None":
-        if not (options.devices or options.gpus not in ("", "none") or options.rdma):
+        if not (options.devices or options.wants_gpus or options.rdma):
             return None
         if self._granter is None:
             raise ContainerError("this container cannot have devices", hint="'mlbox run' gives them")

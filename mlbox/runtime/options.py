@@ -114,6 +114,11 @@ class RunOptions(Value, frozen=True, kw_only=True):
     remove: bool = False
     log_limit: int = 64 << 20
 
+    @property
+    def wants_gpus(self) -> bool:
+        """Whether --gpus asks for any; which ones, the engine knows."""
+        return self.gpus not in ("", "none")
+
     def __post_init__(self) -> None:
         if self.remove and self.restart.policy != "no":
             raise UsageError("--rm and --restart contradict each other", hint="leave one of them out")
