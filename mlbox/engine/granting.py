@@ -137,7 +137,9 @@ class HostDevices:
         except OSError:
             return ""
         path = self._folder / "params"
-        write_atomic(path, text.replace("ModifyDeviceFiles: 1", "ModifyDeviceFiles: 0").encode())
+        data = text.replace("ModifyDeviceFiles: 1", "ModifyDeviceFiles: 0").encode()
+        if not path.is_file() or path.read_bytes() != data:  # writing waits for the disk, at every start
+            write_atomic(path, data)
         return str(path)
 
 
