@@ -19,6 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 
+from fakes.server import send
+
 INDEX = "application/vnd.oci.image.index.v1+json"
 _ROUTE = re.compile(r"/v2/(?P<repository>.+?)/(?P<kind>manifests|blobs|tags|referrers)/(?P<rest>.*)")
 
@@ -342,18 +344,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, self.path, self.headers, body)
         self.fake.requests.append(request)
         reply = early or self.fake.answer(request)
-        self.send_response(reply.status)
-        headers = {"Content-Length": str(len(reply.body)), **reply.headers}
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(reply.body[: reply.cut])
-        if reply.stall:
-            self.wfile.flush()
-            self.fake.stopping.wait(30)
-        if reply.stall or reply.cut is not None:
-            self.close_connection = True
+        send(self, reply, self.fake.stopping)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _handle
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Request(NamedTuple):
@@ -68,6 +68,21 @@ class Server:
         return Reply(body[start : end + 1], 206, headers)
 
 
+def send(handler: BaseHTTPRequestHandler, reply: Any, stopping: threading.Event) -> None:
+    """Send `reply` (a Reply of any fake server), cut short and stalled as it says, until `stopping` at the longest."""
+    handler.send_response(reply.status)
+    for name, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    if handler.command != "HEAD":
+        handler.wfile.write(reply.body[: reply.cut])
+    if reply.stall:
+        handler.wfile.flush()
+        stopping.wait(30)
+    if reply.stall or reply.cut is not None:
+        handler.close_connection = True
+
+
 @contextmanager
 def serving() -> Iterator[Server]:
     """Run a Server on a free port of this machine; `server.url` is its address."""
@@ -81,18 +96,7 @@ def serving() -> Iterator[Server]:
             request = Request(self.command, self.path, self.headers)
             server.requests.append(request)
             reply = server.behave(request) or server.answer(request)
-            self.send_response(reply.status)
-            headers = {"Content-Length": str(len(reply.body)), **reply.headers}
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(reply.body[: reply.cut])
-            if reply.stall:
-                self.wfile.flush()
-                server.stopping.wait(30)
-            if reply.stall or reply.cut is not None:
-                self.close_connection = True
+            send(self, reply, server.stopping)
 
         do_HEAD = do_GET
 
