@@ -44,7 +44,11 @@ def test_broken_pyproject_names_the_archive(tmp_path: Path, text: str) -> None:
         build_requires(sdist(tmp_path, text))
 
 
-@pytest.mark.parametrize("data", [b"", b"nonsense", gzip.compress(b"nonsense" * 100), gzip.compress(b"x" * 9999)[:50]])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"nonsense", gzip.compress(b"nonsense" * 100), gzip.compress(b"x" * 9999)[:50]],
+    ids=["empty", "text", "no tar", "cut"],
+)
 def test_what_is_no_archive_is_said(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "thing-1.0.tar.gz"
     path.write_bytes(data)

@@ -71,6 +71,7 @@ SKIPPABLE = b"\x5a\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"stuff"
         SKIPPABLE + zstd.compress(b"one ") + SKIPPABLE + SKIPPABLE + zstd.compress(b"two") + SKIPPABLE,
         b"one two",
     ],
+    ids=["members", "empty member", "frames", "skippable frames", "plain"],
 )
 @pytest.mark.parametrize("step", [1, 3, 1 << 20])
 def test_members_and_frames_follow_each_other(packed: bytes, step: int) -> None:
