@@ -127,6 +127,16 @@ class Source(Value, frozen=True, kw_only=True):
     reason: str
 
 
+class ForeignLock(Value, frozen=True, kw_only=True):
+    """Another tool's lock that counts: its pins are taken, nothing is resolved."""
+
+    path: str
+    """Relative to the project."""
+    kind: Literal["uv", "pylock", "poetry", "pdm", "pipenv", "conda-lock", "pixi", "conda-explicit"]
+    sha256: str
+    """Of its bytes (hex): a change makes mlbox.lock stale."""
+
+
 class Project(Value, frozen=True, kw_only=True):
     """Everything a repository asks for."""
 
@@ -143,5 +153,7 @@ class Project(Value, frozen=True, kw_only=True):
     python_file: str = ""
     """Content of .python-version; empty when there is none."""
     package: Package | None = None
+    foreign: ForeignLock | None = None
+    """The lock of another tool that decides the versions; None when mlbox resolves the requirements itself."""
     notes: tuple[str, ...] = ()
     """What was read but has no effect, one sentence each, for people."""

@@ -72,6 +72,8 @@ class Pinned(Value, frozen=True, kw_only=True):
     kind: Literal["index", "archive", "vcs", "directory"] = "index"
     index: str = "default"
     files: tuple[File, ...] = ()
+    hashes: tuple[str, ...] = ()
+    """sha256 of the files that count, where a foreign lock names hashes but no files."""
     url: str = ""
     """Of an archive or repository; the path of a directory."""
     commit: str = ""

@@ -1,0 +1,29 @@
+"""What is taken from another tool's lock, the same for every format."""
+
+from collections.abc import Callable
+
+from mlbox.lock.model import Target
+from mlbox.lock.python.model import Pinned, Value
+
+
+class Selection(Value, frozen=True, kw_only=True):
+    """Which part of a lock is meant: locks of other tools often hold several machines, extras and groups."""
+
+    target: Target
+    extras: tuple[str, ...] = ()
+    """Normalised names of the project's extras."""
+    groups: tuple[str, ...] = ()
+    """Normalised names of dependency groups; the project's own dependencies always count."""
+
+
+class Imported(Value, frozen=True, kw_only=True):
+    """What the lock's owner would install for a selection."""
+
+    pins: tuple[Pinned, ...] = ()
+    """Sorted by name, without the project itself."""
+    notes: tuple[str, ...] = ()
+    """What was read and has no effect here, one sentence each, for people."""
+
+
+Reader = Callable[[bytes, Selection], Imported]
+"""Reads a lock. Pure: no disk, no network. Raises LockError for what is damaged, unknown or hostile."""
