@@ -17,7 +17,6 @@ from mlbox.linux.cgroup import hierarchies
 from mlbox.linux.device import node
 from mlbox.runtime import access, hotplug
 from mlbox.runtime.containers import Containers
-from mlbox.runtime.guard import spec_of
 
 FOLDERS = ("/etc/cdi", "/var/run/cdi")
 """Where CDI files lie; the definition in a later folder counts. MLBOX_CDI_PATH names others."""
@@ -80,7 +79,7 @@ def edits_for(asked: Sequence[str], folders: Iterable[Path] | None = None) -> Co
 def verify(containers: Containers, reference: str) -> Access:
     """Read back what the kernel has for a running container; raises ContainerError when it does not run."""
     container, folder = containers.running(reference)
-    spec = spec_of(folder)
+    spec = folder.load_spec()
     rules = access.rules_of(spec)
     nodes = tuple(one.path for one in spec.linux.devices) if spec.linux else ()
     mounted = hierarchies()

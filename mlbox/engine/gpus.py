@@ -17,7 +17,6 @@ from mlbox.gpu.leases import FOLDER, Held, Leases
 from mlbox.gpu.model import Gpu, Inventory, Roots
 from mlbox.linux import process
 from mlbox.runtime.containers import Containers
-from mlbox.runtime.guard import spec_of
 
 _SERVICES = frozenset(
     {"nvidia-persiste", "nvidia-powerd", "nv-fabricmanage", "nv-hostengine", "dcgm-exporter", "nvidia-smi", "Xorg"}
@@ -183,7 +182,7 @@ def _given(containers: Containers, names: Mapping[str, str]) -> dict[str, set[tu
     given = {}
     for id, name in names.items():
         try:
-            linux = spec_of(containers.running(id)[1]).linux
+            linux = containers.running(id)[1].load_spec().linux
         except MlboxError:
             continue  # it ended meanwhile
         given[name] = {(node.major or 0, node.minor or 0) for node in (linux.devices if linux else ())}

@@ -11,7 +11,6 @@ from mlbox.gpu.model import Roots
 from mlbox.gpu.nvml import ask
 from mlbox.runtime import hotplug
 from mlbox.runtime.containers import Containers
-from mlbox.runtime.guard import spec_of
 
 _Number = tuple[int | None, int | None]
 
@@ -31,7 +30,7 @@ def release(
     """
     container, files = containers.running(reference)
     where = roots or Roots()
-    linux = spec_of(files).linux
+    linux = files.load_spec().linux
     nodes = {(node.major, node.minor): node.path for node in (linux.devices if linux else ())}
     inventory = read_inventory(where)
     given = [unit for unit in units(inventory) if unit.nodes and set(_numbers(unit)) <= set(nodes)]

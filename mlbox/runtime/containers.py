@@ -3,8 +3,6 @@
 import os
 import signal
 import socket
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,41 +10,35 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mlbox.codec import decode_json
 from mlbox.errors import ContainerError, NotFoundError
 from mlbox.linux import cgroup, lock
 from mlbox.linux import process as processes
 from mlbox.oci.digest import Digest
 from mlbox.oci.image import ImageConfig
-from mlbox.oci.runtime import Process, Seccomp, Spec, User
+from mlbox.oci.runtime import Seccomp
 from mlbox.paths import Home
 from mlbox.runtime import frames, monitor, rootfs
-from mlbox.runtime.account import Account, resolve_account
+from mlbox.runtime.account import Account
+from mlbox.runtime.execute import process_of, wait_forwarding
 from mlbox.runtime.host import host_facts
 from mlbox.runtime.log import Line, follow_log, read_log
-from mlbox.runtime.names import check_name, random_name
+from mlbox.runtime.names import check_name
 from mlbox.runtime.oci_runtime import OciRuntime, find_runtime, logged_failure
 from mlbox.runtime.options import BindMount, RunOptions, TmpfsMount
 from mlbox.runtime.record import Container, Folder, Record, State, timestamp
 from mlbox.runtime.seccomp import load_profile
 from mlbox.runtime.session import Session, at_socket, connect
+from mlbox.runtime.shelf import ACTIVE, Shelf
 from mlbox.runtime.spec import (
     Place,
-    environment_of,
-    held_capabilities,
     make_spec,
-    process_capabilities,
     security,
     stop_signal,
-    working_dir,
 )
 
 if TYPE_CHECKING:
     from mlbox.runtime.grant import Grant, Granter
 
-_HEX = frozenset("0123456789abcdef")
-_YOUNG = 60.0  # seconds in which a container's maker may still be at work; it needs milliseconds
-_ACTIVE = ("running", "restarting")
 _KILLED = 128 + signal.SIGKILL
 
 
@@ -60,8 +52,7 @@ class Containers:
         """`granter` gives containers their devices; without it none can have any."""
         self._home = home
         self._granter = granter
-        self._root = home.containers
-        self._names = home.containers / "names"
+        self._shelf = Shelf(home.containers)
         self._runtime = runtime
 
     # Making and finding.
@@ -91,24 +82,23 @@ class Containers:
             caller=caller_of(os.environ),
             seccomp=_profile(options),
         )
-        record = self._claim_name(record)
-        folder = Folder(self._root / record.id)
+        record = self._shelf.claim_name(record)
+        folder = self._shelf.folder(record.id)
         try:
-            self._publish(folder, record)
+            self._shelf.publish(folder, record)
         except BaseException:
-            monitor.remove_container(folder, record.name)
+            rootfs.remove_container(folder, record.name)
             raise
         return Container(record=record, state=State())
 
     def list(self, *, all: bool = True) -> _List:
         """Return the containers, newest first; without `all` those that run."""
-        found = [one for name in self._ids() if (one := self._load(name))]
-        found.sort(key=lambda one: one.record.created, reverse=True)
-        return [one for one in found if all or one.status in _ACTIVE]
+        found = sorted(self._shelf, key=lambda one: one.record.created, reverse=True)
+        return [one for one in found if all or one.status in ACTIVE]
 
     def get(self, reference: str) -> Container:
         """Return the container of that name, id, or beginning of an id."""
-        found = self._load(self._find(reference))
+        found = self._shelf.load(self._shelf.find(reference))
         if found is None:
             raise NotFoundError(f"no such container: {reference}", hint="'mlbox ps -a' lists them")
         return found
@@ -130,7 +120,7 @@ class Containers:
         if os.geteuid() != 0:
             raise ContainerError("only root can start containers", hint="run the same command with sudo")
         container = self.get(reference)
-        if container.status in _ACTIVE:
+        if container.status in ACTIVE:
             raise _runs_already(container)
         runtime = self._runtime or find_runtime(self._home)
         grant = None
@@ -141,7 +131,7 @@ class Containers:
         try:
             container = self.get(container.id)  # it may have waited for long
             return self._start(
-                container, self._folder(container), runtime, grant, attach=attach, stdin=stdin, size=size
+                container, self._shelf.folder(container.id), runtime, grant, attach=attach, stdin=stdin, size=size
             )
         finally:
             for fd in grant.descriptors if grant else ():
@@ -191,7 +181,7 @@ class Containers:
     def attach(self, reference: str, *, stdin: bool = False) -> Session:
         """Return a session that receives the output of a running container from now on."""
         container = self.get(reference)
-        session = connect(self._folder(container), frames.Hello(output=True, stdin=stdin))
+        session = connect(self._shelf.folder(container.id), frames.Hello(output=True, stdin=stdin))
         if session is None:
             raise ContainerError(f"{container.name} does not run", hint=f"mlbox start {container.name}")
         return session
@@ -203,14 +193,14 @@ class Containers:
 
     def files(self, container: Container) -> Folder:
         """Return the container's files."""
-        return self._folder(container)
+        return self._shelf.folder(container.id)
 
     def running(self, reference: str) -> tuple[Container, Folder]:
         """Return a container and its files; raises ContainerError when it does not run."""
         container = self.get(reference)
         if container.status != "running":
             raise ContainerError(f"{container.name} does not run", hint=f"mlbox start {container.name}")
-        return container, self._folder(container)
+        return container, self._shelf.folder(container.id)
 
     def release(self, reference: str, file: str) -> bool:
         """Have a running container let go of the file called `file` that its grant holds; False when it holds none."""
@@ -221,7 +211,7 @@ class Containers:
     def wait(self, reference: str) -> int:
         """Return the exit code of a container when it has ended for good."""
         container = self.get(reference)
-        if session := connect(self._folder(container), frames.Hello()):
+        if session := connect(self._shelf.folder(container.id), frames.Hello()):
             with _closing(session), suppress(ContainerError):
                 code = session.wait()
                 return 0 if code is None else code
@@ -253,8 +243,8 @@ class Containers:
     def remove(self, reference: str, *, force: bool = False) -> None:
         """Remove a container and what it wrote; a running one only with `force`, which kills it."""
         container = self.get(reference)
-        folder = self._folder(container)
-        if container.status in _ACTIVE:
+        folder = self._shelf.folder(container.id)
+        if container.status in ACTIVE:
             if not force:
                 raise ContainerError(f"{container.name} runs", hint=f"stop it first, or 'mlbox rm -f {container.name}'")
             self.kill(container.id)
@@ -266,7 +256,7 @@ class Containers:
                 self._bury(container, folder)
             else:
                 _clear(folder)  # a monitor that was killed while it started has left no word
-            monitor.remove_container(folder, container.name)
+            rootfs.remove_container(folder, container.name)
         finally:
             os.close(held)
 
@@ -275,7 +265,7 @@ class Containers:
 
         `since` is a time as `record.timestamp` writes it; each Line has its own.
         """
-        folder = self._folder(self.get(reference))
+        folder = self._shelf.folder(self.get(reference).id)
         if follow:
             return follow_log(folder.log, lambda: not folder.is_monitored(), tail=tail, since=since)
         return read_log(folder.log, tail=tail, since=since)
@@ -298,8 +288,8 @@ class Containers:
             raise ContainerError(f"{container.name} does not run", hint=f"mlbox start {container.name}")
         if not argv:
             raise ContainerError("no command to execute", hint="mlbox exec CONTAINER COMMAND")
-        folder = self._folder(container)
-        process = self._exec_process(container, folder, tuple(argv), env or {}, user, workdir, tty=tty)
+        folder = self._shelf.folder(container.id)
+        process = process_of(container, folder, tuple(argv), env or {}, user, workdir, tty=tty)
         file = folder.path / f"exec-{os.urandom(8).hex()}"
         folder.write(file.name, msgspec.json.encode(process))
         try:
@@ -316,7 +306,7 @@ class Containers:
         try:
             runtime = self._runtime or find_runtime(self._home)
             stdio = (0 if stdin else null, 1, 2)
-            return _wait_forwarding(runtime.exec(folder.runtime, folder.path.name, file, stdio=stdio))
+            return wait_forwarding(runtime.exec(folder.runtime, folder.path.name, file, stdio=stdio))
         finally:
             os.close(null)
 
@@ -332,101 +322,18 @@ class Containers:
         """Clean up after monitors that were killed: their programs, groups and, for --rm, files; return those found."""
         found = [one for one in self.list() if one.status == "dead"]
         for container in found:
-            folder = self._folder(container)
+            folder = self._shelf.folder(container.id)
             held = self._try_lock(folder)
             if held is None:
                 continue
             try:
                 self._bury(container, folder)
                 if container.record.options.remove:
-                    monitor.remove_container(folder, container.name)
+                    rootfs.remove_container(folder, container.name)
             finally:
                 os.close(held)
-        self._sweep()
+        self._shelf.sweep()
         return found
-
-    # Names and folders.
-
-    def _claim_name(self, record: Record) -> Record:
-        """Take the name (or a free one) by making a link to the id: the file system lets only one succeed."""
-        self._names.mkdir(parents=True, exist_ok=True)
-        while True:
-            name = record.name or random_name()
-            try:
-                (self._names / name).symlink_to(record.id)
-            except FileExistsError:
-                if self._drop_stale_name(name) or not record.name:
-                    continue
-                raise ContainerError(
-                    f"the name {name} is taken", hint=f"choose another, or 'mlbox rm {name}' first"
-                ) from None
-            return msgspec.structs.replace(record, name=name)
-
-    def _drop_stale_name(self, name: str) -> bool:
-        """Free a name whose container was never finished (its maker was killed); True when it was freed."""
-        link = self._names / name
-        try:
-            folder = Folder(self._root / link.readlink())
-        except OSError:
-            return True
-        if (folder.path / "container.json").exists() or folder.is_monitored() or _is_young(link):
-            return False
-        monitor.remove_container(folder, name)
-        link.unlink(missing_ok=True)
-        return True
-
-    def _sweep(self) -> None:
-        """Remove folders whose maker was killed before they were containers."""
-        for name in self._ids():
-            folder = Folder(self._root / name)
-            if _is_empty(folder.path / "container.json") and not _is_young(folder.path):
-                rootfs.remove_tree(folder.path)
-
-    def _publish(self, folder: Folder, record: Record) -> None:
-        for path in (folder.path, folder.upper, folder.work, folder.rootfs, folder.bundle):
-            path.mkdir(mode=0o700)
-        folder.upper.chmod(0o755)  # becomes the container's /
-        folder.lock.touch(mode=0o600)
-        folder.save_state(State())
-        # Last: a folder without it is not a container yet.
-        folder.write("container.json", msgspec.json.encode(record))
-
-    def _folder(self, container: Container) -> Folder:
-        return Folder(self._root / container.id)
-
-    def _ids(self) -> Sequence[str]:
-        try:
-            return [name for name in os.listdir(self._root) if len(name) == 64 and set(name) <= _HEX]  # noqa: PTH208
-        except FileNotFoundError:
-            return []
-
-    def _find(self, reference: str) -> str:
-        if reference and "/" not in reference:
-            with suppress(OSError):
-                return os.readlink(self._names / reference)  # noqa: PTH115
-        found = [name for name in self._ids() if name.startswith(reference)] if reference else []
-        if len(found) > 1:
-            raise ContainerError(f"{len(found)} containers begin with {reference}", hint="give more of the id")
-        return found[0] if found else ""
-
-    def _load(self, id: str) -> Container | None:
-        if not id:
-            return None
-        folder = Folder(self._root / id)
-        try:
-            record = folder.load_record()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except ContainerError:
-            if _is_empty(folder.path / "container.json"):
-                return None  # the power failed while it was made
-            raise
-        state = folder.load_state()
-        if state.status in _ACTIVE and not folder.is_monitored():
-            state = folder.load_state()  # it may have ended between the two looks
-            if state.status in _ACTIVE:
-                state = msgspec.structs.replace(state, status="dead", error="its monitor was killed")
-        return Container(record=record, state=state)
 
     # Monitors, alive and dead.
 
@@ -454,15 +361,15 @@ class Containers:
         return None
 
     def _control(self, container: Container) -> "_closing":
-        session = connect(self._folder(container), frames.Hello())
-        if session is None and container.status in _ACTIVE:
+        session = connect(self._shelf.folder(container.id), frames.Hello())
+        if session is None and container.status in ACTIVE:
             self.reconcile()
         return _closing(session)
 
     def _final_code(self, container: Container) -> int:
         """Return the exit code of a container that has no monitor."""
         self.reconcile()
-        state = self._folder(container).load_state()
+        state = self._shelf.folder(container.id).load_state()
         if state.status == "created":
             raise ContainerError(f"{container.name} was never started", hint=f"mlbox start {container.name}")
         return _KILLED if state.exit_code is None else state.exit_code
@@ -478,38 +385,6 @@ class Containers:
             msgspec.structs.replace(
                 state, status="dead", pid=0, exit_code=_KILLED, finished=state.finished or timestamp()
             )
-        )
-
-    def _exec_process(
-        self,
-        container: Container,
-        folder: Folder,
-        argv: tuple[str, ...],
-        env: Mapping[str, str],
-        user: str,
-        workdir: str,
-        *,
-        tty: bool,
-    ) -> Process:
-        config = folder.bundle / "config.json"
-        process = decode_json(config.read_bytes(), Spec, what=str(config), error=ContainerError).process
-        if process is None:
-            raise ContainerError(f"{config} has no process")
-        process = msgspec.structs.replace(process, args=argv, terminal=tty, console_size=None)
-        if user:
-            inside = Path(f"/proc/{container.state.pid}/root")
-            account = resolve_account(user, lambda path: rootfs.read_in(inside, path))
-            options = container.record.options
-            process = msgspec.structs.replace(
-                process,
-                user=User(uid=account.uid, gid=account.gid, additional_gids=account.groups),
-                capabilities=process_capabilities(held_capabilities(options), account, options.cap_add),
-            )
-            env = {"HOME": account.home, **env}
-        if tty:
-            env = {"TERM": "xterm", **env}
-        return msgspec.structs.replace(
-            process, env=environment_of(process.env, env), cwd=working_dir(workdir) if workdir else process.cwd
         )
 
 
@@ -575,35 +450,3 @@ def _listen(folder: Folder) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def _is_empty(path: Path) -> bool:
-    try:
-        return path.stat().st_size == 0
-    except FileNotFoundError:
-        return True
-
-
-def _is_young(path: Path) -> bool:
-    try:
-        return time.time() - path.lstat().st_mtime < _YOUNG
-    except FileNotFoundError:
-        return False
-
-
-def _wait_forwarding(pid: int) -> int:
-    """Wait for a child that shares our terminal: its keys reach it anyway, other signals we pass on."""
-
-    def forward(number: int, _: object) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
-
-    if threading.current_thread() is not threading.main_thread():
-        return monitor.exit_code_of(os.waitpid(pid, 0)[1])
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
-    before |= {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        return monitor.exit_code_of(os.waitpid(pid, 0)[1])
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -5,11 +5,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mlbox.codec import decode_json
 from mlbox.errors import ContainerError
 from mlbox.linux import lock
 from mlbox.linux.cgroup import Hierarchy
-from mlbox.oci.runtime import Spec
 from mlbox.runtime import access
 from mlbox.runtime.record import Folder
 
@@ -33,7 +31,7 @@ class Guard:
         if not access.is_by_program(self._mounted):
             return ""
         try:
-            access.enforce(self._folder.cgroup, access.rules_of(spec_of(self._folder)), self._mounted)
+            access.enforce(self._folder.cgroup, access.rules_of(self._folder.load_spec()), self._mounted)
         except OSError as problem:
             return f"its device rules are the runtime's and are not watched: {problem.strerror}"
         return ""
@@ -52,7 +50,7 @@ class Guard:
 
     def _put_right(self) -> str:
         try:
-            rules = access.rules_of(spec_of(self._folder))
+            rules = access.rules_of(self._folder.load_spec())
             found = access.problems(self._folder.cgroup, rules, self._mounted)
             if not found:
                 return ""
@@ -75,13 +73,3 @@ def changing(folder: Folder, *, wait: bool = True) -> Iterator[bool]:
         yield lock.take(fd, wait=wait)
     finally:
         os.close(fd)
-
-
-def spec_of(folder: Folder) -> Spec:
-    """Return the spec that the container in `folder` runs by."""
-    path = folder.bundle / "config.json"
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise ContainerError("the container was never started") from None
-    return decode_json(data, Spec, what=str(path), error=ContainerError)

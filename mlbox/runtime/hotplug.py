@@ -11,7 +11,7 @@ from mlbox.errors import ContainerError
 from mlbox.linux import cgroup, device, process
 from mlbox.oci.runtime import Device, DeviceCgroupRule, Spec
 from mlbox.runtime import access
-from mlbox.runtime.guard import changing, spec_of
+from mlbox.runtime.guard import changing
 from mlbox.runtime.record import Folder
 from mlbox.runtime.spec import DEVICE_RULES
 
@@ -32,7 +32,7 @@ def attach(folder: Folder, pid: int, edits: ContainerEdits) -> tuple[str, ...]:
     nothing has changed.
     """
     with changing(folder):
-        before = spec_of(folder)
+        before = folder.load_spec()
         after = apply(ContainerEdits(device_nodes=edits.device_nodes), before, device.node)
         had = {node.path: node for node in _nodes(before)}
         new = [node for node in _nodes(after) if had.get(node.path) != node]
@@ -55,7 +55,7 @@ def detach(folder: Folder, pid: int, paths: Iterable[str], *, force: bool = Fals
 
 
 def _detach(folder: Folder, pid: int, paths: Collection[str], *, force: bool) -> tuple[str, ...]:
-    before = spec_of(folder)
+    before = folder.load_spec()
     going = [node for node in _nodes(before) if node.path in paths]
     if not going:
         raise ContainerError("the container has no such device", hint="'mlbox gpu verify' lists its devices")

@@ -11,7 +11,7 @@ from mlbox.codec import decode_json
 from mlbox.errors import ContainerError
 from mlbox.linux import lock
 from mlbox.oci.image import ContainerConfig
-from mlbox.oci.runtime import Seccomp
+from mlbox.oci.runtime import Seccomp, Spec
 from mlbox.runtime.options import RunOptions
 
 Status = Literal["created", "running", "restarting", "exited", "dead"]
@@ -102,6 +102,15 @@ class Folder:
         """Read container.json."""
         path = self.path / "container.json"
         return decode_json(path.read_bytes(), Record, what=str(path), error=ContainerError)
+
+    def load_spec(self) -> Spec:
+        """Read the spec that the container was last started by."""
+        path = self.bundle / "config.json"
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise ContainerError("the container was never started") from None
+        return decode_json(data, Spec, what=str(path), error=ContainerError)
 
     def load_state(self) -> State:
         """Read state.json; a missing or damaged one (the power failed) is that of a dead container."""

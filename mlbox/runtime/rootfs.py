@@ -12,7 +12,7 @@ from mlbox.errors import ContainerError
 from mlbox.linux import mount
 from mlbox.linux.process import CLONE_NEWNS, IDMap, unshare, user_namespace
 from mlbox.runtime.options import BindMount
-from mlbox.runtime.record import Account
+from mlbox.runtime.record import Account, Folder
 
 _MAX_LAYERS = 500  # overlayfs' own limit
 _MAX_OPTIONS = 4096
@@ -190,6 +190,15 @@ class Bind:
         except OSError:
             mount.idmap(self._tree, userns, recursive=False)
             self.warning = f"{self.mount.source}: new files in what is mounted below it belong to the container's user"
+
+
+def remove_container(folder: Folder, name: str) -> None:
+    """Remove a container that does not run: first its name, then its files."""
+    link = folder.path.parent / "names" / name
+    with suppress(OSError):
+        if os.readlink(link) == folder.path.name:  # noqa: PTH115
+            link.unlink()
+    remove_tree(folder.path)
 
 
 def remove_tree(path: Path) -> None:

@@ -5,8 +5,9 @@ import signal
 
 import pytest
 
-from mlbox.runtime.monitor import exit_code_of, restart_delay
+from mlbox.runtime.monitor import restart_delay
 from mlbox.runtime.options import Restart
+from mlbox.runtime.program import exit_code_of
 
 ALWAYS = Restart(policy="always")
 TWICE = Restart(policy="on-failure", retries=2)

@@ -1,0 +1,71 @@
+"""One more program in a container that runs."""
+
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from mlbox.errors import ContainerError
+from mlbox.oci.runtime import Process, User
+from mlbox.runtime import rootfs
+from mlbox.runtime.account import resolve_account
+from mlbox.runtime.program import exit_code_of
+from mlbox.runtime.record import Container, Folder
+from mlbox.runtime.spec import environment_of, held_capabilities, process_capabilities, working_dir
+
+
+def process_of(
+    container: Container,
+    folder: Folder,
+    argv: tuple[str, ...],
+    env: Mapping[str, str],
+    user: str,
+    workdir: str,
+    *,
+    tty: bool,
+) -> Process:
+    """Return the process that runs `argv` as the container's own runs, but for what is given."""
+    process = folder.load_spec().process
+    if process is None:
+        raise ContainerError(f"{container.name} has no process")
+    process = msgspec.structs.replace(process, args=argv, terminal=tty, console_size=None)
+    if user:
+        inside = Path(f"/proc/{container.state.pid}/root")
+        account = resolve_account(user, lambda path: rootfs.read_in(inside, path))
+        options = container.record.options
+        process = msgspec.structs.replace(
+            process,
+            user=User(uid=account.uid, gid=account.gid, additional_gids=account.groups),
+            capabilities=process_capabilities(held_capabilities(options), account, options.cap_add),
+        )
+        env = {"HOME": account.home, **env}
+    if tty:
+        env = {"TERM": "xterm", **env}
+    return msgspec.structs.replace(
+        process, env=environment_of(process.env, env), cwd=working_dir(workdir) if workdir else process.cwd
+    )
+
+
+def wait_forwarding(pid: int) -> int:
+    """Return the exit code of a child that shares our terminal, when it ends.
+
+    The terminal's keys reach it anyway; other signals we pass on.
+    """
+
+    def forward(number: int, _: object) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    if threading.current_thread() is not threading.main_thread():
+        return exit_code_of(os.waitpid(pid, 0)[1])
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
+    before |= {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        return exit_code_of(os.waitpid(pid, 0)[1])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
