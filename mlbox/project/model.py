@@ -137,6 +137,32 @@ class ForeignLock(Value, frozen=True, kw_only=True):
     """Of its bytes (hex): a change makes mlbox.lock stale."""
 
 
+class CondaDependency(Value, frozen=True, kw_only=True):
+    """One conda package that is asked for, and where it stands."""
+
+    text: str
+    """A MatchSpec as it was written, on one line: 'numpy >=1.26,<2', 'conda-forge::python=3.11'."""
+    origin: str
+    """'environment.yml:7'."""
+
+
+class CondaSpec(Value, frozen=True, kw_only=True):
+    """A conda environment as environment.yml or pixi.toml asks for it; nothing in it is resolved."""
+
+    path: str
+    """The file, relative to the project."""
+    name: str = ""
+    channels: tuple[str, ...] = ()
+    """Names and addresses (credentials and all, so never into a lock as they are), the strongest first."""
+    dependencies: tuple[CondaDependency, ...] = ()
+    requirements: tuple[Requirement, ...] = ()
+    """What its pip section asks for; Project.requirements has these too, and what else comes from an index."""
+    variables: dict[str, str] = {}
+    """Of the environment, set when it is activated."""
+    platforms: tuple[str, ...] = ()
+    """'linux-64'; empty when it does not say."""
+
+
 class Project(Value, frozen=True, kw_only=True):
     """Everything a repository asks for."""
 
@@ -155,5 +181,7 @@ class Project(Value, frozen=True, kw_only=True):
     package: Package | None = None
     foreign: ForeignLock | None = None
     """The lock of another tool that decides the versions; None when mlbox resolves the requirements itself."""
+    conda: CondaSpec | None = None
+    """The conda environment that counts; None when everything is a Python or system package."""
     notes: tuple[str, ...] = ()
     """What was read but has no effect, one sentence each, for people."""
