@@ -93,8 +93,8 @@ def load(
     from functools import partial
 
     from mlbox.cli.progress import listener
-    from mlbox.engine.admission import admit_load
     from mlbox.engine.arch import host_arch
+    from mlbox.engine.trust.admission import admit_load
     from mlbox.errors import UsageError
     from mlbox.oci.reference import parse_reference
     from mlbox.registry.archive import load_images

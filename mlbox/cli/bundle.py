@@ -15,8 +15,8 @@ from mlbox.cli.progress import Bars, Lines, listener
 from mlbox.cli.render import Format, mega, print_json, print_table
 
 if TYPE_CHECKING:
-    from mlbox.engine.bundling import Bundled
-    from mlbox.engine.unbundling import Checked
+    from mlbox.engine.bundles.load import Checked
+    from mlbox.engine.bundles.write import Bundled
     from mlbox.oci.digest import Digest
     from mlbox.registry.bundle import Contents
     from mlbox.registry.bundle_have import Have
@@ -82,7 +82,7 @@ def create(
     form: Form = Format.TABLE,
 ) -> None:
     """Put images into one file. This is what 'mlbox bundle IMAGE' does."""
-    from mlbox.engine.bundling import BundleOptions, left_out, make_bundle
+    from mlbox.engine.bundles.write import BundleOptions, left_out, make_bundle
     from mlbox.registry.bundle_write import bundle_file
 
     size = _size(split)
@@ -128,7 +128,7 @@ def verify(
     form: Form = Format.TABLE,
 ) -> None:
     """Check every byte of a bundle and say what is in it; nothing is written, no network is used."""
-    from mlbox.engine.unbundling import verify_bundle
+    from mlbox.engine.bundles.load import verify_bundle
 
     keys = []
     for path in key or []:
@@ -149,7 +149,7 @@ def verify(
 @verbs.command()
 def load(file: File, form: Form = Format.TABLE) -> None:
     """Bring the images of a bundle into the store; no network is used. FILE may be '-', standard input."""
-    from mlbox.engine.unbundling import load_bundle, load_stream
+    from mlbox.engine.bundles.load import load_bundle, load_stream
 
     with listener() as talk:
         if str(file) == "-":

@@ -70,7 +70,7 @@ def push(
     """Send images to the registry their names say; prints NAME@DIGEST of each."""
     from mlbox.cli.trust import load_key
     from mlbox.engine import sharing
-    from mlbox.engine.signing import Publication
+    from mlbox.engine.trust.signing import Publication
     from mlbox.errors import UsageError
     from mlbox.paths import Home
 

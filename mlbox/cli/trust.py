@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlbox.cli.render import Format, print_json
-from mlbox.engine.materials import BillFormat
+from mlbox.engine.trust.materials import BillFormat
 
 if TYPE_CHECKING:
     from mlbox.trust.keys import PrivateKey
@@ -40,7 +40,7 @@ def sbom(
     It is made from the files of an image of the store; of one in a registry it is what was attached there.
     """
     from mlbox.cli.progress import listener
-    from mlbox.engine import materials
+    from mlbox.engine.trust import materials
     from mlbox.paths import Home
 
     if key is None:
@@ -54,7 +54,7 @@ def sbom(
 @app.command()
 def provenance(name: Name, key: SignedBy = None, output: Output = None) -> None:
     """Print what an image was built from: an in-toto statement with SLSA provenance."""
-    from mlbox.engine import materials
+    from mlbox.engine.trust import materials
     from mlbox.paths import Home
     from mlbox.trust.provenance import PREDICATE
 
@@ -84,7 +84,7 @@ def sign(
     that only a registry has is signed there.
     """
     from mlbox.cli.progress import listener
-    from mlbox.engine import signing
+    from mlbox.engine.trust import signing
     from mlbox.paths import Home
 
     private = load_key(key, from_stdin=password_stdin)
@@ -109,7 +109,7 @@ def signatures(
     """Show who signed an image; with --key fail unless one of the keys' owners did."""
     from mlbox.cli.progress import listener
     from mlbox.cli.render import print_table
-    from mlbox.engine import signing
+    from mlbox.engine.trust import signing
     from mlbox.paths import Home
     from mlbox.trust.keys import load_public
 
@@ -175,7 +175,7 @@ def password(*, from_stdin: bool = False, twice: bool = False) -> bytes:
 
 
 def _attested(name: str, predicate: str, key: Path) -> bytes:
-    from mlbox.engine.attested import attested
+    from mlbox.engine.trust.attested import attested
     from mlbox.paths import Home
     from mlbox.trust.keys import load_public
 

@@ -8,7 +8,7 @@ import msgspec
 
 from mlbox.build.union import Union
 from mlbox.codec import decode_json
-from mlbox.engine.admission import admit_kept, admit_locked, admit_pull, admit_run
+from mlbox.engine.trust.admission import admit_kept, admit_locked, admit_pull, admit_run
 from mlbox.errors import LockError, NotFoundError, RegistryError
 from mlbox.events import Listener
 from mlbox.http import is_offline

@@ -25,7 +25,7 @@ from mlbox.store.tree import Tree, below
 
 if TYPE_CHECKING:
     from mlbox.lock.model import Lock
-    from mlbox.report.contents import Place
+    from mlbox.store.view import Place
 
 _LIBRARY = re.compile(r"\.so(?:\.[0-9.]+)?$")
 _DISTRIBUTION = re.compile(r"(?:^|/)([A-Za-z0-9_.]+)-([^/-]+)\.dist-info$")
@@ -67,7 +67,7 @@ def needs_of(store: Store, digest: Digest) -> Needs:
 
 def read_needs(store: Store, image: Image) -> Needs:
     """Read what the image needs: CUDA from its lock, else from the packages in it; device code from its libraries."""
-    from mlbox.report.contents import effective  # a start with GPUs finds what was read before
+    from mlbox.store.view import effective  # a start with GPUs finds what was read before
 
     diff_ids = image.config.rootfs.diff_ids
     files = effective([store.layers.entries(diff_id) for diff_id in diff_ids])

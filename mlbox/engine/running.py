@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from mlbox.engine.admission import admit_run, admit_start
 from mlbox.engine.arch import host_arch, runs_here
+from mlbox.engine.trust.admission import admit_run, admit_start
 from mlbox.errors import ContainerError, MlboxError, NotFoundError, UsageError
 from mlbox.events import SILENT, Listener
 from mlbox.oci.digest import DiffID, Digest, hex_of

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mlbox.engine.admission import admit_pull
 from mlbox.engine.arch import host_arch, runs_here
 from mlbox.engine.completing import Completion
+from mlbox.engine.trust.admission import admit_pull
 from mlbox.errors import UsageError
 from mlbox.events import SILENT, Listener
 from mlbox.files import disk_errors
@@ -30,7 +30,7 @@ from mlbox.store.compression import Compression
 from mlbox.store.store import Store
 
 if TYPE_CHECKING:
-    from mlbox.engine.signing import Publication
+    from mlbox.engine.trust.signing import Publication
 
 
 class PullReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,7 +143,7 @@ def push(
         ]
         attachments += attach_kept(store, registry, target.repository, pushed.descriptor)
         if also is not None:
-            from mlbox.engine.signing import publish
+            from mlbox.engine.trust.signing import publish
 
             attachments += publish(store, registry, target.repository, image, pushed.descriptor, also)
     return PushReport(

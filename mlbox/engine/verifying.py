@@ -110,7 +110,7 @@ def verify(
 
 
 def _with_signature(home: Home, found: Verification, key: Path, listener: Listener) -> Verification:
-    from mlbox.engine.signing import verify
+    from mlbox.engine.trust.signing import verify
     from mlbox.trust.keys import load_public
 
     public = load_public(key)

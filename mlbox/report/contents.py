@@ -4,11 +4,8 @@ Ownership is read from the image itself (dpkg's lists, RECORD files) and from it
 every machine and works for images that mlbox did not make. An attached plan only adds what layers are called and why.
 """
 
-import os
-import stat
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import msgspec
 
@@ -20,19 +17,9 @@ from mlbox.oci.layer import Entry
 from mlbox.plan.model import BuildPlan, BuiltWheelPiece, LayerPlan, WheelPiece
 from mlbox.report.installed import Database, Owner, read_database
 from mlbox.store.store import Store
-from mlbox.store.tree import below
+from mlbox.store.view import DOCUMENT_LIMIT, Place, effective, read_file
 
-DOCUMENT_LIMIT = 32 << 20
-"""The largest file of a package database that is read, in bytes."""
 _HISTORY = "mlbox: "
-
-
-class Place(NamedTuple):
-    """Where a file of an image lies."""
-
-    entry: Entry
-    layer: int
-    """Position of its layer, 0 is the lowest."""
 
 
 class LayerContents(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,37 +76,6 @@ def contents_of(store: Store, image: Image, name: str = "") -> Contents:
     return Contents(name=name or image.digest, digest=image.digest, layers=layers, database=database)
 
 
-def effective(layers: Sequence[Sequence[Entry]]) -> dict[str, Place]:
-    """Return what is left of `layers` (lowest first) when they lie over one another, by path.
-
-    A whiteout hides what lower layers have at its path, an opaque folder all that they have in it.
-    """
-    found: dict[str, Place] = {}
-    hidden: set[str] = set()
-    closed: set[str] = set()
-    for number in reversed(range(len(layers))):
-        alive: dict[str, bool] = {"": True}
-        for entry in layers[number]:
-            path = entry.path
-            visible = path not in found and path not in hidden
-            if visible and entry.kind != "whiteout" and _alive(path.rpartition("/")[0], hidden, closed, alive):
-                found[path] = Place(entry, number)
-        # What is no folder hides everything that lower layers have below its path.
-        hidden.update(entry.path for entry in layers[number] if entry.kind != "dir")
-        closed.update(entry.path for entry in layers[number] if entry.opaque)
-    return found
-
-
-def _alive(folder: str, hidden: set[str], closed: set[str], known: dict[str, bool]) -> bool:
-    """Whether what a lower layer has in `folder` can still be seen."""
-    answer = known.get(folder)
-    if answer is None:
-        answer = folder not in hidden and folder not in closed
-        answer = answer and _alive(folder.rpartition("/")[0], hidden, closed, known)
-        known[folder] = answer
-    return answer
-
-
 def layer_plans(store: Store, image: Image) -> tuple[LayerPlan | None, ...]:
     """Return the plan of each layer of an image, None for those of a base that was pulled or without a plan."""
     count = len(image.config.rootfs.diff_ids)
@@ -129,27 +85,11 @@ def layer_plans(store: Store, image: Image) -> tuple[LayerPlan | None, ...]:
     return (*(None for _ in range(count - len(layers))), *layers) if len(layers) <= count else (None,) * count
 
 
-def read_file(store: Store, diff_id: DiffID, entry: Entry, limit: int = DOCUMENT_LIMIT) -> bytes:
-    """Return the content of a file of a layer; StoreError when it is no file any more or larger than `limit`."""
-    path = below(store.layers.root(diff_id))(entry)
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(fd, "rb") as file:
-            data = file.read(limit + 1) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
-    except OSError as problem:
-        raise StoreError(
-            f"layer {diff_id}: /{entry.path} cannot be read: {problem.strerror}", hint="run 'mlbox fsck --repair'"
-        ) from problem
-    if len(data) > limit:
-        raise StoreError(f"layer {diff_id}: /{entry.path} is larger than {limit} bytes")
-    return data
-
-
 def _read(store: Store, diff_ids: Sequence[DiffID], files: dict[str, Place], path: str) -> bytes:
     place = files.get(path)
     if place is None or place.entry.kind not in ("file", "link") or place.entry.size > DOCUMENT_LIMIT:
         return b""
-    return read_file(store, diff_ids[place.layer], place.entry)
+    return read_file(store.layers, diff_ids[place.layer], place.entry)
 
 
 def _is_alias(entry: Entry) -> bool:

@@ -8,9 +8,10 @@ import msgspec
 
 from mlbox.errors import StoreError
 from mlbox.files import CHUNK
-from mlbox.report.contents import Contents, Place
+from mlbox.report.contents import Contents
 from mlbox.store.store import Store
 from mlbox.store.tree import below
+from mlbox.store.view import Place
 
 
 class FileChange(msgspec.Struct, frozen=True, kw_only=True):

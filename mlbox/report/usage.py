@@ -9,10 +9,11 @@ import msgspec
 
 from mlbox.errors import StoreError
 from mlbox.oci.digest import DiffID, Digest
-from mlbox.report.contents import Contents, LayerContents, Place
+from mlbox.report.contents import Contents, LayerContents
 from mlbox.report.installed import Owner, OwnerKind
 from mlbox.store.store import Store
 from mlbox.store.tree import below
+from mlbox.store.view import Place
 
 DUPLICATE = 64 << 10
 """The smallest file that is looked at as a possible duplicate, in bytes."""

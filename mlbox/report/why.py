@@ -10,9 +10,10 @@ from mlbox.errors import NotFoundError
 from mlbox.lock.model import Deb, Lock, Package
 from mlbox.oci.digest import DiffID
 from mlbox.project.requirement import normalize
-from mlbox.report.contents import Contents, Place
+from mlbox.report.contents import Contents
 from mlbox.report.installed import Owner, OwnerKind
 from mlbox.report.requirers import Chain, Graph, chains_to, debian_graph, python_graph
+from mlbox.store.view import Place
 
 _LARGEST = 5
 

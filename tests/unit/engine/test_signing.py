@@ -12,11 +12,12 @@ from fakes.registry import FakeRegistry, registry
 from fakes.trees import make_image, make_layer
 
 from mlbox.codec import canonical_json
-from mlbox.engine import materials, sharing
-from mlbox.engine.admission import admit_load, admit_locked, admit_run, admit_start
-from mlbox.engine.attested import attested
-from mlbox.engine.signatures import kept_signatures, places_of, remote_signatures
-from mlbox.engine.signing import Publication, publish, require, sign, verify
+from mlbox.engine import sharing
+from mlbox.engine.trust import materials
+from mlbox.engine.trust.admission import admit_load, admit_locked, admit_run, admit_start
+from mlbox.engine.trust.attested import attested
+from mlbox.engine.trust.signatures import kept_signatures, places_of, remote_signatures
+from mlbox.engine.trust.signing import Publication, publish, require, sign, verify
 from mlbox.errors import LockError, NotFoundError, TrustError
 from mlbox.oci.artifact import LOCK_TYPE, artifact_of, subject_of
 from mlbox.oci.digest import DiffID, Digest, digest_of

@@ -5,9 +5,10 @@ from fakes.images import SITE, debs, make_image, wheel
 
 from mlbox.errors import StoreError
 from mlbox.oci.layer import Entry, Kind
-from mlbox.report.contents import contents_of, effective
+from mlbox.report.contents import contents_of
 from mlbox.report.installed import Owner, read_database
 from mlbox.store.store import Store
+from mlbox.store.view import effective
 
 
 def owners(store: Store, **layers: dict[str, bytes | str | int]) -> dict[str, str]:

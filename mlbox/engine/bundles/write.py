@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 
 from mlbox.build.rebuild import planned_layers
-from mlbox.engine.bundle_check import manifest_for_others, media_type_of
-from mlbox.engine.bundle_images import Chosen, attach_bills, called, chosen, with_bases
-from mlbox.engine.bundle_layers import needed_for
+from mlbox.engine.bundles.check import manifest_for_others, media_type_of
+from mlbox.engine.bundles.images import Chosen, attach_bills, called, chosen, with_bases
+from mlbox.engine.bundles.layers import needed_for
 from mlbox.errors import NotFoundError, StoreError
 from mlbox.events import SILENT, Listener
 from mlbox.files import chunks

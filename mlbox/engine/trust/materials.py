@@ -34,7 +34,7 @@ class BillFormat(StrEnum):
 
 def sbom(home: Home, name: str, form: BillFormat = BillFormat.CYCLONEDX, *, listener: Listener = SILENT) -> bytes:
     """Return the bill of materials of the image `name`: of one in the store made here, else as its registry has it."""
-    from mlbox.engine.signatures import local_image
+    from mlbox.engine.trust.signatures import local_image
 
     store = Store(home)
     with store.using():
@@ -50,7 +50,7 @@ def sbom(home: Home, name: str, form: BillFormat = BillFormat.CYCLONEDX, *, list
 
 def provenance(home: Home, name: str, *, listener: Listener = SILENT) -> bytes:
     """Return the provenance of the image `name`: of one in the store made here, else as its registry has it."""
-    from mlbox.engine.signatures import local_image
+    from mlbox.engine.trust.signatures import local_image
     from mlbox.trust import provenance as slsa
 
     store = Store(home)
@@ -76,14 +76,16 @@ def write_bill(store: Store, image: Image, form: BillFormat, *, name: str = "", 
 
 def bill_of(store: Store, image: Image, *, name: str = "", subject: Digest | None = None) -> "Bill":
     """Return the bill as a value."""
-    from mlbox.report.contents import effective, read_file
+    from mlbox.store.view import effective, read_file
     from mlbox.trust.bill import make_bill
     from mlbox.trust.inventory import read_inventory
 
     diff_ids = image.config.rootfs.diff_ids
     places = effective([store.layers.entries(diff_id) for diff_id in diff_ids])
     files = {path: place for path, place in places.items() if place.entry.kind in ("file", "link")}
-    inventory = read_inventory(files, lambda path: read_file(store, diff_ids[files[path].layer], files[path].entry))
+    inventory = read_inventory(
+        files, lambda path: read_file(store.layers, diff_ids[files[path].layer], files[path].entry)
+    )
     return make_bill(
         inventory,
         _lock(store, image),
@@ -181,7 +183,7 @@ def _lock(store: Store, image: Image) -> "Lock | None":
 
 def _attached(name: str, media_type: str, predicate: str, what: str, listener: Listener) -> bytes:
     """Return a document that a registry has about an image, plain or from an attestation; nobody has checked it."""
-    from mlbox.engine.signatures import find_there, open_for, referring
+    from mlbox.engine.trust.signatures import find_there, open_for, referring
     from mlbox.trust.signature import BUNDLE_TYPE, PREDICATE_ANNOTATION, parse_bundle
     from mlbox.trust.statement import document_of, payload_of
 

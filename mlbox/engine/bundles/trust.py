@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mlbox.engine.bundle_check import artifact_manifest
+from mlbox.engine.bundles.check import artifact_manifest
 from mlbox.errors import TrustError
 from mlbox.oci.digest import Digest
 from mlbox.oci.reference import parse_reference
@@ -51,7 +51,7 @@ def admit(bundle: Bundle) -> None:
 
 def signatures(bundle: Bundle, subject: Digest) -> Iterator["Signature"]:
     """Yield the signatures of a manifest that are in the bundle; none of them has been checked."""
-    from mlbox.engine.signatures import signatures_in
+    from mlbox.engine.trust.signatures import signatures_in
 
     for referrer in bundle.contents.referrers:
         if referrer.subject == subject:

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from mlbox.engine.materials import DOCUMENT_LIMIT
-from mlbox.engine.signatures import Place, find_there, local_image, open_for, places_of, referring
+from mlbox.engine.trust.materials import DOCUMENT_LIMIT
+from mlbox.engine.trust.signatures import Place, find_there, local_image, open_for, places_of, referring
 from mlbox.errors import TrustError
 from mlbox.events import SILENT, Listener
 from mlbox.oci.artifact import ArtifactManifest

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mlbox.build.rebuild import planned_layers
-from mlbox.engine.bundle_check import (
+from mlbox.engine.bundles.check import (
     artifact_manifest,
     check_documents,
     check_file,
@@ -17,9 +17,9 @@ from mlbox.engine.bundle_check import (
     largest_first,
     told,
 )
-from mlbox.engine.bundle_images import read_plan
-from mlbox.engine.bundle_layers import make_layer
-from mlbox.engine.bundle_trust import admit, require_signed
+from mlbox.engine.bundles.images import read_plan
+from mlbox.engine.bundles.layers import make_layer
+from mlbox.engine.bundles.trust import admit, require_signed
 from mlbox.errors import NotFoundError, StoreError
 from mlbox.events import SILENT, Listener
 from mlbox.files import Readable, chunks, disk_errors

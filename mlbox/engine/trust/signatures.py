@@ -43,7 +43,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 def places_of(store: Store, image: Image) -> tuple[Place, ...]:
     """Return the manifests that stand for the image: its own first, then those in registries whose bytes are here."""
-    from mlbox.engine.materials import name_of
+    from mlbox.engine.trust.materials import name_of
 
     own = Place(subject=subject_of(image.digest, image.manifest_bytes), repository=name_of(store, image))
     there = [

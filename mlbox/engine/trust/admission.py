@@ -15,7 +15,7 @@ from mlbox.store.store import Store
 from mlbox.trust.policy_files import is_any
 
 if TYPE_CHECKING:
-    from mlbox.engine.signatures import Place
+    from mlbox.engine.trust.signatures import Place
     from mlbox.registry.archive import Arrival
     from mlbox.registry.client import Registry
     from mlbox.trust.policy import Claim
@@ -81,7 +81,7 @@ def admit_load(store: Store, arrival: "Arrival") -> None:
 
 def _brought(store: Store, artifacts: Sequence[bytes], subject: Digest) -> Iterator["Signature"]:
     """Yield the signatures of a manifest among `artifacts`, whose documents are in the store."""
-    from mlbox.engine.signatures import signatures_in
+    from mlbox.engine.trust.signatures import signatures_in
     from mlbox.oci.artifact import ArtifactManifest
 
     for data in artifacts:
@@ -97,7 +97,7 @@ def admit_run(store: Store, name: str, image: Image) -> None:
     """
     if not is_any(os.environ):
         return
-    from mlbox.engine.signatures import places_of
+    from mlbox.engine.trust.signatures import places_of
     from mlbox.trust import policy
 
     rules = policy.load()
@@ -129,14 +129,14 @@ def _first(places: Sequence["Place"], origin: str) -> list["Place"]:
 
 
 def _claim(store: Store, digest: Digest) -> "Claim":
-    from mlbox.engine.signatures import kept_signatures
+    from mlbox.engine.trust.signatures import kept_signatures
     from mlbox.trust.policy import Claim
 
     return Claim(digest, partial(kept_signatures, store, digest))
 
 
 def _ask(store: Store, registry: "Registry", reference: Reference, subject: Descriptor) -> Iterator["Signature"]:
-    from mlbox.engine.signatures import keeping, remote_signatures
+    from mlbox.engine.trust.signatures import keeping, remote_signatures
 
     yield from keeping(store, subject, remote_signatures(registry, reference.repository, subject.digest))
 

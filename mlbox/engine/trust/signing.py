@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from mlbox.engine.signatures import (
+from mlbox.engine.trust.signatures import (
     Place,
     find_there,
     keeping,
@@ -127,7 +127,7 @@ class _Signing:
         return Signed(digest=digest, repository=place.repository, new=not known, pushed=push)
 
     def _attach(self, place: Place) -> tuple[Artifact, ...]:
-        from mlbox.engine.materials import attachments
+        from mlbox.engine.trust.materials import attachments
 
         if not any(self._asked.values()):
             return ()
@@ -202,7 +202,7 @@ def publish(
 
     Returns the digests of the documents' manifests.
     """
-    from mlbox.engine.materials import attachments
+    from mlbox.engine.trust.materials import attachments
 
     name = f"{registry.host}/{repository}"
     asked = what.sbom or what.provenance

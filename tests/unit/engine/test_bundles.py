@@ -16,9 +16,9 @@ import pytest
 from fakes.sites import attach, build
 from fakes.trees import make_image, make_layer
 
-from mlbox.engine.admission import admit_run
-from mlbox.engine.bundling import Bundled, BundleOptions, left_out, make_bundle
-from mlbox.engine.unbundling import load_bundle, load_stream, verify_bundle
+from mlbox.engine.bundles.load import load_bundle, load_stream, verify_bundle
+from mlbox.engine.bundles.write import Bundled, BundleOptions, left_out, make_bundle
+from mlbox.engine.trust.admission import admit_run
 from mlbox.errors import ArchiveError, MlboxError, NotFoundError, StoreError, TrustError, UsageError
 from mlbox.lock.model import Base
 from mlbox.oci.artifact import LOCK_TYPE, PLAN_TYPE, Artifact, Blob, artifact_of, subject_of
@@ -519,7 +519,7 @@ def test_a_bomb_goes_off_nowhere(store: Store, other: Store, image: Image, tmp_p
 
 def without_manifest(contents: Contents, blobs: dict[Digest, bytes]) -> Contents:
     """Return `contents` whose manifests for other tools fit its layers; they are put into `blobs`."""
-    from mlbox.engine.bundle_check import manifest_for_others
+    from mlbox.engine.bundles.check import manifest_for_others
 
     by_layer = {layer.diff_id: layer.blob for layer in contents.layers if layer.blob}
     sizes = {layer.diff_id: layer.size for layer in contents.layers}
@@ -747,7 +747,7 @@ def test_signatures_are_checked_without_a_network(
     store: Store, other: Store, image: Image, tmp_path: Path, policy: Callable[[str], None]
 ) -> None:
     """By the key that signed, and no other; the policy lets in what is signed, and not what claims an origin."""
-    from mlbox.engine.signing import sign
+    from mlbox.engine.trust.signing import sign
     from mlbox.trust.keys import generate, load_private, load_public
 
     for name in ("ours", "theirs"):

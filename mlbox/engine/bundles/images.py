@@ -40,7 +40,7 @@ def chosen(store: Store, names: Sequence[str]) -> list[Chosen]:
 
 
 def attach_bills(store: Store, images: Sequence[Chosen], listener: Listener) -> None:
-    from mlbox.engine.materials import attachments, name_of
+    from mlbox.engine.trust.materials import attachments, name_of
     from mlbox.oci.artifact import subject_of
 
     for named in images:

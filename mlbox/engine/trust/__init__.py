@@ -1,0 +1,1 @@
+"""What is said about images, by whom, and whether this host believes it."""
