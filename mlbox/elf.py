@@ -1,11 +1,11 @@
-"""What the dynamic loader reads of an ELF file of 64 bits: its names, what it needs, and where it looks for that.
+"""What is read of ELF files of 64 bits: what the dynamic loader does (names, needs, folders), and where sections lie.
 
 Files come from strangers: what is damaged or lies is no ELF file here, and never an error.
 """
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ LIBRARY = 3
 
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 _PHDR = struct.Struct("<IIQQQQQQ")
+_SHDR = struct.Struct("<IIQQQQIIQQ")
 _DYN = struct.Struct("<qQ")
 _VERNEED = struct.Struct("<HHIII")
 _VERNAUX = struct.Struct("<IHHII")
@@ -33,6 +34,9 @@ _VERSIONS_LIMIT = 64 << 10
 _MOST_NEEDED = 2048
 _LONGEST_NAME = 4096
 _STRINGS_LIMIT = 16 << 20
+_MOST_SECTIONS = 4096
+_SECTION_NAMES_LIMIT = 1 << 20
+_MAGIC = b"\x7fELF\x02\x01"
 _DAMAGED = (OSError, struct.error, OverflowError, StopIteration, ValueError)
 
 
@@ -105,6 +109,32 @@ def read_soname(path: Path, machine: int) -> str | None:
     return name if "/" not in name else None
 
 
+def is_elf(fd: int) -> bool:
+    """Whether the open file begins as an ELF file of 64 bits does, least significant byte first."""
+    return os.pread(fd, len(_MAGIC), 0) == _MAGIC
+
+
+def sections(fd: int, wanted: Collection[bytes]) -> Iterator[tuple[int, int]]:
+    """Yield where in the open file the sections with a name of `wanted` begin and end; nothing when it is no ELF file.
+
+    Raises struct.error or OSError where what should be headers is not.
+    """
+    header = os.pread(fd, _EHDR.size, 0)
+    if header[:6] != _MAGIC:
+        return
+    _, _, _, _, _, _, table, _, _, _, _, size, count, names = _EHDR.unpack(header)
+    if size != _SHDR.size or count > _MOST_SECTIONS or names >= count:
+        return
+    headers = list(_SHDR.iter_unpack(os.pread(fd, size * count, table)))
+    if len(headers) < count:
+        raise struct.error("fewer section headers than there should be")
+    strings = os.pread(fd, min(headers[names][5], _SECTION_NAMES_LIMIT), headers[names][4])
+    length = os.fstat(fd).st_size
+    for name, _, _, _, start, long, *_ in headers:
+        if strings[name : strings.find(b"\0", name)] in wanted:
+            yield start, min(start + long, length)
+
+
 def _elf(fd: int) -> Elf | None:
     found = _dynamic(fd)
     if found is None:
@@ -125,7 +155,7 @@ def _elf(fd: int) -> Elf | None:
 
 def _dynamic(fd: int) -> _Dynamic | None:
     ident, kind, machine, _, _, phoff, _, _, _, phentsize, phnum, *_ = _EHDR.unpack(os.pread(fd, _EHDR.size, 0))
-    if ident[:6] != b"\x7fELF\x02\x01" or phentsize != _PHDR.size:
+    if ident[:6] != _MAGIC or phentsize != _PHDR.size:
         return None
     headers = list(_PHDR.iter_unpack(os.pread(fd, _PHDR.size * phnum, phoff)))
     dynamic = next((header for header in headers if header[0] == _PT_DYNAMIC), None)

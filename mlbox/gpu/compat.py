@@ -4,7 +4,6 @@ NVIDIA allows it on GPUs of data centres (CUDA Compatibility, "Forward Compatibi
 goes with stands in an ELF note of the image's libcuda; NVIDIA's own container toolkit decides by the same note.
 """
 
-import mmap
 import os
 import re
 import stat
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from mlbox.gpu.fatbin import sections
+from mlbox.elf import is_elf, sections
 from mlbox.gpu.model import Version, parse_version
 from mlbox.linux.mount import open_in_root
 from mlbox.loader import Library
@@ -60,11 +59,10 @@ def read_compat(fd: int, version: str) -> Compat | None:
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return None
-        with mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as data:
-            if data[:6] != b"\x7fELF\x02\x01":
-                return None
-            place = next(sections(data, {_NOTE}), None)
-            return Compat(version=version, branches=_branches(data, *place) if place else ())
+        if not is_elf(fd):
+            return None
+        place = next(sections(fd, {_NOTE}), None)
+        return Compat(version=version, branches=_branches(fd, *place) if place else ())
     except (OSError, ValueError, OverflowError, struct.error, msgspec.DecodeError):
         return None
 
@@ -102,9 +100,9 @@ def _names(root: Path) -> list[str]:
     return [name for name in names if _LIBRARY.fullmatch(name)][:_MOST_LIBRARIES]
 
 
-def _branches(data: mmap.mmap, start: int, end: int) -> tuple[int, ...]:
-    name, size, _ = _NOTE_HEADER.unpack_from(data, start)
+def _branches(fd: int, start: int, end: int) -> tuple[int, ...]:
+    name, size, _ = _NOTE_HEADER.unpack(os.pread(fd, _NOTE_HEADER.size, start))
     begin = start + _NOTE_HEADER.size + (name + 3 & ~3)
     if size > _LONGEST_NOTE or begin + size > end:
         raise ValueError("a note that is longer than its section")
-    return msgspec.json.decode(data[begin : begin + size].rstrip(b"\0"), type=_Note).driver
+    return msgspec.json.decode(os.pread(fd, size, begin).rstrip(b"\0"), type=_Note).driver

@@ -9,11 +9,12 @@ what cuobjdump says of wheels of CUDA 11.8 to 13.5.
 import mmap
 import struct
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from mlbox.elf import sections
 from mlbox.gpu.model import ComputeCapability
 
 _SECTIONS = frozenset((b".nv_fatbin", b"__nv_relfatbin"))
@@ -22,10 +23,6 @@ _CONTAINER = struct.Struct("<IHHQ")
 _ENTRY = struct.Struct("<HHIQIIHHIIIQ")
 _KINDS: Mapping[int, Literal["ptx", "sass"]] = {1: "ptx", 2: "sass"}
 _ARCH_SPECIFIC, _FAMILY = 0x100000, 0x200000
-_EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
-_SHDR = struct.Struct("<IIQQQQIIQQ")
-_MOST_SECTIONS = 4096
-_LONGEST_NAME = 32
 _MOST_HEADERS = 200_000
 """That are read of a library; the largest known has 6,000."""
 _SPARSE = 0.5
@@ -85,29 +82,15 @@ def device_code(path: Path) -> DeviceCode | None:
     A damaged section ends the reading of that section, never more: files come from strangers.
     """
     with path.open("rb") as file:
-        if file.read(6) != b"\x7fELF\x02\x01":
-            return None
         try:
+            if not (places := list(sections(file.fileno(), _SECTIONS))):
+                return None
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                codes = (code for start, end in sections(data, _SECTIONS) for code in _codes(data, start, end))
+                codes = (code for start, end in places for code in _codes(data, start, end))
                 counts = Counter(code for code in islice(codes, _MOST_HEADERS) if code is not None)
-        except (ValueError, OverflowError, struct.error):
+        except (OSError, ValueError, OverflowError, struct.error):
             return None
     return DeviceCode(tuple(sorted(counts.items()))) if counts else None
-
-
-def sections(data: mmap.mmap, wanted: Collection[bytes]) -> Iterator[tuple[int, int]]:
-    """Yield where the sections with a name of `wanted` begin and end; raises struct.error for damage."""
-    header = _EHDR.unpack_from(data)
-    offset, size, count, names = header[6], header[11], header[12], header[13]
-    if size != _SHDR.size or count > _MOST_SECTIONS or names >= count:
-        return
-    headers = [_SHDR.unpack_from(data, offset + number * size) for number in range(count)]
-    strings = headers[names][4]
-    for section in headers:
-        name = data[strings + section[0] : strings + section[0] + _LONGEST_NAME].partition(b"\0")[0]
-        if name in wanted:
-            yield section[4], min(section[4] + section[5], len(data))
 
 
 def _codes(data: mmap.mmap, position: int, end: int) -> Iterator[Code | None]:
