@@ -129,6 +129,11 @@ class Locker:
 
     def lock(self, previous: Lock | None, options: LockOptions) -> Lock:
         """Return the lock of the project; with a `previous` one for the same target only what must move moves."""
+        if self._project.conda:
+            raise LockError(
+                f"{self._project.conda.path}: conda environments are not locked in this version",
+                hint='name other files: requirements = ["requirements.txt"]',
+            )
         arch = options.arch or (previous.target.arch if previous else host_arch())
         stand = self._on_debian if self._project.settings.base == "debian" else self._on_image
         found = stand(arch, previous, options)

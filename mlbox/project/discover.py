@@ -1,18 +1,17 @@
 """Which spec files a repository has, which of them count, and the Project they make.
 
 Requirements come from the first of these that there is; the others are listed with the reason why not:
-1. the files named by `requirements` in the settings;
+1. the files named by `requirements` in the settings, whatever kind they are;
 2. pyproject.toml, when [project] has dependencies (or its build backend reads them from files);
-3. requirements.txt, then requirements.in;
-4. requirements/NAME.txt, then .in, for NAME in requirements, base, main, prod, production.
-Extras and dependency groups that are asked for come from pyproject.toml in any case.
+3. the first of mlbox.project.spec.CANDIDATES that asks for something.
+Extras and dependency groups that are asked for come from what counts, and from pyproject.toml in any case.
 Settings come from mlbox.toml or from [tool.mlbox] of pyproject.toml, never from both.
 """
 
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -22,35 +21,28 @@ from mlbox.project import pyproject as pyproject_file
 from mlbox.project import settings as settings_file
 from mlbox.project.distribution import read_package
 from mlbox.project.inputs import inputs_digest
-from mlbox.project.model import Project, Requirement, Settings, Source
+from mlbox.project.model import CondaSpec, Project, Requirement, Settings, Source
 from mlbox.project.problems import Problems, did_you_mean
 from mlbox.project.pyproject import Pyproject
 from mlbox.project.reading import read_bytes, read_text
 from mlbox.project.requirement import normalize
 from mlbox.project.requirements import RequirementFiles
 from mlbox.project.settings import Where, check_settings, read_settings
+from mlbox.project.spec import CANDIDATES, Reader, Spec, reader_of
 
 __all__ = ["inputs_digest", "load_project"]
 
 PYTHON_FILE = ".python-version"
 
-CANDIDATES = (
-    "requirements.txt",
-    "requirements.in",
-    *(f"requirements/{name}.txt" for name in ("requirements", "base", "main", "prod", "production")),
-    *(f"requirements/{name}.in" for name in ("requirements", "base", "main", "prod", "production")),
-)
-"""Requirement files that count without being named, the first one there wins."""
-
 _LONGEST_NAME = 200  # a repository of an image may have 255 letters, what goes before the name included
 
 UNREAD = (
     *("uv.lock", "poetry.lock", "pdm.lock", "pylock.toml", "Pipfile", "Pipfile.lock", "conda-lock.yml"),
-    *("environment.yml", "environment.yaml", "pixi.toml", "pixi.lock", "setup.py", "setup.cfg"),
+    *("pixi.toml", "pixi.lock", "setup.py", "setup.cfg"),
 )
 """Specs of other tools: listed, so that nobody wonders, but not read."""
 
-_DECLARING = ("Pipfile", "environment.yml", "environment.yaml", "pixi.toml", "setup.py", "setup.cfg")
+_DECLARING = ("Pipfile", "pixi.toml", "setup.py", "setup.cfg")
 _VERSION_LINE = re.compile(r"(?:c?python[-@]?)?(\d{1,3}\.\d{1,3}(?:\.\d{1,3})?)", re.IGNORECASE | re.ASCII)
 
 
@@ -81,6 +73,14 @@ def load_project(
     return _Loader(root).load(given, tuple(extras), tuple(groups))
 
 
+class _Choice(NamedTuple):
+    """What counts: files, [project] of pyproject.toml, and why."""
+
+    files: tuple[str, ...] = ()
+    project: bool = False
+    reason: str = ""
+
+
 class _Loader:
     """Reads one project; every step adds to the problems, which are raised at the end."""
 
@@ -93,17 +93,23 @@ class _Loader:
         self._table = self._toml(pyproject_file.FILE)
         self._own_table = self._toml(settings_file.FILE)
         self._pyproject = Pyproject(root, self._table or {}, self._problems)
+        self._specs: dict[str, Spec] = {}
+        """What was read of other kinds of files."""
+        self._counting: list[Pyproject] = []
+        """Those of them that count."""
+        self._conda: CondaSpec | None = None
+        self._python = ""
 
     def load(self, given: dict[str, Any], extras: tuple[str, ...], groups: tuple[str, ...]) -> Project:
         """Return the whole Project, or raise all problems."""
         self._require_a_spec(given)
         settings, where = self._settings(given, extras, groups)
         python_file = self._python_file()
-        self._check_python(settings, python_file, where)
-        self._check_names(settings, where)
-        requirements = self._requirements(settings)
-        asked_for = self._files.itself is not None
-        package, notes = read_package(self._root, self._pyproject, asked_for=asked_for)
+        requirements = self._requirements(settings, where)
+        package, notes = read_package(self._root, self._pyproject, asked_for=self._files.itself is not None)
+        requires_python = next((one.requires_python for one in self._metadata if one.requires_python), "")
+        python = python_file or self._python
+        self._check_python(settings, python, requires_python, where)
         self._problems.check()
         return Project(
             root=self._root,
@@ -113,11 +119,17 @@ class _Loader:
             requirements=requirements,
             constraints=tuple(self._files.constraints),
             index=self._files.index,
-            requires_python=self._pyproject.requires_python,
-            python_file=python_file,
+            requires_python=requires_python,
+            python_file=python,
             package=package,
+            conda=self._conda,
             notes=tuple(dict.fromkeys([*self._notes, *self._files.notes, *notes])),
         )
+
+    @property
+    def _metadata(self) -> list[Pyproject]:
+        """pyproject.toml and what else counts and has extras, groups or a Python."""
+        return [self._pyproject, *self._counting]
 
     def _toml(self, file: str) -> dict[str, Any] | None:
         if not (self._root / file).exists():
@@ -170,15 +182,13 @@ class _Loader:
         return settings, where
 
     def _check_names(self, settings: Settings, where: Where) -> None:
-        extras = {*self._pyproject.optional, *self._pyproject.dynamic_extras()}
-        for key, names, known in (
-            ("extras", settings.extras, extras),
-            ("groups", settings.groups, self._pyproject.group_names),
-        ):
+        extras = {extra for one in self._metadata for extra in one.extra_names}
+        groups = {group for one in self._metadata for group in one.group_names}
+        for key, names, known in (("extras", settings.extras, extras), ("groups", settings.groups, groups)):
             for name in names:
                 if normalize(name) not in known:
                     kind = "extra" if key == "extras" else "dependency group"
-                    hint = did_you_mean(name, known) or "pyproject.toml has none"
+                    hint = did_you_mean(name, known) or f"{self._metadata[-1].file} has none"
                     self._problems.add(where(key), f"there is no {kind} {name!r}", hint)
 
     def _python_file(self) -> str:
@@ -192,8 +202,8 @@ class _Loader:
         self._sources.append(Source(path=PYTHON_FILE, used=bool(found), reason=reason))
         return found
 
-    def _check_python(self, settings: Settings, python_file: str, where: Where) -> None:
-        stated, allowed = settings.python or python_file, self._pyproject.requires_python
+    def _check_python(self, settings: Settings, python: str, allowed: str, where: Where) -> None:
+        stated = settings.python or python
         if not stated or not allowed or not _VERSION_LINE.fullmatch(stated):
             return
         from packaging.specifiers import SpecifierSet
@@ -201,45 +211,75 @@ class _Loader:
         minor = ".".join(stated.split(".")[:2])
         if not any(SpecifierSet(allowed).contains(f"{minor}.{patch}") for patch in range(100)):
             place = where("python") if settings.python else PYTHON_FILE
+            file = next(one.file for one in self._metadata if one.requires_python)
             self._problems.add(
-                place,
-                f"Python {stated} contradicts requires-python {allowed!r} of pyproject.toml",
-                "change one of them",
+                place, f"Python {stated} contradicts requires-python {allowed!r} of {file}", "change one of them"
             )
 
-    def _requirements(self, settings: Settings) -> tuple[Requirement, ...]:
-        chosen, use_project, reason = self._choose(settings)
-        for file in chosen:
+    def _requirements(self, settings: Settings, where: Where) -> tuple[Requirement, ...]:
+        choice = self._choose(settings)
+        for file in choice.files:
             if (self._root / file).is_file():  # a missing one is a problem already
-                self._files.add(self._root / file)
+                self._add(file)
+        self._check_names(settings, where)
         itself = self._files.itself
         if itself and not self._pyproject.has_project:
             hint = "add [project] with name, version and dependencies; setup.py is not run"
             self._problems.add(self._files.itself_at, "the project has no [project] in pyproject.toml", hint)
-        use_project = use_project or itself is not None
+        use_project = choice.project or itself is not None
         wanted = (*settings.extras, *(itself.extras if itself else ()))
-        self._add_dynamic(use_project, wanted)
+        own = []
+        for one in self._metadata:
+            used = one is not self._pyproject or use_project
+            self._add_dynamic(one, wanted, used)
+            own += one.requirements(wanted, settings.groups, project=used)
         if itself:
             self._check_own_extras(itself.extras)
-        own = self._pyproject.requirements(wanted, settings.groups, project=use_project)
-        self._list_sources(chosen, reason, use_project, settings)
+        self._list_sources(choice, use_project, settings)
         return tuple({(one.text, one.origin): one for one in (*self._files.requirements, *own)}.values())
 
-    def _choose(self, settings: Settings) -> tuple[list[str], bool, str]:
-        """Return (requirement files, whether [project] counts, why)."""
+    def _choose(self, settings: Settings) -> _Choice:
         project = self._pyproject
         if settings.requirements:
-            return list(settings.requirements), False, "the settings name it"
+            files = tuple(file for file in settings.requirements if file != pyproject_file.FILE)
+            return _Choice(files, len(files) < len(settings.requirements), "the settings name it")
         if project.dependencies or project.dynamic_files():
-            return [], True, "[project] of pyproject.toml comes first"
-        if there := self._there(CANDIDATES):
-            return there[:1], False, "the project's requirements"
+            return _Choice((), project=True, reason="[project] of pyproject.toml comes first")
+        for file in self._there(CANDIDATES):
+            if (reader := reader_of(file)) is None:
+                return _Choice((file,), reason="the project's requirements")
+            if self._spec(file, reader).asks:
+                return _Choice((file,), reason="the first spec that asks for something")
         if "dependencies" in project.dynamic:
             hint = "list them there, or in requirements.txt"
             self._problems.add("pyproject.toml [project.dynamic]", "dependencies are left to the build backend", hint)
         elif not project.has_project and not (settings.extras or settings.groups):
             self._refuse_silence()
-        return [], project.has_project, ""
+        return _Choice(project=project.has_project)
+
+    def _spec(self, file: str, reader: Reader) -> Spec:
+        if file not in self._specs:
+            self._specs[file] = reader(self._root, file, self._problems)
+        return self._specs[file]
+
+    def _add(self, file: str) -> None:
+        """Let `file` count, whatever kind it is."""
+        reader = reader_of(file)
+        if reader is None:
+            self._files.add(self._root / file)
+            return
+        spec = self._spec(file, reader)
+        self._notes += spec.notes
+        self._python = self._python or spec.python
+        self._counting.append(Pyproject(self._root, spec.table, self._problems, file=file, labels=spec.labels))
+        self._files.add_index(spec.index)
+        before = len(self._files.requirements)
+        self._files.add_lines(spec.lines, (self._root / file).parent)
+        if spec.conda:
+            if self._conda:
+                self._problems.add(file, f"{self._conda.path} is a conda environment too", "name one of the two")
+            pip = tuple(self._files.requirements[before:])
+            self._conda = msgspec.structs.replace(spec.conda, requirements=pip)
 
     def _refuse_silence(self) -> None:
         """An environment without requirements is fine, unless a spec that is not read may have some."""
@@ -250,32 +290,35 @@ class _Loader:
             hint = "list what it needs in requirements.txt (an empty one says: nothing)"
             self._problems.add(file, "is the only file that may name requirements, and is not read", hint)
 
-    def _add_dynamic(self, use_project: bool, extras: Iterable[str]) -> None:
-        by_extra = self._pyproject.dynamic_extras()
-        files = self._pyproject.dynamic_files() if use_project else []
+    def _add_dynamic(self, one: Pyproject, extras: Iterable[str], used: bool) -> None:
+        by_extra = one.dynamic_extras()
+        files = one.dynamic_files() if used else []
         for file in (*files, *(file for extra in extras for file in by_extra.get(normalize(extra), ()))):
-            self._files.add(self._root / file, named_by="pyproject.toml [tool]")
+            self._files.add(self._root / file, named_by=f"{one.file} [tool]")
 
     def _check_own_extras(self, extras: Iterable[str]) -> None:
-        known = {*self._pyproject.optional, *self._pyproject.dynamic_extras()}
+        known = self._pyproject.extra_names
         for extra in extras:
             if extra not in known:
                 hint = did_you_mean(extra, known) or "pyproject.toml has none"
                 self._problems.add(self._files.itself_at, f"there is no extra {extra!r}", hint)
 
-    def _list_sources(self, chosen: Sequence[str], reason: str, use_project: bool, settings: Settings) -> None:
+    def _list_sources(self, choice: _Choice, use_project: bool, settings: Settings) -> None:
         if self._table is not None:
-            self._sources.append(self._pyproject_source(use_project, settings, bool(chosen)))
+            self._sources.append(self._pyproject_source(use_project, settings, bool(choice.files)))
+        self._sources += [Source(path=one.file, used=True, reason=choice.reason) for one in self._counting]
         for file, named_by in self._files.read:
-            why = f"read by {named_by}" if named_by else reason
+            why = f"read by {named_by}" if named_by else choice.reason
             self._sources.append(Source(path=file, used=True, reason=why))
-        read = {file for file, _ in self._files.read}
-        first = "what the settings name" if settings.requirements else next(iter(chosen), "pyproject.toml")
+        used = {source.path for source in self._sources if source.used}
+        first = "what the settings name" if settings.requirements else next(iter(choice.files), "pyproject.toml")
         for file in self._there(CANDIDATES):
-            if file not in read:
-                self._sources.append(Source(path=file, used=False, reason=f"{first} comes first"))
+            if file not in used:
+                silent = file in self._specs and not self._specs[file].asks
+                reason = "names no requirements" if silent else f"{first} comes first"
+                self._sources.append(Source(path=file, used=False, reason=reason))
         for file in _other_files(self._root):
-            if file not in read:
+            if file not in used:
                 self._sources.append(Source(path=file, used=False, reason="only read when requirements names it"))
         for file in self._there(UNREAD):
             self._sources.append(Source(path=file, used=False, reason="not read in this version"))

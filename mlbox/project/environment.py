@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from mlbox.errors import ProjectError
 from mlbox.project.model import CondaDependency, CondaSpec
 from mlbox.project.problems import Problems
+from mlbox.project.reading import read_bytes
 from mlbox.project.requirement import without_credentials
+from mlbox.project.spec import Line, Spec
 from mlbox.project.yaml import Node, parse_yaml
 
 FILES = ("environment.yml", "environment.yaml")
@@ -24,18 +27,12 @@ _SPEC_REST = re.compile(r"[\w\s.,:;|()*^$+!<>=~\[\]'\"/-]*", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class PipLine(NamedTuple):
-    """A line of the pip section: anything that a requirements file may hold."""
-
-    text: str
-    origin: str
-
-
 class Environment(NamedTuple):
     """What the file says; its pip section still has to be read as a requirements file."""
 
     spec: CondaSpec
-    pip: tuple[PipLine, ...]
+    pip: tuple[Line, ...]
+    """Anything that a requirements file may hold."""
     notes: tuple[str, ...]
 
 
@@ -49,6 +46,14 @@ def read_environment(data: bytes, file: str, problems: Problems) -> Environment:
             raise ProjectError("must be a map with 'dependencies'", hint="as 'conda env export' writes it")
         return _Reader(file, problems).read(document.value)
     return Environment(CondaSpec(path=file), (), ())
+
+
+def read_environment_file(root: Path, file: str, problems: Problems) -> Spec:
+    """Read it as a Spec; it asks for conda's packages even when it names none."""
+    with problems.at(file):
+        spec, pip, notes = read_environment(read_bytes(root / file), file, problems)
+        return Spec(conda=spec, lines=pip, notes=notes)
+    return Spec()
 
 
 class _Reader:
@@ -106,9 +111,9 @@ class _Reader:
                 shown = without_credentials(channel)
                 self._problems.add(self._at(item), f"{shown!r} is no channel", "a name, or https://HOST/PATH")
 
-    def _dependencies(self, node: Node | None) -> tuple[list[CondaDependency], list[PipLine]]:
+    def _dependencies(self, node: Node | None) -> tuple[list[CondaDependency], list[Line]]:
         found: list[CondaDependency] = []
-        pip: list[PipLine] = []
+        pip: list[Line] = []
         for item in self._items(node):
             if isinstance(item.value, dict):
                 pip += self._pip(item.value)
@@ -117,13 +122,13 @@ class _Reader:
                     found.append(CondaDependency(text=match_spec(word), origin=self._at(item)))
         return found, pip
 
-    def _pip(self, section: dict[str, Node]) -> Iterator[PipLine]:
+    def _pip(self, section: dict[str, Node]) -> Iterator[Line]:
         for key, node in section.items():
             if key != "pip":
                 self._problems.add(self._at(node), f"{key[:50]!r} is no section of dependencies", "only 'pip' is one")
                 continue
             for line, item in self._words(node):
-                yield PipLine(line, self._at(item))
+                yield Line(line, self._at(item))
 
     def _variables(self, node: Node | None) -> dict[str, str]:
         if node is None or node.value is None:

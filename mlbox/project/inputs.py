@@ -2,10 +2,11 @@
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 from mlbox.codec import key_of
-from mlbox.project.model import Project, Requirement
-from mlbox.project.requirement import local_path, normalize, without_credentials
+from mlbox.project.model import CondaSpec, Project, Requirement
+from mlbox.project.requirement import channel_without_credentials, local_path, normalize, without_credentials
 
 
 def inputs_digest(project: Project) -> str:
@@ -33,9 +34,18 @@ def inputs_digest(project: Project) -> str:
             "extra-indexes": _clean([*settings.extra_index_urls, *index.extra_index_urls]),
             "find-links": _clean([*settings.find_links, *index.find_links]),
             "formats": [sorted(set(index.only_binary)), sorted(set(index.no_binary))],
+            **({"conda": _conda(project.conda)} if project.conda else {}),
             "switches": [index.no_index, index.pre, index.prefer_binary, index.require_hashes],
         }
     )
+
+
+def _conda(spec: CondaSpec) -> dict[str, Any]:
+    """The order of channels decides which one's package is taken; that of dependencies decides nothing."""
+    return {
+        "channels": [channel_without_credentials(channel) for channel in spec.channels],
+        "dependencies": sorted({one.text for one in spec.dependencies}),
+    }
 
 
 def _clean(addresses: Iterable[str]) -> list[str]:

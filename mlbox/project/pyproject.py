@@ -1,7 +1,10 @@
-"""pyproject.toml as it stands: dependencies, extras, groups, scripts. Its build backend is never run."""
+"""pyproject.toml as it stands: dependencies, extras, groups, scripts. Its build backend is never run.
+
+Other specs are read into the same words (mlbox.project.spec), and then through the same code.
+"""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +24,20 @@ _ENTRY_POINT = re.compile(r"[^\W\d][\w.]*[ \t]*(:[ \t]*[^\W\d][\w.]*)?[ \t]*(\[[
 class Pyproject:
     """The parsed file; wrong types are problems, and read as if they were not there."""
 
-    def __init__(self, root: Path, table: Mapping[str, Any], problems: Problems) -> None:
+    def __init__(
+        self,
+        root: Path,
+        table: Mapping[str, Any],
+        problems: Problems,
+        *,
+        file: str = FILE,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        """Read the `table` that `file` is, or is in other words: then `labels` say where its keys really stand."""
+        self.file = file
         self._root = root
+        self._folder = (root / file).parent
+        self._labels = labels or {}
         self._problems = problems
         self.tool = self._get(table, "tool", dict, "")
         self.build_system = self._get(table, "build-system", dict, "")
@@ -38,14 +53,19 @@ class Pyproject:
         self.scripts = self._scripts("scripts")
         self.gui_scripts = self._scripts("gui-scripts")
         self.entry_points = self._entry_points()
-        if self.has_project and not NAME.fullmatch(self.name):
+        if self.has_project and not NAME.fullmatch(self.name) and (self.name or file == FILE):
             problems.add(
                 self._key("project.name"), f"{self.name!r} is no valid name", "letters, digits, '.', '-' and '_'"
             )
             self.name = ""
 
     def _key(self, dotted: str) -> str:
-        return f"{FILE} [{dotted}]"
+        """Return where `dotted` stands, for people; what is below a labelled key is named after it."""
+        for above in _above(dotted):
+            if label := self._labels.get(above):
+                rest = dotted.removeprefix(above).lstrip(".")
+                return f"{label} {rest}" if rest else label
+        return f"{self.file} [{dotted}]"
 
     def _get(self, table: Mapping[str, Any], key: str, kind: type[Any], above: str) -> Any:  # noqa: ANN401 (TOML)
         value = table.get(key, kind())
@@ -114,6 +134,11 @@ class Pyproject:
         """The dependency groups there are."""
         return frozenset(map(normalize, self.groups))
 
+    @property
+    def extra_names(self) -> frozenset[str]:
+        """The extras there are."""
+        return frozenset((*self.optional, *self.dynamic_extras()))
+
     def dynamic_files(self) -> list[str]:
         """Return the requirement files that the build backend's settings read [project] dependencies from."""
         if "dependencies" not in self.dynamic:
@@ -155,7 +180,7 @@ class Pyproject:
                 if self._is_own(text):
                     self._add_own(found, text, seen, marker)
                     continue
-                place = Place(root=self._root, folder=self._root, origin=self._key(key))
+                place = Place(root=self._root, folder=self._folder, origin=self._key(key))
                 parsed = parse_requirement(_with_marker(text, marker), place)
                 if isinstance(parsed, Itself):
                     raise ProjectError(f"{text!r} is the project itself")
@@ -182,6 +207,12 @@ class Pyproject:
             for message in _messages(problem):
                 self._problems.add(self._key(f"dependency-groups.{group}"), message)
             return ()
+
+
+def _above(dotted: str) -> Iterator[str]:
+    while dotted:
+        yield dotted
+        dotted = dotted.rpartition(".")[0]
 
 
 def at(table: Any, *keys: str) -> Any:  # noqa: ANN401 (TOML)

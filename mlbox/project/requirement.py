@@ -48,6 +48,11 @@ def without_credentials(text: str) -> str:
     return _CREDENTIALS.sub("", text)
 
 
+def channel_without_credentials(channel: str) -> str:
+    """Return a conda channel without user, password and the token that conda writes as '/t/TOKEN/'."""
+    return re.sub(r"(?<=[^:/])/t/[^/]+", "", without_credentials(channel))
+
+
 def parse_requirement(text: str, place: Place, *, editable: bool = False) -> Requirement | Itself:
     """Return what `text` asks for, normalised; ProjectError (without the place) when pip would refuse it."""
     if len(text) > MAX_LENGTH:

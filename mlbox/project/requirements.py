@@ -15,6 +15,7 @@ from mlbox.project.model import IndexOptions, Requirement
 from mlbox.project.problems import Problems
 from mlbox.project.reading import read_text, repository, shown
 from mlbox.project.requirement import Itself, Place, local_path, normalize, parse_requirement
+from mlbox.project.spec import Line
 
 if TYPE_CHECKING:
     from optparse import OptionParser, Values
@@ -92,6 +93,20 @@ class RequirementFiles:
                 self._lines(text, name, path.parent, constraint)
             finally:
                 self._open.pop()
+
+    def add_lines(self, lines: Iterable[Line], folder: Path) -> None:
+        """Read lines that another kind of file holds in `folder`, as if they stood in a requirements file there."""
+        for line in lines:
+            place = Place(root=self._root, folder=folder, origin=line.origin)
+            with self._problems.at(line.origin):
+                if len(line.text) > MAX_LINE:
+                    raise ProjectError(f"too long; {MAX_LINE} characters are read")
+                if text := _COMMENT.sub("", line.text).strip():
+                    self._line(self._expand(text, place), place, constraint=False)
+
+    def add_index(self, options: IndexOptions) -> None:
+        """Add index options that another kind of file has."""
+        self.index = merged(self.index, options)
 
     def _lines(self, text: str, name: str, folder: Path, constraint: bool) -> None:
         for count, (number, line) in enumerate(logical_lines(text)):
@@ -180,20 +195,37 @@ class RequirementFiles:
         for ignored in ("use_feature", "global_option"):
             if getattr(values, ignored):
                 self.notes.append(f"{place.origin}: --{ignored.replace('_', '-')} has no effect")
-        old = self.index
-        no_index = old.no_index or values.no_index
-        self.index = IndexOptions(
-            index_url="" if no_index else values.index_url or old.index_url,
-            extra_index_urls=() if no_index else _unique(old.extra_index_urls, values.extra_index_url),
-            find_links=_unique(old.find_links, [_find_links(link, place) for link in values.find_links]),
-            no_index=no_index,
-            pre=old.pre or values.pre,
-            prefer_binary=old.prefer_binary or values.prefer_binary,
-            require_hashes=old.require_hashes or values.require_hashes,
-            trusted_hosts=_unique(old.trusted_hosts, values.trusted_host),
-            only_binary=_formats(old.only_binary, values.only_binary),
-            no_binary=_formats(old.no_binary, values.no_binary),
+        self.add_index(
+            IndexOptions(
+                index_url=values.index_url,
+                extra_index_urls=tuple(values.extra_index_url),
+                find_links=tuple(_find_links(link, place) for link in values.find_links),
+                no_index=values.no_index,
+                pre=values.pre,
+                prefer_binary=values.prefer_binary,
+                require_hashes=values.require_hashes,
+                trusted_hosts=tuple(values.trusted_host),
+                only_binary=tuple(values.only_binary),
+                no_binary=tuple(values.no_binary),
+            )
         )
+
+
+def merged(old: IndexOptions, new: IndexOptions) -> IndexOptions:
+    """Return what holds when `new` is read after `old`, as pip adds options up."""
+    no_index = old.no_index or new.no_index
+    return IndexOptions(
+        index_url="" if no_index else new.index_url or old.index_url,
+        extra_index_urls=() if no_index else _unique(old.extra_index_urls, new.extra_index_urls),
+        find_links=_unique(old.find_links, new.find_links),
+        no_index=no_index,
+        pre=old.pre or new.pre,
+        prefer_binary=old.prefer_binary or new.prefer_binary,
+        require_hashes=old.require_hashes or new.require_hashes,
+        trusted_hosts=_unique(old.trusted_hosts, new.trusted_hosts),
+        only_binary=_formats(old.only_binary, new.only_binary),
+        no_binary=_formats(old.no_binary, new.no_binary),
+    )
 
 
 def split_options(line: str) -> tuple[str, str]:

@@ -59,6 +59,45 @@ def test_precedence(tmp_path: Path, files: Files, used: str) -> None:
     assert asks(load_project(make(tmp_path, files))) == used.split()
 
 
+CONDA = """\
+dependencies:
+  - python=3.11
+  - pip:
+      - -r pip.txt
+      - tqdm  # bars
+      - --extra-index-url https://index.example.org/simple
+"""
+
+
+def test_a_conda_environment(tmp_path: Path) -> None:
+    """Its pip section is read as conda gives it to pip; requirements.txt comes before it, unless it is named."""
+    make(tmp_path, {"env/environment.yml": CONDA, "env/pip.txt": "-e ./lib\nnumpy", "env/lib/setup.py": ""})
+    make(tmp_path, {"mlbox.toml": "requirements = ['env/environment.yml']", "requirements.txt": "x"})
+    project = load_project(tmp_path)
+
+    found = {(one.text, one.origin) for one in project.requirements}
+    assert found == {
+        ("./env/lib", "env/pip.txt:1"),
+        ("numpy", "env/pip.txt:2"),
+        ("tqdm", "env/environment.yml:5"),
+    }
+    assert project.index.extra_index_urls == ("https://index.example.org/simple",)
+    assert project.conda is not None
+    assert project.conda.requirements == project.requirements
+    assert [one.text for one in project.conda.dependencies] == ["python=3.11"]
+    assert {source.path: source.used for source in project.sources} == {
+        "mlbox.toml": True,
+        "env/environment.yml": True,
+        "env/pip.txt": True,
+        "requirements.txt": False,
+    }
+
+    make(tmp_path, {"environment.yml": CONDA.replace("-r pip.txt", "a"), "mlbox.toml": ""})
+    assert load_project(tmp_path).conda is None
+    (tmp_path / "requirements.txt").unlink()
+    assert asks(load_project(tmp_path)) == ["a", "tqdm"]
+
+
 def test_every_file_found_is_listed_with_its_reason(tmp_path: Path) -> None:
     """`init` and `plan` show it."""
     files = {
@@ -102,7 +141,13 @@ def test_no_requirements_are_fine(tmp_path: Path, files: Files) -> None:
     ("files", "message", "hint"),
     [
         ({}, "has no pyproject.toml", "mlbox init --template"),
-        ({"environment.yml": ""}, "found only environment.yml", "requirements.txt"),
+        ({"pixi.toml": ""}, "found only pixi.toml", "requirements.txt"),
+        ({"environment.yml": "dependencies: x"}, "environment.yml:1: must be a list", "begin each line"),
+        (
+            {"mlbox.toml": "requirements = ['a.yml', 'b.yml']", "a.yml": "", "b.yml": ""},
+            "b.yml: a.yml is a conda environment too",
+            "one of the two",
+        ),
         ({"requirements-dev.txt": ""}, "found only requirements-dev.txt", "requirements = "),
         ({"pyproject.toml": "", "setup.py": ""}, "setup.py: is the only file", "empty one"),
         ({"pyproject.toml": "[tool.poetry.dependencies]\nnumpy='*'"}, "Poetry's own table is not read", "export"),

@@ -67,6 +67,20 @@ def test_other(tmp_path: Path, changes: dict[str, str]) -> None:
     assert digest(tmp_path / "a", {}) != digest(tmp_path / "b", changes)
 
 
+def test_conda(tmp_path: Path) -> None:
+    """Channels in their order and packages count; passwords and tokens do not."""
+
+    def conda(channels: str, dependencies: str = "a, b") -> str:
+        text = f"channels: [{channels}]\ndependencies: [{dependencies}]\n"
+        (tmp_path / "environment.yml").write_text(text)
+        return inputs_digest(load_project(tmp_path))
+
+    plain = conda("https://c.example.org/x, y")
+    assert plain == conda("https://me:pw@c.example.org/x, y", "b, a")
+    assert plain == conda("https://c.example.org/t/se-cret/x, y")
+    assert len({plain, conda("y, https://c.example.org/x"), conda("https://c.example.org/x, y", "a, b>1")}) == 3
+
+
 def test_stable() -> None:
     """The digest is written in locks that are committed: it must not depend on this machine or mlbox's internals."""
     one = Project(
