@@ -15,6 +15,9 @@ app = App()
 Folder = Annotated[Path, Option("-C", "--project", help="Folder of the repository.")]
 Extras = Annotated[list[str] | None, Option("--extra", help="Optional dependencies of [project] to include.")]
 Groups = Annotated[list[str] | None, Option("--group", help="Dependency groups to include.")]
+From = Annotated[
+    str, Option("--from", metavar="FILE", help="Requirement file or lock of another tool that counts, not those found.")
+]
 FindLinks = Annotated[list[str] | None, Option(help="Folder or page with wheels that may be used.")]
 Tags = Annotated[list[str] | None, Option("-t", "--tag", help="Name of the image: team/name:tag.")]
 Gpus = Annotated[str, Option(help="all, a number, device=0,2, none; default: the task's.")]
@@ -53,6 +56,8 @@ def _workshop(
     groups: list[str] | None = None,
     find_links: list[str] | None = None,
     resolver: Resolver | None = None,
+    *,
+    source: str = "",
 ) -> "Workshop":
     from mlbox.engine.building import ProjectOptions, Workshop
     from mlbox.paths import Home
@@ -62,6 +67,7 @@ def _workshop(
         extras=tuple(extras or ()),
         groups=tuple(groups or ()),
         find_links=tuple(find_links or ()),
+        requirements=(source,) if source else (),
         resolver=resolver.value if resolver else "",
     )
     return Workshop(Home.default(), options, talk)
@@ -99,6 +105,7 @@ def lock(
     extra: Extras = None,
     group: Groups = None,
     find_links: FindLinks = None,
+    source: From = "",
     resolver: Annotated[Resolver | None, Option(help="Instead of the setting's.")] = None,
     arch: Annotated[Machine | None, Option(help="This machine's when nothing says.")] = None,
     upgrade: Annotated[bool, Option("--upgrade", "-U", help="Take the newest of everything.")] = False,
@@ -124,7 +131,7 @@ def lock(
         epoch=epoch_of_environment(),
     )
     with listener() as talk:
-        workshop = _workshop(folder, talk, extra, group, find_links, resolver)
+        workshop = _workshop(folder, talk, extra, group, find_links, resolver, source=source)
         if diff:
             for line in render_diff(diff_locks(workshop.usable_lock, workshop.new_lock(options))):
                 print(line)
@@ -138,6 +145,7 @@ def plan(
     extra: Extras = None,
     group: Groups = None,
     find_links: FindLinks = None,
+    source: From = "",
     form: Annotated[PlanFormat, Option("--format")] = PlanFormat.TEXT,
     relock: Relock = False,
 ) -> None:
@@ -145,7 +153,7 @@ def plan(
     from mlbox.plan.render import as_dockerfile, as_json, as_text
 
     with listener() as talk:
-        workshop = _workshop(folder, talk, extra, group, find_links)
+        workshop = _workshop(folder, talk, extra, group, find_links, source=source)
         ready = workshop.ready_lock(relock=relock)
         planned = workshop.plan(ready)
         if form is PlanFormat.DOCKERFILE:
@@ -162,6 +170,7 @@ def build(
     extra: Extras = None,
     group: Groups = None,
     find_links: FindLinks = None,
+    source: From = "",
     relock: Relock = False,
     locked: Annotated[bool, Option("--locked", help="Never write mlbox.lock; fail when there is none.")] = False,
     output: Annotated[
@@ -170,7 +179,7 @@ def build(
 ) -> None:
     """Build the image; the last line on stdout is its manifest digest."""
     with listener() as talk:
-        workshop = _workshop(folder, talk, extra, group, find_links)
+        workshop = _workshop(folder, talk, extra, group, find_links, source=source)
         image = workshop.build(workshop.ready_lock(relock=relock, locked=locked), tag or [], locked=locked)
         if output:
             from mlbox.oci.reference import parse_reference
@@ -189,6 +198,7 @@ def train(
     extra: Extras = None,
     group: Groups = None,
     find_links: FindLinks = None,
+    source: From = "",
     relock: Relock = False,
     env: Env = None,
     gpus: Gpus = "",
@@ -204,7 +214,7 @@ def train(
 
     seconds = parse_duration(limit) if limit else None
     with listener() as talk:
-        workshop = _workshop(folder, talk, extra, group, find_links)
+        workshop = _workshop(folder, talk, extra, group, find_links, source=source)
         declared = workshop.task(task)
         image = workshop.build(workshop.ready_lock(relock=relock), tag or [])
     variables = environment(env or [])
@@ -221,6 +231,7 @@ def serve(
     extra: Extras = None,
     group: Groups = None,
     find_links: FindLinks = None,
+    source: From = "",
     relock: Relock = False,
     env: Env = None,
     gpus: Gpus = "",
@@ -237,7 +248,7 @@ def serve(
 
     seconds = parse_duration(limit) if limit else None
     with listener() as talk:
-        workshop = _workshop(folder, talk, extra, group, find_links)
+        workshop = _workshop(folder, talk, extra, group, find_links, source=source)
         declared = workshop.task("serve")
         image = workshop.build(workshop.ready_lock(relock=relock), tag or [])
     # A service in the background stays after its end, so that 'mlbox logs' can say why it ended.

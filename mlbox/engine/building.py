@@ -49,6 +49,8 @@ class ProjectOptions(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[str, ...] = ()
     resolver: Literal["", "uv", "pip-tools"] = ""
     find_links: tuple[str, ...] = ()
+    requirements: tuple[str, ...] = ()
+    """In place of the settings' requirements."""
 
 
 class Workshop:
@@ -76,6 +78,7 @@ class Workshop:
             extras=self.options.extras,
             groups=self.options.groups,
             resolver=self.options.resolver,
+            requirements=self.options.requirements,
         )
 
     def previous_lock(self) -> Lock | None:

@@ -1,9 +1,10 @@
 """Which spec files a repository has, which of them count, and the Project they make.
 
 Requirements come from the first of these that there is; the others are listed with the reason why not:
-1. the files named by `requirements` in the settings, whatever kind they are;
-2. pyproject.toml, when [project] has dependencies (or its build backend reads them from files);
-3. the first of mlbox.project.spec.CANDIDATES that asks for something.
+1. the files, or the lock of another tool, named by `requirements` in the settings, whatever kind they are;
+2. what the first lock of mlbox.project.locks is made from: such a lock decides the versions;
+3. pyproject.toml, when [project] has dependencies (or its build backend reads them from files);
+4. the first of mlbox.project.spec.CANDIDATES that asks for something.
 Extras and dependency groups that are asked for come from what counts, and from pyproject.toml in any case.
 Settings come from mlbox.toml or from [tool.mlbox] of pyproject.toml, never from both.
 """
@@ -21,7 +22,8 @@ from mlbox.project import pyproject as pyproject_file
 from mlbox.project import settings as settings_file
 from mlbox.project.distribution import read_package
 from mlbox.project.inputs import inputs_digest
-from mlbox.project.model import CondaSpec, Project, Requirement, Settings, Source
+from mlbox.project.locks import KNOWN, choose_lock, lock_named, only_lock, read_lock_of
+from mlbox.project.model import CondaSpec, ForeignLock, Project, Requirement, Settings, Source
 from mlbox.project.problems import Problems, did_you_mean
 from mlbox.project.pyproject import Pyproject
 from mlbox.project.reading import read_bytes, read_text
@@ -37,7 +39,7 @@ PYTHON_FILE = ".python-version"
 _LONGEST_NAME = 200  # a repository of an image may have 255 letters, what goes before the name included
 
 UNREAD = (
-    *("uv.lock", "poetry.lock", "pdm.lock", "pylock.toml", "Pipfile", "Pipfile.lock", "conda-lock.yml"),
+    *("poetry.lock", "pdm.lock", "Pipfile", "Pipfile.lock", "conda-lock.yml"),
     *("pixi.toml", "pixi.lock", "setup.py", "setup.cfg"),
 )
 """Specs of other tools: listed, so that nobody wonders, but not read."""
@@ -97,6 +99,7 @@ class _Loader:
         """What was read of other kinds of files."""
         self._counting: list[Pyproject] = []
         """Those of them that count."""
+        self._foreign: ForeignLock | None = None
         self._conda: CondaSpec | None = None
         self._python = ""
 
@@ -105,6 +108,7 @@ class _Loader:
         self._require_a_spec(given)
         settings, where = self._settings(given, extras, groups)
         python_file = self._python_file()
+        self._foreign = self._foreign_lock(settings)
         requirements = self._requirements(settings, where)
         package, notes = read_package(self._root, self._pyproject, asked_for=self._files.itself is not None)
         requires_python = next((one.requires_python for one in self._metadata if one.requires_python), "")
@@ -123,6 +127,7 @@ class _Loader:
             python_file=python,
             package=package,
             conda=self._conda,
+            foreign=self._foreign,
             notes=tuple(dict.fromkeys([*self._notes, *self._files.notes, *notes])),
         )
 
@@ -144,7 +149,7 @@ class _Loader:
     def _require_a_spec(self, given: dict[str, Any]) -> None:
         if self._table is not None or self._own_table is not None or given.get("requirements"):
             return
-        if self._there(CANDIDATES):
+        if self._there(CANDIDATES) or choose_lock(self._root, None)[0]:
             return
         if others := self._there(UNREAD) or _other_files(self._root):
             raise ProjectError(
@@ -216,12 +221,31 @@ class _Loader:
                 place, f"Python {stated} contradicts requires-python {allowed!r} of {file}", "change one of them"
             )
 
+    def _foreign_lock(self, settings: Settings) -> ForeignLock | None:
+        """Return the lock of another tool that counts; all that are there become sources."""
+        known, others = choose_lock(self._root, self._table)
+        path, reason = known.file if known else "", "it pins what its tool would install"
+        if settings.requirements:
+            known = None
+            with self._problems.at("requirements"):
+                known = only_lock(settings.requirements)
+            others = [Source(path=one.file, used=False, reason="what the settings name comes first") for one in KNOWN]
+            path, reason = settings.requirements[0], "the settings name it"
+        self._sources += [one for one in others if one.path in self._there([one.path]) and one.path != path]
+        if known is None or not self._there([path]):  # a missing one is a problem already
+            return None
+        self._sources.append(Source(path=path, used=True, reason=reason))
+        with self._problems.at(path):
+            return read_lock_of(self._root, path, known.kind)
+        return None
+
     def _requirements(self, settings: Settings, where: Where) -> tuple[Requirement, ...]:
         choice = self._choose(settings)
         for file in choice.files:
             if (self._root / file).is_file():  # a missing one is a problem already
                 self._add(file)
-        self._check_names(settings, where)
+        if self._foreign is None:  # which extras and groups a lock has, its reader knows
+            self._check_names(settings, where)
         itself = self._files.itself
         if itself and not self._pyproject.has_project:
             hint = "add [project] with name, version and dependencies; setup.py is not run"
@@ -240,6 +264,10 @@ class _Loader:
 
     def _choose(self, settings: Settings) -> _Choice:
         project = self._pyproject
+        if self._foreign:
+            known = lock_named(self._foreign.path)
+            spec = self._there({known.spec} & set(CANDIDATES)) if known else []
+            return _Choice(tuple(spec), project.has_project and not spec, f"{self._foreign.path} is made from it")
         if settings.requirements:
             files = tuple(file for file in settings.requirements if file != pyproject_file.FILE)
             return _Choice(files, len(files) < len(settings.requirements), "the settings name it")
@@ -311,7 +339,8 @@ class _Loader:
             why = f"read by {named_by}" if named_by else choice.reason
             self._sources.append(Source(path=file, used=True, reason=why))
         used = {source.path for source in self._sources if source.used}
-        first = "what the settings name" if settings.requirements else next(iter(choice.files), "pyproject.toml")
+        first = self._foreign.path if self._foreign else next(iter(choice.files), "pyproject.toml")
+        first = "what the settings name" if settings.requirements else first
         for file in self._there(CANDIDATES):
             if file not in used:
                 silent = file in self._specs and not self._specs[file].asks

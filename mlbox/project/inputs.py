@@ -35,6 +35,8 @@ def inputs_digest(project: Project) -> str:
             "find-links": _clean([*settings.find_links, *index.find_links]),
             "formats": [sorted(set(index.only_binary)), sorted(set(index.no_binary))],
             **({"conda": _conda(project.conda)} if project.conda else {}),
+            # Absent where mlbox resolves by itself, as in locks that are older than imports.
+            **({"foreign": [project.foreign.kind, project.foreign.sha256]} if project.foreign else {}),
             "switches": [index.no_index, index.pre, index.prefer_binary, index.require_hashes],
         }
     )

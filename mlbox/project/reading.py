@@ -20,17 +20,17 @@ _BOMS = (  # UTF-32 first: its little-endian mark begins with UTF-16's
 _CODING = re.compile(rb"[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, *, limit: int = MAX_SIZE) -> bytes:
     """Return the content of a spec file; ProjectError when it is no regular file, unreadable or too large."""
     try:
         if not path.is_file():  # a FIFO would block, a device never end
             raise ProjectError("is not a regular file" if path.exists() else "does not exist")
         with path.open("rb") as file:
-            data = file.read(MAX_SIZE + 1)
+            data = file.read(limit + 1)
     except (OSError, ValueError) as problem:  # ValueError: a NUL byte in the name
         raise ProjectError(f"cannot be read: {problem}") from problem
-    if len(data) > MAX_SIZE:
-        raise ProjectError(f"is larger than {MAX_SIZE // 2**20} MiB", hint="this cannot be a dependency file")
+    if len(data) > limit:
+        raise ProjectError(f"is larger than {limit // 2**20} MiB", hint="this cannot be a dependency file")
     return data
 
 

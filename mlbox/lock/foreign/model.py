@@ -14,13 +14,22 @@ class Selection(Value, frozen=True, kw_only=True):
     """Normalised names of the project's extras."""
     groups: tuple[str, ...] = ()
     """Normalised names of dependency groups; the project's own dependencies always count."""
+    name: str = ""
+    """Of the project, normalised: a lock may hold several; empty takes the one at the lock's root."""
+    requirements: tuple[str, ...] = ()
+    """What the project asks for with these extras and groups (PEP 508), for locks that do not say it themselves."""
+    spec: bytes = b""
+    """The file the lock was made from (pyproject.toml, Pipfile), to compare with; empty when it is not there."""
 
 
 class Imported(Value, frozen=True, kw_only=True):
     """What the lock's owner would install for a selection."""
 
     pins: tuple[Pinned, ...] = ()
-    """Sorted by name, without the project itself."""
+    """Sorted by name, without the project itself.
+
+    `index` is the address that the lock names, or empty; paths are relative to the lock.
+    """
     notes: tuple[str, ...] = ()
     """What was read and has no effect here, one sentence each, for people."""
 

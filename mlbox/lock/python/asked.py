@@ -1,7 +1,7 @@
 """What the project asks for, read as far as the lock needs it: names, hashes and where they stand."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urldefrag, urlsplit
@@ -9,6 +9,7 @@ from urllib.parse import urldefrag, urlsplit
 from mlbox.errors import ProjectError
 from mlbox.http import without_credentials
 from mlbox.lock.model import Target
+from mlbox.lock.python.model import Pinned
 from mlbox.lock.python.target import marker_environment
 from mlbox.project.model import Project, Requirement
 
@@ -31,9 +32,19 @@ class Asked(NamedTuple):
         """Return who asked for this direct URL or repository."""
         return self.urls.get(_bare(url), ()) if url else ()
 
+    def also_by(self, lock: str, pins: Iterable[Pinned]) -> "Asked":
+        """Return this with `lock` as the origin of the pins that neither the project nor another pin asks for."""
+        pins = tuple(pins)
+        needed = {name for pin in pins for name in pin.requires}
+        alone = {pin.name: (lock,) for pin in pins if pin.name not in needed and not self.origins_by_url(pin.url)}
+        return self._replace(origins={**alone, **self.origins})
+
 
 def asked_for(project: Project, target: Target) -> Asked:
-    """Read the project's requirements for `target`; pip itself is added when the settings want it."""
+    """Read the project's requirements for `target`; pip itself is added when the settings want it.
+
+    A foreign lock is the whole environment: with one, pip is there when that lock has it.
+    """
     lines: list[str] = []
     origins: dict[str, list[str]] = {}
     hashes: dict[str, set[str]] = {}
@@ -51,7 +62,7 @@ def asked_for(project: Project, target: Target) -> Asked:
             hashes.setdefault(name, set()).update(digest.lower() for digest in _HASH.findall(requirement.text))
         else:
             urls.setdefault(_bare(line), []).append(requirement.origin)
-    if project.settings.pip and "pip" not in origins:
+    if project.settings.pip and project.foreign is None and "pip" not in origins:
         lines.append("pip")
         origins["pip"] = ["mlbox (settings.pip)"]
     return Asked(

@@ -50,7 +50,7 @@ def lock_python(
     find_links: Sequence[str] = (),
     home: Home | None = None,
 ) -> LockedPython:
-    """Resolve the project's requirements for `target` and choose one file per package.
+    """Resolve the project's requirements for `target`, or take what its foreign lock pins; choose one file per package.
 
     Versions of `previous` are kept where the requirements allow it, except those that `upgrade` names
     (True: all). Where the files are is remembered in `home`, so that a build need not ask the index again.
@@ -62,11 +62,22 @@ def lock_python(
         http.learn(index.url)
     asked = asked_for(project, target)
     question = _question(project, target, asked, indexes, _preferences(previous, target, upgrade), listener)
-    listener.step(f"resolve {len(question.requirements)} requirements with {project.settings.resolver}")
-    if indexes.default is not None and question.requirements and not is_offline():
-        # Not a daemon: one that imports while the interpreter ends takes it down.
-        Thread(target=http.warm_up, args=(indexes.default.url,)).start()
-    chosen = _choose(_resolver(project, listener)(question), question, asked)
+    if project.foreign is not None:
+        from mlbox.lock.foreign.importing import import_pins, upgrade_note
+
+        if upgrade:
+            listener.note(upgrade_note(project, () if upgrade is True else upgrade))
+        pins = import_pins(
+            project, target, indexes, http, known=previous.packages if previous else (), listener=listener
+        )
+        asked = asked.also_by(project.foreign.path, pins)
+    else:
+        listener.step(f"resolve {len(question.requirements)} requirements with {project.settings.resolver}")
+        if indexes.default is not None and question.requirements and not is_offline():
+            # Not a daemon: one that imports while the interpreter ends takes it down.
+            Thread(target=http.warm_up, args=(indexes.default.url,)).start()
+        pins = _resolver(project, listener)(question)
+    chosen = _choose(pins, question, asked)
     if project.index.require_hashes:
         _need_hashes(chosen, asked)
     packages = _packages(chosen, asked, project.root, previous, http)
@@ -111,7 +122,7 @@ def _question(
     options, accelerator = project.index, target.accelerator
     constraints = [requirement.text for requirement in project.constraints]
     backend = ""
-    if accelerator not in _NO_BACKEND:
+    if accelerator not in _NO_BACKEND and project.foreign is None:
         local = _accelerated(indexes, target)
         constraints += [f"{name}=={version}" for name, version in local.items()]
         for name, version in local.items():

@@ -123,7 +123,7 @@ def test_every_file_found_is_listed_with_its_reason(tmp_path: Path) -> None:
         "requirements.in": (False, "requirements.txt comes first"),
         "requirements-dev.txt": (False, "only read when requirements names it"),
         "dev-requirements.txt": (False, "only read when requirements names it"),
-        "uv.lock": (False, "not read in this version"),
+        "uv.lock": (False, "pyproject.toml has no [project] or [tool.uv]"),
         "setup.py": (False, "not read in this version"),
     }
 

@@ -1,0 +1,110 @@
+"""Taking a foreign lock in place of a resolver's answer: read, compare with its spec, complete what it lacks."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from mlbox.errors import LockError, MlboxError
+from mlbox.events import SILENT, Listener
+from mlbox.http import Http
+from mlbox.lock.foreign.completing import complete
+from mlbox.lock.foreign.model import Imported, Reader, Selection
+from mlbox.lock.foreign.reading import MAX_SIZE
+from mlbox.lock.model import Package, Target
+from mlbox.lock.python.model import Indexes, Pinned
+from mlbox.project.locks import Known, lock_named
+from mlbox.project.model import ForeignLock, Project
+from mlbox.project.requirement import normalize
+
+_READERS = {
+    "uv": ("uv", "read_uv"),
+    "pylock": ("pylock", "read_pylock"),
+}
+_SPECS = {"pipenv": "Pipfile"}
+
+
+def reader_of(kind: str) -> Reader:
+    """Return the reader of this kind of lock."""
+    if kind not in _READERS:
+        raise LockError(f"locks of {kind} are not read as Python locks")
+    module, function = _READERS[kind]
+    reader: Reader = getattr(import_module(f"mlbox.lock.foreign.{module}"), function)
+    return reader
+
+
+def import_pins(
+    project: Project,
+    target: Target,
+    indexes: Indexes,
+    http: Http,
+    *,
+    known: Sequence[Package] = (),
+    listener: Listener = SILENT,
+) -> tuple[Pinned, ...]:
+    """Return the pins of the project's foreign lock for `target`, with everything a lock of ours needs to know.
+
+    What the `known` packages of an earlier lock say of the same files is not asked again. Raises LockError when the
+    lock cannot be read or contradicts its spec, FetchError when what it lacks cannot be had.
+    """
+    foreign = project.foreign
+    assert foreign  # noqa: S101 - the caller saw it
+    listener.step(f"take the versions that {foreign.path} pins")
+    imported = read_foreign(project, foreign, target)
+    for note in imported.notes:
+        listener.note(f"{foreign.path}: {note}")
+    folder = (project.root / foreign.path).parent
+    return complete(imported.pins, target, indexes, http, folder=folder, known=known, what=foreign.path)
+
+
+def read_foreign(project: Project, foreign: ForeignLock, target: Target) -> Imported:
+    """Read the lock beside the project as it is now, compared with its spec."""
+    path = project.root / foreign.path
+    data = _bytes(path)
+    if hashlib.sha256(data).hexdigest() != foreign.sha256:
+        raise LockError(f"{foreign.path} changed while it was read", hint="run the command again")
+    selection = Selection(
+        target=target,
+        extras=tuple(map(normalize, project.settings.extras)),
+        groups=tuple(map(normalize, project.settings.groups)),
+        requirements=tuple(one.text for one in project.requirements if one.kind in ("named", "url", "vcs")),
+        spec=_spec(path, foreign),
+    )
+    return _mended(foreign, lambda: reader_of(foreign.kind)(data, selection))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_SIZE + 1)
+    except OSError as problem:
+        raise LockError(f"{path.name}: cannot be read: {problem.strerror}") from problem
+
+
+def _spec(path: Path, foreign: ForeignLock) -> bytes:
+    spec = path.parent / _SPECS.get(foreign.kind, "pyproject.toml")
+    return _bytes(spec) if spec.is_file() and foreign.kind != "pylock" else b""
+
+
+def _mended(foreign: ForeignLock, read: Callable[[], Imported]) -> Imported:
+    """Name the owner's command where a reader's error does not say what mends it."""
+    known = lock_named(foreign.path)
+    try:
+        return read()
+    except MlboxError as problem:
+        if problem.hint is None and known and known.mend:
+            problem.hint = f"'{known.mend}' makes it again"
+        raise
+
+
+def upgrade_note(project: Project, names: Sequence[str]) -> str:
+    """Return who decides the versions that `mlbox lock --upgrade` was asked to move."""
+    assert project.foreign  # noqa: S101 - the caller saw it
+    known: Known | None = lock_named(project.foreign.path)
+    how = f": '{known.upgrade}' moves them" if known and known.upgrade else ""
+    what = (
+        f"the version{'s' if len(names) > 1 else ''} of {', '.join(names)}"
+        if names
+        else "the Python packages' versions"
+    )
+    return f"{project.foreign.path} decides {what}{how}"

@@ -1,0 +1,107 @@
+"""pylock.toml (PEP 751): read and selected by packaging, which is the specification's own code."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mlbox.codec import load_toml
+from mlbox.errors import LockError
+from mlbox.lock.foreign.model import Imported, Selection
+from mlbox.lock.foreign.reading import (
+    address,
+    bounded,
+    commit_of,
+    filename_of,
+    inside,
+    name_of,
+    repository,
+    subdirectory_of,
+    version_of,
+)
+from mlbox.lock.python.model import File, Pinned
+from mlbox.lock.python.target import marker_environment, target_tags
+
+WHAT = "pylock.toml"
+
+
+def read_pylock(data: bytes, selection: Selection) -> Imported:
+    """Return what an installer of PEP 751 installs for the extras and groups, the default groups besides."""
+    from packaging.pylock import PylockSelectError, PylockUnsupportedVersionError, PylockValidationError
+
+    bounded(data, what=WHAT)
+    document = load_toml(data, what=WHAT, error=LockError)
+    try:
+        return _imported(document, selection)
+    except PylockUnsupportedVersionError as problem:
+        raise LockError(f"{WHAT}: {problem}", hint="upgrade mlbox, or lock again as version 1.0") from problem
+    except (PylockValidationError, PylockSelectError, RecursionError) as problem:
+        raise LockError(f"{WHAT}: {str(problem)[:1000]}") from problem
+
+
+def _imported(document: dict[str, Any], selection: Selection) -> Imported:
+    from packaging.pylock import Pylock
+
+    lock = Pylock.from_dict(document)
+    for kind, wanted, known in (
+        ("extra", selection.extras, map(name_of, lock.extras or ())),
+        ("group", selection.groups, map(name_of, lock.dependency_groups or ())),
+    ):
+        if missing := sorted(set(wanted) - set(known)):
+            raise LockError(f"{WHAT}: knows no {kind} {', '.join(missing)}")
+    groups = {name_of(name): name for name in lock.dependency_groups or ()}
+    selected = lock.select(
+        environment=marker_environment(selection.target),  # type: ignore[arg-type]
+        tags=target_tags(selection.target),
+        extras=selection.extras,
+        dependency_groups=[*(lock.default_groups or ()), *(groups[name] for name in selection.groups)],
+    )
+    found = [package for package, _ in selected]
+    names = {str(package.name) for package in found}
+    pins = sorted((_pinned(package, names) for package in found), key=lambda pin: pin.name)
+    minor = str(lock.lock_version) != "1.0"
+    newer = f"is version {lock.lock_version}; what is newer than 1.0 in it was not read"
+    return Imported(pins=tuple(pins), notes=(newer,) if minor else ())
+
+
+def _pinned(package: Any, names: set[str]) -> Pinned:  # noqa: ANN401 - packaging.pylock.Package, imported late
+    name = str(name_of(package.name))
+    needed = {str(one.get("name", "")) for one in package.dependencies or () if isinstance(one, dict)}
+    common: dict[str, Any] = {
+        "name": name,
+        "version": version_of(str(package.version), name) if package.version else "",
+        "requires": tuple(sorted((needed & names) - {name})),
+    }
+    if (vcs := package.vcs) is not None:
+        if vcs.type != "git":
+            raise LockError(f"{WHAT}: {name}: comes from {vcs.type[:20]!r}, and only git repositories are read")
+        if not vcs.url:
+            raise LockError(f"{WHAT}: {name}: is a repository on one machine ({str(vcs.path)[:200]})")
+        return Pinned(
+            **common,
+            kind="vcs",
+            index="git",
+            url=repository(vcs.url, name),
+            commit=commit_of(vcs.commit_id, name),
+            subdirectory=subdirectory_of(vcs.subdirectory, name),
+        )
+    if (directory := package.directory) is not None:
+        return Pinned(**common, kind="directory", index="direct", url=inside(directory.path, name))
+    if (archive := package.archive) is not None:
+        file = _file(archive, name)
+        subdirectory = subdirectory_of(archive.subdirectory, name)
+        return Pinned(**common, kind="archive", index="direct", url=file.url, files=(file,), subdirectory=subdirectory)
+    index = address(package.index, name) if package.index else ""
+    return Pinned(**common, index=index, files=tuple(_file(one, name) for one in _files(package)))
+
+
+def _files(package: Any) -> Iterator[Any]:  # noqa: ANN401
+    yield from package.wheels or ()
+    if package.sdist is not None:
+        yield package.sdist
+
+
+def _file(one: Any, name: str) -> File:  # noqa: ANN401
+    """Return a file; its address when it has one, else its path beside the lock."""
+    url = address(one.url, name) if one.url else inside(one.path, name)
+    filename = filename_of(getattr(one, "filename", None) or url, name)
+    sha256 = one.hashes.get("sha256", "")
+    return File(filename=filename, url=url, sha256=sha256.lower(), size=max(one.size or 0, 0))
