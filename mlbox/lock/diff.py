@@ -17,6 +17,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     new: str = ""
     detail: str = ""
     """What differs when old and new read the same: 'other file: ...'."""
+    accelerators: tuple[str, ...] = ()
+    """The accelerators it is about; empty: all that the locks hold."""
 
 
 class LockDiff(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,14 +34,15 @@ class LockDiff(msgspec.Struct, frozen=True, kw_only=True):
 def diff_locks(old: Lock | None, new: Lock) -> LockDiff:
     """Return what `new` has that `old` (None: nothing) had not, and the other way round."""
     if old is None:
-        return LockDiff(changes=(*_packages("package", (), new.packages), *_debs((), new.debs)))
+        nothing = msgspec.structs.replace(new, packages=())
+        return LockDiff(changes=(*_packages("package", nothing, new), *_debs((), new.debs)))
     return LockDiff(
         changes=(
             *_fields("target", old.target, new.target),
             *_base(old.base, new.base),
             *_settings(old, new),
-            *_packages("package", old.packages, new.packages),
-            *_packages("build-package", old.build_packages, new.build_packages),
+            *_packages("package", old, new),
+            *_packages("build-package", old, new),
             *_debs(old.debs, new.debs),
             *_layers(old.layers, new.layers),
         )
@@ -53,25 +56,67 @@ def render_diff(diff: LockDiff) -> list[str]:
 
 def _line(change: Change) -> str:
     what = change.name if change.kind == "package" else f"{change.kind} {change.name}"
+    whose = f" [{', '.join(change.accelerators)}]" if change.accelerators else ""
     if change.detail and change.old == change.new:
-        return f"~ {what} {change.new} ({change.detail})"
+        return f"~ {what} {change.new} ({change.detail}){whose}"
     if not change.old:
-        return f"+ {what} {change.new}"
+        return f"+ {what} {change.new}{whose}"
     if not change.new:
-        return f"- {what} {change.old}"
-    return f"~ {what} {change.old} -> {change.new}" + (f" ({change.detail})" if change.detail else "")
+        return f"- {what} {change.old}{whose}"
+    return f"~ {what} {change.old} -> {change.new}" + (f" ({change.detail})" if change.detail else "") + whose
 
 
-def _packages(
-    kind: Literal["package", "build-package"], old: Sequence[Package], new: Sequence[Package]
-) -> Iterator[Change]:
-    before, after = {p.name: p for p in old}, {p.name: p for p in new}
-    for name in sorted(before.keys() | after.keys()):
-        was, now = before.get(name), after.get(name)
-        if was is None or now is None or _version(was) != _version(now):
-            yield Change(kind=kind, name=name, old=_version(was), new=_version(now))
-        elif detail := "; ".join(_file_detail(was, now)):
-            yield Change(kind=kind, name=name, old=_version(was), new=_version(now), detail=detail)
+_PackageKind = Literal["package", "build-package"]
+
+
+def _packages(kind: _PackageKind, old: Lock, new: Lock) -> Iterator[Change]:
+    """Yield each change once, with the accelerators it is about where these are not all."""
+    several = bool(old.accelerators or new.accelerators)
+    before, after = _by_accelerator(kind, old, several), _by_accelerator(kind, new, several)
+    every = [*after, *(one for one in before if one not in after)]
+    known = {
+        _what(package)
+        for one in before.keys() & after.keys()
+        for package in (*before[one].values(), *after[one].values())
+    }
+    for name in sorted({name for found in (*before.values(), *after.values()) for name in found}):
+        changes: dict[Change, list[str]] = {}
+        silent = 0
+        for one in every:
+            was, now = before.get(one, {}).get(name), after.get(one, {}).get(name)
+            # What an accelerator that came or went has in common with those that stay is no news of its own.
+            if (one in before) != (one in after) and all(
+                package is None or _what(package) in known for package in (was, now)
+            ):
+                silent += 1
+                continue
+            for change in _change(kind, name, was, now):
+                changes.setdefault(change, []).append(one)
+        for change, names in changes.items():
+            some = () if len(names) + silent == len(every) else tuple(names)
+            yield msgspec.structs.replace(change, accelerators=some)
+
+
+def _by_accelerator(kind: _PackageKind, lock: Lock, several: bool) -> dict[str, dict[str, Package]]:
+    packages = lock.packages if kind == "package" else lock.build_packages
+    # Between two locks of one accelerator each, that may be another one: its build is another build of the same.
+    names = lock.accelerators or (lock.target.accelerator if several else "",)
+    return {
+        one: {package.name: package for package in packages if one in (package.accelerators or (one,))} for one in names
+    }
+
+
+def _change(kind: _PackageKind, name: str, was: Package | None, now: Package | None) -> Iterator[Change]:
+    if was is None and now is None:
+        return
+    if was is None or now is None or _version(was) != _version(now):
+        yield Change(kind=kind, name=name, old=_version(was), new=_version(now))
+    elif detail := "; ".join(_file_detail(was, now)):
+        yield Change(kind=kind, name=name, old=_version(was), new=_version(now), detail=detail)
+
+
+def _what(package: Package) -> tuple[str, str, str]:
+    return package.name, package.version, package.sha256
 
 
 def _version(package: Package | None) -> str:
@@ -107,6 +152,9 @@ def _settings(old: Lock, new: Lock) -> Iterator[Change]:
         was, now = str(getattr(old, field)), str(getattr(new, field))
         if was != now:
             yield Change(kind="setting", name=field, old=was, new=now)
+    if old.accelerators != new.accelerators:
+        was, now = (", ".join(lock.accelerators or (lock.target.accelerator,)) for lock in (old, new))
+        yield Change(kind="setting", name="accelerators", old=was, new=now)
     for name in sorted(set(old.system_packages) ^ set(new.system_packages)):
         kept = "asked for"
         added = name in new.system_packages

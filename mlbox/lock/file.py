@@ -15,6 +15,7 @@ from mlbox.lock.model import FOLDER, LOCK_VERSION, Base, Lock, Package
 from mlbox.oci.digest import is_digest
 from mlbox.oci.layer import RULES
 from mlbox.oci.reference import parse_reference
+from mlbox.project.model import ACCELERATOR
 
 FILENAME = "mlbox.lock"
 
@@ -123,8 +124,11 @@ def problems_of(lock: Lock) -> Iterator[str]:
     for field in ("python", "python_full", "glibc"):
         if not _DOTTED.fullmatch(value := getattr(lock.target, field)):
             yield f"target: {field.replace('_', '-')} {value!r} is not a version"
+    yield from _accelerator_problems(lock)
     for what, packages in (("package", lock.packages), ("build-package", lock.build_packages)):
-        yield from _repeated(what, [package.name for package in packages])
+        for accelerator in lock.accelerators or ("",):
+            mine = [package.name for package in packages if accelerator in (package.accelerators or (accelerator,))]
+            yield from _repeated(what, mine, f" for {accelerator}" if accelerator else "")
         for package in packages:
             for problem in _package_problems(package):
                 yield f"{what} {package.name!r} ({package.filename!r}): {problem}"
@@ -156,6 +160,17 @@ def _base_problems(base: Base) -> Iterator[str]:
         yield f"home {base.home!r} is no folder of an image"
     if any("=" not in item or "\0" in item for item in (*base.env, *base.labels)):
         yield "env and labels hold NAME=VALUE"
+
+
+def _accelerator_problems(lock: Lock) -> Iterator[str]:
+    known = lock.accelerators
+    yield from _repeated("in accelerators,", known)
+    yield from (f"accelerator {name!r} is none" for name in known if not ACCELERATOR.fullmatch(name))
+    if known and lock.target.accelerator != known[0]:
+        yield f"target: accelerator {lock.target.accelerator!r} is not the first of accelerators"
+    for package in (*lock.packages, *lock.build_packages):
+        if package.accelerators and list(package.accelerators) != [a for a in known if a in package.accelerators]:
+            yield f"package {package.name!r} ({package.filename!r}): accelerators are not some of the lock's, in order"
 
 
 def _is_reference(text: str) -> bool:
@@ -234,11 +249,11 @@ def _layer_problems(lock: Lock) -> Iterator[str]:
         yield from (f"package {name!r} is in no layer" for name in sorted(known - set(grouped)))
 
 
-def _repeated(what: str, names: Sequence[str]) -> Iterator[str]:
+def _repeated(what: str, names: Sequence[str], where: str = "") -> Iterator[str]:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            yield f"{what} {name!r} stands there twice"
+            yield f"{what} {name!r} stands there twice{where}"
         seen.add(name)
 
 

@@ -108,6 +108,8 @@ class Package(Locked, frozen=True, kw_only=True):
     """Names of the locked packages that this one asked for."""
     wanted_by: tuple[str, ...] = ()
     """Where the project itself asks for it: 'requirements.txt:3'."""
+    accelerators: tuple[str, ...] = ()
+    """The lock's accelerators that it is for; empty: all of them."""
 
     @property
     def is_wheel(self) -> bool:
@@ -133,6 +135,12 @@ class Lock(Locked, frozen=True, kw_only=True):
     epoch: int = EPOCH
     """mtime of every file, seconds."""
     resolver: str = "uv"
+    accelerators: tuple[str, ...] = ()
+    """All that the lock holds, the target's first; empty: only the target's. Packages are then of one or of several.
+
+    `mlbox.lock.accelerators.for_accelerator` makes the lock of one of them, which is what everything after locking
+    works on.
+    """
     target: Target
     base: Base
     system_packages: tuple[str, ...] = ()

@@ -1,11 +1,14 @@
 """What a repository asks for, as values."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 Accelerator = str
+ACCELERATOR = re.compile(r"default|cpu|xpu|cu[0-9]{3}|rocm[0-9]+(\.[0-9]+){1,2}")
+"""The builds of PyTorch as its index names them; 'default' is what the configured index has by itself."""
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):

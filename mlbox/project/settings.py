@@ -11,7 +11,7 @@ import msgspec
 
 from mlbox.errors import ProjectError, UsageError
 from mlbox.oci.reference import parse_reference
-from mlbox.project.model import Health, Settings, Task
+from mlbox.project.model import ACCELERATOR, Health, Settings, Task
 from mlbox.project.problems import Problems, did_you_mean
 from mlbox.project.requirement import without_credentials
 
@@ -21,7 +21,6 @@ FILE = "mlbox.toml"
 
 _PYTHON = re.compile(r"3\.[0-9]{1,2}")
 _EXACT_PYTHON = re.compile(r"3\.[0-9]{1,2}(\.[0-9]{1,2})?")
-_ACCELERATOR = re.compile(r"default|cpu|cu[0-9]{3}|rocm[0-9]+(\.[0-9]+){1,2}")
 _DEB = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _SHARED = re.compile(r"\S+\.so\S*|GLIBC_2\.[0-9]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -127,7 +126,7 @@ def _check_target(settings: Settings, where: Where, problems: Problems) -> None:
     if settings.python and not python.fullmatch(settings.python):
         hint = 'write python = "3.11"; which 3.11.x it is, the base decides'
         problems.add(where("python"), f"{settings.python!r} is no Python version", hint)
-    if not _ACCELERATOR.fullmatch(settings.accelerator):
+    if not ACCELERATOR.fullmatch(settings.accelerator):
         hint = "cpu, a CUDA or ROCm version like cu126 or rocm6.4, or default: what the index itself has"
         problems.add(where("accelerator"), f"unknown accelerator {settings.accelerator!r}", hint)
     for key, names in (("system-packages", settings.system_packages), ("configure", settings.configure)):
