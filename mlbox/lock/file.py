@@ -11,7 +11,18 @@ import msgspec
 from mlbox.codec import load_toml
 from mlbox.errors import LockError, UsageError
 from mlbox.files import disk_errors, write_atomic
-from mlbox.lock.model import FOLDER, LOCK_VERSION, Base, Lock, Package
+from mlbox.lock.model import (
+    CHANNEL,
+    FOLDER,
+    LOCK_VERSION,
+    PACKAGE_FILE,
+    SUBDIRS,
+    Base,
+    CondaPackage,
+    LayerGroup,
+    Lock,
+    Package,
+)
 from mlbox.oci.digest import is_digest
 from mlbox.oci.layer import RULES
 from mlbox.oci.reference import parse_reference
@@ -91,7 +102,14 @@ def decode_lock(data: bytes, *, what: str = FILENAME) -> Lock:
 
 
 # What an array of tables is called in the file: [[package]] reads better than [[packages]].
-_TABLES = {"package": "packages", "build-package": "build-packages", "layer": "layers", "deb": "debs"}
+_TABLES = {
+    "package": "packages",
+    "build-package": "build-packages",
+    "layer": "layers",
+    "deb": "debs",
+    "conda-package": "conda",
+    "conda-layer": "conda-layers",
+}
 _BASE_LAYER = "base-layer"
 
 
@@ -121,7 +139,8 @@ def problems_of(lock: Lock) -> Iterator[str]:
     if not 0 <= lock.epoch < 8**11:  # what a tar header can hold
         yield f"epoch {lock.epoch} is no time"
     yield from (f"base: {problem}" for problem in _base_problems(lock.base))
-    for field in ("python", "python_full", "glibc"):
+    without_python = lock.conda and not lock.target.python
+    for field in ("glibc",) if without_python else ("python", "python_full", "glibc"):
         if not _DOTTED.fullmatch(value := getattr(lock.target, field)):
             yield f"target: {field.replace('_', '-')} {value!r} is not a version"
     yield from _accelerator_problems(lock)
@@ -133,7 +152,11 @@ def problems_of(lock: Lock) -> Iterator[str]:
             for problem in _package_problems(package):
                 yield f"{what} {package.name!r} ({package.filename!r}): {problem}"
     yield from _deb_problems(lock)
-    yield from _layer_problems(lock)
+    yield from _layer_problems("layer", lock.layers, {package.name for package in lock.packages})
+    yield from _repeated("conda-package", [package.name for package in lock.conda])
+    for one in lock.conda:
+        yield from (f"conda-package {one.name!r} ({one.filename!r}): {text}" for text in _conda_problems(one, lock))
+    yield from _layer_problems("conda-layer", lock.conda_layers, {package.name for package in lock.conda})
 
 
 def _base_problems(base: Base) -> Iterator[str]:
@@ -238,15 +261,31 @@ def _deb_problems(lock: Lock) -> Iterator[str]:
         yield from (f"deb {deb.name!r} ({deb.path!r}): {problem}" for good, problem in checks if not good)
 
 
-def _layer_problems(lock: Lock) -> Iterator[str]:
-    known = {package.name for package in lock.packages}
-    yield from _repeated("layer", [layer.name for layer in lock.layers])
-    grouped = [name for layer in lock.layers for name in layer.packages]
-    yield from _repeated("in the layers, package", grouped)
-    for layer in lock.layers:
-        yield from (f"layer {layer.name!r}: unknown package {name!r}" for name in layer.packages if name not in known)
-    if lock.layers:
-        yield from (f"package {name!r} is in no layer" for name in sorted(known - set(grouped)))
+def _conda_problems(package: CondaPackage, lock: Lock) -> Iterator[str]:
+    if not PACKAGE_FILE.fullmatch(package.filename):
+        yield "not the file name of a conda package"
+    elif package.filename.rpartition("-")[0] != f"{package.name}-{package.version}":
+        yield f"the file is not of {package.name} {package.version}"
+    elif package.filename.rpartition("-")[2] not in (f"{package.build}.conda", f"{package.build}.tar.bz2"):
+        yield f"the file is not of build {package.build!r}"
+    if package.subdir not in ("noarch", SUBDIRS[lock.target.arch]):
+        yield f"subdir {package.subdir!r} is not of {lock.target.arch}"
+    if not CHANNEL.fullmatch(package.channel):
+        yield f"channel {package.channel!r} is no name"
+    if not _HEX.fullmatch(package.sha256):
+        yield f"sha256 {package.sha256!r} is not 64 hex digits"
+    if package.size < 0:
+        yield f"size {package.size} is negative"
+
+
+def _layer_problems(what: str, layers: Sequence[LayerGroup], known: set[str]) -> Iterator[str]:
+    yield from _repeated(what, [layer.name for layer in layers])
+    grouped = [name for layer in layers for name in layer.packages]
+    yield from _repeated(f"in the {what}s, package", grouped)
+    for layer in layers:
+        yield from (f"{what} {layer.name!r}: unknown package {name!r}" for name in layer.packages if name not in known)
+    if layers:
+        yield from (f"package {name!r} is in no {what}" for name in sorted(known - set(grouped)))
 
 
 def _repeated(what: str, names: Sequence[str], where: str = "") -> Iterator[str]:

@@ -13,7 +13,17 @@ LOCK_VERSION = 1
 FOLDER = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._+-]{1,64}){1,16}")
 """Where a Python may lie in an image: a path that needs no quoting anywhere."""
 
+PACKAGE_FILE = re.compile(
+    r"(?P<name>[a-z0-9_][a-z0-9._-]{0,127})-(?P<version>[0-9A-Za-z._+!~]{1,128})-(?P<build>[0-9A-Za-z._+]{1,128}?)"
+    r"(?:\.conda|\.tar\.bz2)"
+)
+"""The file name of a conda package."""
+CHANNEL = re.compile(r"(?!\.)[\w.+-]{1,128}(?:/(?!\.)[\w.+-]{1,128}){0,3}", re.ASCII)
+"""The name of a conda channel."""
+
 Arch = Literal["amd64", "arm64"]
+SUBDIRS: dict[Arch, str] = {"amd64": "linux-64", "arm64": "linux-aarch64"}
+"""What conda calls these machines."""
 
 
 class Locked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, rename="kebab"):
@@ -25,9 +35,9 @@ class Target(Locked, frozen=True, kw_only=True):
 
     arch: Arch
     python: str
-    """Major and minor version: '3.11'."""
+    """Major and minor version: '3.11'; empty for a conda environment without Python."""
     python_full: str
-    """The exact version in the base: '3.11.2'; markers are evaluated for it."""
+    """The exact version: '3.11.2'; markers are evaluated for it."""
     glibc: str
     """The base's glibc, which bounds the manylinux tags: '2.36'."""
     accelerator: str = "cpu"
@@ -117,8 +127,28 @@ class Package(Locked, frozen=True, kw_only=True):
         return self.filename.endswith(".whl")
 
 
+class CondaPackage(Locked, frozen=True, kw_only=True):
+    """One exact conda package file."""
+
+    name: str
+    version: str
+    build: str
+    """The build string: 'py311h64a7726_0'."""
+    subdir: str
+    """The part of its channel it lies in: 'linux-64', 'noarch'."""
+    filename: str
+    sha256: str
+    channel: str
+    """Name of the channel: where that is, the user's conda configuration says."""
+    size: int = 0
+    requires: tuple[str, ...] = ()
+    """Names of the locked conda packages that this one asked for."""
+    wanted_by: tuple[str, ...] = ()
+    """Where the project itself asks for it: 'environment.yml:5'."""
+
+
 class LayerGroup(Locked, frozen=True, kw_only=True):
-    """Python packages that share a layer, by name; frozen here so that layers do not reshuffle."""
+    """Packages that share a layer, by name; frozen here so that layers do not reshuffle."""
 
     name: str
     packages: tuple[str, ...]
@@ -151,3 +181,6 @@ class Lock(Locked, frozen=True, kw_only=True):
     """What building the packages that are no wheels needs; never part of the image."""
     layers: tuple[LayerGroup, ...] = ()
     debs: tuple[Deb, ...] = ()
+    conda: tuple[CondaPackage, ...] = ()
+    """Sorted by name; when there are some, they are what the environment begins with, their Python the interpreter."""
+    conda_layers: tuple[LayerGroup, ...] = ()

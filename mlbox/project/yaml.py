@@ -25,18 +25,21 @@ class Node(Value, frozen=True, kw_only=True):
     value: str | tuple["Node", ...] | dict[str, "Node"] | None
 
 
-def parse_yaml(data: bytes) -> Node:
-    """Return the only document in `data`; ProjectError names the line of what is damaged or refused."""
-    from ruamel.yaml import YAML  # 60 ms that a project without YAML does not pay
-    from ruamel.yaml.error import YAMLError
+def parse_yaml(data: bytes, *, most: int = MAX_SIZE) -> Node:
+    """Return the only document in `data`; ProjectError names the line of what is damaged or refused.
 
-    if len(data) > MAX_SIZE:
-        raise ProjectError(f"is larger than {MAX_SIZE // 1024} KiB", hint="this cannot be a file that people write")
+    More than `most` bytes are refused.
+    """
+    import yaml  # a project without YAML does not pay for it
+
+    if len(data) > most:
+        raise ProjectError(f"is larger than {most // 1024} KiB", hint="this cannot be a file that people write")
     try:
-        return _document(YAML(typ="safe", pure=True).parse(data.decode("utf-8-sig")))
+        text = data.decode("utf-8-sig")
+        return _document(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except UnicodeDecodeError as problem:
         raise ProjectError(f"is not UTF-8: {problem}", hint="save it as UTF-8") from problem
-    except YAMLError as problem:
+    except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
         reason = getattr(problem, "problem", None) or str(problem).splitlines()[0]
@@ -54,7 +57,7 @@ def _document(events: Iterator[Any]) -> Node:
         _refuse(event, kind, line)
         done: Node | None = None
         if kind == "ScalarEvent":
-            empty = event.style is None and event.value in _NULL
+            empty = not event.style and event.value in _NULL
             done = Node(line=line, value=None if empty else event.value)
         elif kind in ("MappingStartEvent", "SequenceStartEvent"):
             if len(open_nodes) >= MAX_DEPTH:
@@ -70,7 +73,7 @@ def _document(events: Iterator[Any]) -> Node:
     return documents[0] if documents else Node(line=1, value=None)
 
 
-def _refuse(event: Any, kind: str, line: int) -> None:  # noqa: ANN401 (ruamel's events have no common type)
+def _refuse(event: Any, kind: str, line: int) -> None:  # noqa: ANN401 (the parser's events have no common type)
     if kind == "AliasEvent" or getattr(event, "anchor", None):
         raise ProjectError(f"line {line}: anchors and aliases are not read", hint="write the value out")
     if kind == "DocumentStartEvent":

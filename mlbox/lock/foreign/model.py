@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from mlbox.lock.conda.model import PinnedConda
 from mlbox.lock.model import Target
 from mlbox.lock.python.model import Pinned, Value
 
@@ -30,6 +31,8 @@ class Imported(Value, frozen=True, kw_only=True):
 
     `index` is the address that the lock names, or empty; paths are relative to the lock.
     """
+    conda: tuple[PinnedConda, ...] = ()
+    """Sorted by name."""
     notes: tuple[str, ...] = ()
     """What was read and has no effect here, one sentence each, for people."""
 

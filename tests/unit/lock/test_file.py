@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mlbox.errors import LockError
 from mlbox.lock.file import decode_lock, encode_lock, read_lock, write_lock
-from mlbox.lock.model import Base, BaseLayer, Deb, LayerGroup, Lock, Package, Target
+from mlbox.lock.model import Base, BaseLayer, CondaPackage, Deb, LayerGroup, Lock, Package, Target
 from mlbox.oci.digest import DiffID, Digest
 
 TARGET = Target(arch="amd64", python="3.11", python_full="3.11.2", glibc="2.36")
@@ -299,3 +299,49 @@ def test_a_layer_of_the_base_with_a_wrong_type_is_named() -> None:
 
     with pytest.raises(LockError, match=r"base-layer\[0\]"):
         decode_lock(data)
+
+
+CONDA = CondaPackage(
+    name="zlib",
+    version="1.3",
+    build="h1_0",
+    subdir="linux-64",
+    filename="zlib-1.3-h1_0.conda",
+    sha256="d" * 64,
+    channel="conda-forge",
+    size=9,
+    wanted_by=("environment.yml:5",),
+)
+
+
+def test_conda_packages_stand_in_the_lock() -> None:
+    """An environment of conda packages alone needs no Python, and reads back as it was."""
+    target = Target(arch="amd64", python="", python_full="", glibc="2.41")
+    layers = (LayerGroup(name="small-1-of-1", packages=("zlib",)),)
+    lock = lock_of(target=target, conda=(CONDA,), conda_layers=layers)
+    text = encode_lock(lock).decode()
+    assert "[[conda-package]]" in text
+    assert "[[conda-layer]]" in text
+    assert decode_lock(text.encode()) == lock
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"filename": "../zlib-1.3-h1_0.conda"}, "not the file name of a conda package"),
+        ({"filename": "zlib-1.3-h1_0.zip"}, "not the file name of a conda package"),
+        ({"filename": "zlib-1.4-h1_0.conda"}, "not of zlib 1.3"),
+        ({"filename": "zlib-1.3-h2_0.conda"}, "not of build 'h1_0'"),
+        ({"subdir": "linux-aarch64"}, "is not of amd64"),
+        ({"subdir": "../x"}, "is not of amd64"),
+        ({"channel": "https://host/conda-forge"}, "is no name"),
+        ({"channel": "a/../b"}, "is no name"),
+        ({"sha256": ""}, "is not 64 hex digits"),
+        ({"size": -1}, "is negative"),
+    ],
+)
+def test_damaged_conda_packages_are_refused(change: dict[str, Any], says: str) -> None:
+    """What would become a path or an address is checked."""
+    lock = lock_of(conda=(msgspec.structs.replace(CONDA, **change),))
+    with pytest.raises(LockError, match=says):
+        decode_lock(encode_lock(lock))

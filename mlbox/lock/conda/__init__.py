@@ -1,0 +1,1 @@
+"""Conda packages: what a project asks for, pinned by conda-lock over rattler's solver."""
