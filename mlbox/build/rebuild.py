@@ -48,7 +48,7 @@ def planned_layers(plan: BuildPlan, diff_ids: tuple[DiffID, ...]) -> dict[DiffID
 def can_be_left_out(layer: LayerPlan, plan: BuildPlan) -> bool:
     """Whether everybody can make the layer from files of the index and the mirror alone, without running code."""
     packages = {package.sha256: package for package in plan.packages}
-    debs = {deb.sha256 for deb in plan.debs}
+    debs = {deb.sha256 for deb in plan.debs if not deb.source}
     for piece in leaves(layer):
         if isinstance(piece, WheelPiece):
             package = packages.get(piece.sha256)

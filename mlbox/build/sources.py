@@ -5,15 +5,17 @@ from functools import partial
 from pathlib import Path
 
 from mlbox.build.fetch import Places, Wanted, fetch_one
+from mlbox.errors import FetchError
 from mlbox.events import Listener
-from mlbox.http import Http
+from mlbox.http import Http, HttpError
+from mlbox.lock.debian.distributions import distribution_of
 from mlbox.lock.model import Deb, Package
 from mlbox.lock.python.vcs import checkout
 from mlbox.plan.model import AnyPiece, BuildPlan, BuiltWheelPiece, DebPiece, WheelPiece
 from mlbox.store.artifacts import ArtifactStore
 
-Mirrors = Callable[[str], Sequence[str]]
-"""From a Debian suite to the roots of its mirrors."""
+Mirrors = Callable[[Deb], Sequence[str]]
+"""From a Debian package to the roots of the mirrors that may have it."""
 
 
 class Sources:
@@ -31,6 +33,7 @@ class Sources:
         self._artifacts = artifacts
         self._http = http
         self._listener = listener
+        self._debs = {deb.sha256: deb for deb in plan.debs}
         self._wanted = {deb.sha256: _wanted_deb(deb, mirrors) for deb in plan.debs}
         for package in (*plan.packages, *plan.build_packages):
             if package.sha256:
@@ -45,7 +48,7 @@ class Sources:
     def fetch(self, piece: AnyPiece) -> None:
         """Have every file of `piece` in the store; raises FetchError."""
         for sha256 in _files(piece):
-            fetch_one(self._wanted[sha256], self._artifacts, self._http, self._listener)
+            self._file(sha256)
 
     def size(self, piece: AnyPiece) -> int:
         """Return the bytes of the files that `piece` is made from."""
@@ -53,15 +56,23 @@ class Sources:
 
     def path(self, piece: WheelPiece | DebPiece) -> Path:
         """Return the file `piece` is unpacked from."""
-        return fetch_one(self._wanted[piece.sha256], self._artifacts, self._http, self._listener)
+        return self._file(piece.sha256)
 
     def source_of(self, package: Package, scratch: Path) -> Path:
         """Return the sdist of `package`, or its git checkout in a new folder below `scratch`."""
         if not package.commit:
-            return fetch_one(self._wanted[package.sha256], self._artifacts, self._http, self._listener)
+            return self._file(package.sha256)
         folder = scratch / "checkout"
         checkout(package.url, package.commit, folder)
         return folder
+
+    def _file(self, sha256: str) -> Path:
+        try:
+            return fetch_one(self._wanted[sha256], self._artifacts, self._http, self._listener)
+        except HttpError as problem:
+            if problem.status != 404 or sha256 not in self._debs:
+                raise
+            raise _vanished(self._debs[sha256], problem) from problem
 
 
 def _files(piece: AnyPiece) -> tuple[str, ...]:
@@ -74,10 +85,25 @@ def _files(piece: AnyPiece) -> tuple[str, ...]:
             return ()
 
 
+def _vanished(deb: Deb, problem: HttpError) -> FetchError:
+    """Say that no mirror has the locked version any more: archives keep only the newest of a package."""
+    elsewhere = (
+        f"the archive of {deb.source} keeps old ones no longer"
+        if deb.source
+        else (f"a mirror that keeps old ones can stand beside yours in {distribution_of(deb.suite).mirror}")
+    )
+    return FetchError(
+        f"the package {deb.name} {deb.version} of the lock is in no store or bundle here and no longer on the mirror:"
+        f" {problem.message}",
+        hint=f"'mlbox lock --upgrade {deb.name}' takes the version that is there now; to keep this one, 'mlbox bundle"
+        f" load' a bundle with it, or copy it from a machine that built the image; {elsewhere}",
+    )
+
+
 def _wanted_deb(deb: Deb, mirrors: Mirrors) -> Wanted:
     return Wanted(deb.path.rpartition("/")[2], deb.sha256, deb.size, partial(_deb_urls, deb, mirrors))
 
 
 def _deb_urls(deb: Deb, mirrors: Mirrors) -> Iterator[str]:
-    for root in mirrors(deb.suite):
+    for root in mirrors(deb):
         yield f"{root.rstrip('/')}/{deb.path}"

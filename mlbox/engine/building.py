@@ -209,7 +209,8 @@ class Workshop:
             root=self.project.root,
             target=lock.target,
         )
-        sources = Sources(plan, places, mirrors, self.store.artifacts, self.http, self.listener)
+        where = partial(mirrors, snapshot=lock.snapshot, sources=self.project.settings.apt_sources)
+        sources = Sources(plan, places, where, self.store.artifacts, self.http, self.listener)
         from mlbox.engine.bases import have_base
 
         runner, bases = step_runner(self.home), partial(have_base, self.store, listener=self.listener)

@@ -23,6 +23,7 @@ from mlbox.lock.debian import (
     distribution_of,
     lock_debian,
     lock_on_base,
+    read_extras,
     series_of,
     suite_for_python,
 )
@@ -144,6 +145,7 @@ class Locker:
         return Lock(
             inputs=inputs_digest(self._project),
             epoch=options.epoch if options.epoch is not None else default_epoch,
+            snapshot=settings.snapshot,
             resolver=settings.resolver,
             target=found.target,
             base=found.base,
@@ -198,8 +200,10 @@ class Locker:
             system_packages=system,
             cache=self._home.metadata,
             http=self._http,
-            locked=_locked_debs(kept, options),
+            locked=self._locked_debs(kept, options),
             upgrade=options.upgrade,
+            snapshot=self._project.settings.snapshot,
+            extras=read_extras(self._project.root, self._project.settings.apt_sources),
         )
 
     def _on_image(self, arch: Arch, previous: Lock | None, options: LockOptions) -> "_Found":
@@ -271,9 +275,17 @@ class Locker:
             packages=wanted,
             cache=self._home.metadata,
             http=self._http,
-            locked=_locked_debs(kept, options),
+            locked=self._locked_debs(kept, options),
             upgrade=options.upgrade,
+            snapshot=self._project.settings.snapshot,
+            extras=read_extras(self._project.root, self._project.settings.apt_sources),
         )
+
+    def _locked_debs(self, kept: Lock | None, options: LockOptions) -> list[Deb]:
+        """Return the packages whose versions can stay: none when those of another day are wanted."""
+        if kept is None or kept.snapshot != self._project.settings.snapshot:
+            return []
+        return [deb for deb in kept.debs if deb.name not in options.upgrade_packages]
 
     def _target(self, arch: Arch, python: str, full: str, glibc: str) -> Target:
         accelerator = self._project.settings.accelerator
@@ -307,7 +319,3 @@ def _kept(previous: Lock | None, target: Target) -> Lock | None:
     """Return the previous lock when its versions can stay."""
     same = previous and (previous.target.arch, previous.target.python) == (target.arch, target.python)
     return previous if same else None
-
-
-def _locked_debs(kept: Lock | None, options: LockOptions) -> list[Deb]:
-    return [deb for deb in kept.debs if deb.name not in options.upgrade_packages] if kept else []

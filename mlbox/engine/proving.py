@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -144,7 +145,9 @@ class Remaker:
         project = self._basis.project or Project(root=root.absolute(), name="", settings=Settings(), sources=())
         target = self._basis.lock.target if self._basis.lock else None
         places = Places(lambda: indexes_for(project), http, home=self._store.home, root=project.root, target=target)
-        sources = Sources(self._basis.plan, places, mirrors, self._scratch.artifacts, http, self._listener)
+        snapshot = self._basis.lock.snapshot if self._basis.lock else ""
+        where = partial(mirrors, snapshot=snapshot, sources=project.settings.apt_sources)
+        sources = Sources(self._basis.plan, places, where, self._scratch.artifacts, http, self._listener)
         return Builder(self._scratch, sources, step_runner(self._scratch.home), self._listener, root)
 
 

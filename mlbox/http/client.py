@@ -119,7 +119,10 @@ class Http:
         if len(problems) == 1:
             raise problems[0]
         text = "".join(f"\n  {problem.message}" for problem in problems)
-        raise FetchError(f"{part.what}: every place it could come from failed:{text}", hint=problems[-1].hint)
+        message = f"{part.what}: every place it could come from failed:{text}"
+        if all(isinstance(problem, HttpError) and problem.status == 404 for problem in problems):
+            raise HttpError(message, status=404, hint=problems[-1].hint)
+        raise FetchError(message, hint=problems[-1].hint)
 
     def _download_one(self, url: str, part: Part) -> None:
         part.complete(url, lambda: self._transfer(url, part))
@@ -202,7 +205,9 @@ def _reading_local(path: Path) -> Iterator[BinaryIO]:
     try:
         with path.open("rb") as file:
             yield file
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as problem:
+    except FileNotFoundError as problem:
+        raise HttpError(f"{path}: {problem.strerror}", status=404) from problem
+    except (IsADirectoryError, NotADirectoryError, PermissionError) as problem:
         raise FetchError(f"{path}: {problem.strerror}") from problem
 
 

@@ -39,6 +39,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _DEB_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _FILENAME = re.compile(r"[A-Za-z0-9_.+!~-]+")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\dZ)?", re.ASCII)
 _DOTTED = re.compile(r"[0-9]+(\.[0-9]+)+[0-9A-Za-z.+~-]*")
 
 
@@ -138,6 +139,8 @@ def problems_of(lock: Lock) -> Iterator[str]:
         yield "inputs is not a sha256"
     if not 0 <= lock.epoch < 8**11:  # what a tar header can hold
         yield f"epoch {lock.epoch} is no time"
+    if lock.snapshot and not _DAY.fullmatch(lock.snapshot):
+        yield f"snapshot {lock.snapshot!r} is no date"
     yield from (f"base: {problem}" for problem in _base_problems(lock.base))
     without_python = lock.conda and not lock.target.python
     for field in ("glibc",) if without_python else ("python", "python_full", "glibc"):
@@ -257,6 +260,7 @@ def _deb_problems(lock: Lock) -> Iterator[str]:
             (deb.size >= 0, f"size {deb.size} is negative"),
             (not _climbs(deb.path), "the path leaves the mirror"),
             (bool(deb.version), "no version"),
+            (not deb.source or bool(_NAME.fullmatch(deb.source)), f"source {deb.source!r} is no name"),
         )
         yield from (f"deb {deb.name!r} ({deb.path!r}): {problem}" for good, problem in checks if not good)
 

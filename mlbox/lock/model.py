@@ -94,6 +94,8 @@ class Deb(Locked, frozen=True, kw_only=True):
     sha256: str
     size: int
     suite: str
+    source: str = ""
+    """Name of the project's source of packages that it is of; empty for the release's own archive."""
     role: Literal["base", "system"]
 
 
@@ -164,6 +166,8 @@ class Lock(Locked, frozen=True, kw_only=True):
     """Digest of everything the lock was made from; a build refuses a lock whose inputs changed."""
     epoch: int = EPOCH
     """mtime of every file, seconds."""
+    snapshot: str = ""
+    """The date that the release's packages are of, when the project wants those of one."""
     resolver: str = "uv"
     accelerators: tuple[str, ...] = ()
     """All that the lock holds, the target's first; empty: only the target's. Packages are then of one or of several.

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from mlbox.codec import key_of
@@ -28,6 +29,8 @@ def inputs_digest(project: Project) -> str:
             "system-packages": sorted(set(settings.system_packages)),
             # Absent when it is off, as in locks that are older than the setting.
             **({"auto-system-packages": True} if settings.auto_system_packages else {}),
+            **({"apt-sources": _apt_sources(project)} if settings.apt_sources else {}),
+            **({"snapshot": settings.snapshot} if settings.snapshot else {}),
             "extras": sorted(set(map(normalize, settings.extras))),
             "groups": sorted(set(map(normalize, settings.groups))),
             "index": _clean([settings.index_url, index.index_url]),
@@ -50,6 +53,13 @@ def _conda(spec: CondaSpec) -> dict[str, Any]:
     }
 
 
+def _apt_sources(project: Project) -> list[tuple[str, ...]]:
+    return sorted(
+        (one.name, without_credentials(one.uri), one.suite, " ".join(one.components), _sha256(project.root / one.key))
+        for one in project.settings.apt_sources
+    )
+
+
 def _clean(addresses: Iterable[str]) -> list[str]:
     return [without_credentials(address) for address in addresses]
 
@@ -64,7 +74,11 @@ def _content(project: Project, requirement: Requirement) -> str:
     """Return the hash of a local wheel or sdist; folders and everything remote count by their text."""
     if requirement.kind != "path":
         return ""
-    file = project.root / local_path(requirement)
+    return _sha256(project.root / local_path(requirement))
+
+
+def _sha256(file: Path) -> str:
+    """Return the hash of a file's content, '' when there is none."""
     if not file.is_file():
         return ""
     with file.open("rb") as content:

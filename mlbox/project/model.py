@@ -66,6 +66,20 @@ class Task(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=
     env: dict[str, str] = {}
 
 
+class AptSource(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """An archive of Debian packages besides the release's own."""
+
+    name: str
+    """What the lock calls it; where it is, may change."""
+    uri: str = ""
+    """The root of the archive; empty when only MLBOX_APT_SOURCE_<NAME> says it."""
+    suite: str
+    """As in a line of apt: 'llvm-toolchain-bookworm-19', or a folder with a slash at its end ('./')."""
+    components: tuple[str, ...] = ()
+    key: str
+    """The file of the project with the only key that may have signed it."""
+
+
 class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
     """[tool.mlbox] of pyproject.toml, or mlbox.toml."""
 
@@ -84,6 +98,9 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
     """Whether a build adds the packages with libraries that the environment turns out to lack, and locks them."""
     allow_missing: tuple[str, ...] = ()
     """Libraries ('libGL.so.1') that packages of the environment ask for and that need not be there."""
+    apt_sources: tuple[AptSource, ...] = ()
+    snapshot: str = ""
+    """The day ('2026-09-01') or second ('2026-09-01T12:00:00Z') that the release's packages are taken of."""
     configure: tuple[str, ...] = ()
     """Debian packages whose maintainer scripts are run in a container, because mlbox does not replicate them."""
     index_url: str = ""

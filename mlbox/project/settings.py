@@ -3,7 +3,8 @@
 import math
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ import msgspec
 
 from mlbox.errors import ProjectError, UsageError
 from mlbox.oci.reference import parse_reference
-from mlbox.project.model import ACCELERATOR, Health, Settings, Task
+from mlbox.project.model import ACCELERATOR, AptSource, Health, Settings, Task
 from mlbox.project.problems import Problems, did_you_mean
 from mlbox.project.requirement import without_credentials
 
@@ -22,6 +23,10 @@ FILE = "mlbox.toml"
 _PYTHON = re.compile(r"3\.[0-9]{1,2}")
 _EXACT_PYTHON = re.compile(r"3\.[0-9]{1,2}(\.[0-9]{1,2})?")
 _DEB = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+_APT_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_APT_SUITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_/-]*|\.?/")
+_APT_COMPONENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_/-]*")
+_SNAPSHOT = re.compile(r"\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\dZ)?")
 _SHARED = re.compile(r"\S+\.so\S*|GLIBC_2\.[0-9]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
@@ -40,7 +45,7 @@ class Where:
         self._overrides = frozenset(overrides)
 
     def __call__(self, dotted: str) -> str:
-        key = dotted.split(".")[0]
+        key = re.split(r"[.\[]", dotted, maxsplit=1)[0]
         if key in self._overrides:
             return f"--{key.removesuffix('s') if key in ('extras', 'groups') else key}"
         return f"{self.file} [{self.table(dotted)}]"
@@ -81,9 +86,19 @@ def _value(kind: Any, value: object, where: Where, dotted: str, problems: Proble
         if not isinstance(value, dict):
             raise ProjectError("must be a table")
         return _read(struct, value, where, dotted, problems)
+    listed = next((option for option in (AptSource,) if kind == tuple[option, ...]), None)  # type: ignore[valid-type]
+    if listed is not None:
+        return _tables(listed, value, where, dotted, problems)
     if isinstance(value, str) and dotted.split(".")[-1] in _COMMANDS:
         value = _words(value)
     return _converted(kind, value)
+
+
+def _tables(kind: type[T], value: object, where: Where, dotted: str, problems: Problems) -> tuple[T, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise ProjectError("must be a list of tables", hint='like [{ name = "..." }]')
+    read = [_read(kind, item, where, f"{dotted}[{number}]", problems) for number, item in enumerate(value)]
+    return tuple(item for item in read if item is not None)
 
 
 def _words(command: str) -> list[str]:
@@ -108,6 +123,7 @@ def check_settings(settings: Settings, where: Where, root: Path, problems: Probl
     """Collect what is of the right type and still impossible."""
     _check_target(settings, where, problems)
     _check_sources(settings, where, root, problems)
+    _check_apt(settings, where, root, problems)
     _check_image(settings, where, problems)
     tasks = {"train": settings.train, "serve": settings.serve}
     for name in settings.tasks:
@@ -163,6 +179,53 @@ def _check_sources(settings: Settings, where: Where, root: Path, problems: Probl
             if not _URL.fullmatch(address):
                 shown = without_credentials(address)
                 problems.add(where(key), f"{shown!r} is no address of an index", "write https://HOST/PATH")
+
+
+def _check_apt(settings: Settings, where: Where, root: Path, problems: Problems) -> None:
+    if settings.snapshot and not _is_time(settings.snapshot):
+        hint = 'write snapshot = "2026-09-01", or a second of it: "2026-09-01T12:00:00Z"'
+        problems.add(where("snapshot"), f"{settings.snapshot[:40]!r} is no date", hint)
+    names: set[str] = set()
+    for number, source in enumerate(settings.apt_sources):
+        key = f"apt-sources[{number}]"
+        for field, problem, hint in _apt_problems(source, root):
+            problems.add(where(f"{key}.{field}"), problem, hint)
+        if source.name in names:
+            problems.add(where(f"{key}.name"), f"{source.name!r} stands there twice", "each source has a name")
+        names.add(source.name)
+
+
+def _apt_problems(source: AptSource, root: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield field, problem and hint of what cannot be in a source of packages."""
+    if len(source.name) > 40 or not _APT_NAME.fullmatch(source.name):
+        yield "name", f"{source.name[:60]!r} is no name", "lower-case letters, digits and '-', like llvm"
+    shown = without_credentials(source.uri)
+    if shown != source.uri:
+        hint = "a password belongs into ~/.netrc, or into the address that MLBOX_APT_SOURCE_<NAME> holds"
+        yield "uri", f"{shown!r} has a user or password in it", hint
+    elif source.uri and not _URL.fullmatch(source.uri):
+        yield "uri", f"{shown!r} is no address of an archive", "what stands before the suite in a line of apt"
+    flat = source.suite.endswith("/")
+    if not _APT_SUITE.fullmatch(source.suite) or ".." in source.suite.split("/"):
+        yield "suite", f"{source.suite[:60]!r} is no suite", 'like "bookworm", or a folder: "./"'
+    elif flat == bool(source.components):
+        says = "a folder has none" if flat else 'like components = ["main"]'
+        yield "components", "does not fit the suite", says
+    for component in source.components:
+        if not _APT_COMPONENT.fullmatch(component) or ".." in component.split("/"):
+            yield "components", f"{component[:60]!r} is no component", 'like "main"'
+    if problem := _outside(source.key) or ("" if (root / source.key).is_file() else "does not exist"):
+        yield "key", f"{source.key[:200]!r} {problem}", "the public key of the archive, a file of the project"
+
+
+def _is_time(text: str) -> bool:
+    if not _SNAPSHOT.fullmatch(text):
+        return False
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_image(settings: Settings, where: Where, problems: Problems) -> None:

@@ -49,7 +49,7 @@ def trees(locked: DebianLock, tmp_path_factory: pytest.TempPathFactory) -> Trees
 
     def unpacked(deb: Deb) -> tuple[Path, Tree]:
         path, root = folder / f"{deb.name}.deb", folder / deb.name
-        roots = [f"{mirror}/{deb.path}" for mirror in mirrors(deb.suite)]
+        roots = [f"{mirror}/{deb.path}" for mirror in mirrors(deb)]
         http.download(roots, path, sha256=deb.sha256, size=deb.size)
         return root, unpack_deb(path, root, epoch=EPOCH)
 

@@ -39,7 +39,7 @@ class Archive:
 
     def essential(self) -> list[str]:
         """Return the names of the essential packages, sorted."""
-        names = {c.name for suite in self._suites for c in suite.essential()}
+        names = {c.name for suite in self._suites if not suite.source for c in suite.essential()}
         return sorted(name for name in names if (best := self.best(name)) is not None and best.essential)
 
     def unlock(self, names: Sequence[str]) -> bool:

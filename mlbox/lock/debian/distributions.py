@@ -34,6 +34,10 @@ class Distribution(msgspec.Struct, frozen=True, kw_only=True):
     mirror: str
     """The setting that names its mirrors."""
     security_mirror: str
+    snapshot: str
+    """The setting that says where its archives are as they were on a day."""
+    archives: tuple[str, str]
+    """What its archive and that of its security updates are called there."""
     ports_mirror: str = ""
     """The setting that names those for other machines than amd64; empty when the same mirrors have all."""
 
@@ -67,6 +71,8 @@ DEBIAN = Distribution(
     keyring="debian-archive-keyring",
     mirror="MLBOX_DEBIAN_MIRROR",
     security_mirror="MLBOX_DEBIAN_SECURITY_MIRROR",
+    snapshot="MLBOX_DEBIAN_SNAPSHOT",
+    archives=("debian", "debian-security"),
 )
 
 UBUNTU = Distribution(
@@ -84,6 +90,8 @@ UBUNTU = Distribution(
     keyring="ubuntu-keyring",
     mirror="MLBOX_UBUNTU_MIRROR",
     security_mirror="MLBOX_UBUNTU_SECURITY_MIRROR",
+    snapshot="MLBOX_UBUNTU_SNAPSHOT",
+    archives=("ubuntu", "ubuntu"),
     ports_mirror="MLBOX_UBUNTU_PORTS_MIRROR",
 )
 

@@ -17,6 +17,16 @@ _PROVIDES = re.compile(rb"\nProvides: ([^\n]+)")
 _ESSENTIAL = re.compile(rb"\nEssential: yes")
 _FIELD = re.compile(r"^([A-Za-z0-9-]+):[ \t]*(.*)$", re.MULTILINE)
 _RELATION = re.compile(r"\s*([^\s(:|]+)(?::[a-z0-9-]+)?\s*(?:\(\s*([<>=]+)\s*([^\s)]+)\s*\))?\s*")
+_FORM = {
+    "Package": re.compile(r"[a-z0-9][a-z0-9+.-]+"),
+    "Version": re.compile(r"[0-9A-Za-z.+:~-]+"),
+    "Architecture": re.compile(r"[a-z0-9][a-z0-9-]*"),
+    # What is neither a blank, nor a backslash, nor begins the query or the fragment of a URL.
+    "Filename": re.compile(r"(?!/)(?!(?:.*/)?\.\.(?:/|$))[!\"$->@-\[\]-~]+"),
+    "SHA256": re.compile(r"[0-9a-f]{64}"),
+    "Size": re.compile(r"[0-9]{1,12}"),
+}
+"""What a stanza must have, and what of it becomes a name, a path or a number."""
 _PRIORITIES = {"required": 0, "important": 1, "standard": 2, "optional": 3}
 _STANZA_LIMIT = 1 << 20
 
@@ -47,6 +57,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     size: int
     suite: str
+    source: str = ""
+    """Name of the project's source of packages; empty for the release's own archive."""
     essential: bool = False
     priority: int = 3
     depends: tuple[tuple[Relation, ...], ...] = ()
@@ -63,10 +75,15 @@ class _Offsets(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Packages:
-    """The Packages file of one suite, at `path`; its table of contents is kept beside it."""
+    """The Packages file of one suite, at `path`; its table of contents is kept beside it.
 
-    def __init__(self, path: Path, suite: str) -> None:
+    One of a folder may list packages for many machines: with an `arch` only those for it are there.
+    """
+
+    def __init__(self, path: Path, suite: str, source: str = "", arch: str = "") -> None:
         self.suite = suite
+        self.source = source
+        self._archs = ("all", arch) if arch else ()
         with path.open("rb") as file:
             empty = path.stat().st_size == 0
             self._data = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -90,31 +107,33 @@ class Packages:
         return self._offsets.names
 
     def _at(self, offsets: Iterable[int]) -> list[Candidate]:
-        return [self._candidate(offset) for offset in offsets]
+        found = (self._candidate(offset) for offset in offsets)
+        return [one for one in found if not self._archs or one.arch in self._archs]
 
     def _candidate(self, offset: int) -> Candidate:
         if offset not in self._parsed:
             end = self._data.find(b"\n\n", offset, offset + _STANZA_LIMIT)
             stanza = self._data[offset : end if end != -1 else offset + _STANZA_LIMIT]
-            self._parsed[offset] = parse_candidate(bytes(stanza).decode("utf-8", "replace"), self.suite)
+            self._parsed[offset] = parse_candidate(bytes(stanza).decode("utf-8", "replace"), self.suite, self.source)
         return self._parsed[offset]
 
 
-def parse_candidate(stanza: str, suite: str) -> Candidate:
+def parse_candidate(stanza: str, suite: str, source: str = "") -> Candidate:
     """Return what one stanza of a Packages file says; raises LockError when a field is missing or impossible."""
     fields: dict[str, str] = dict(_FIELD.findall(stanza))
     try:
-        path, digest = fields["Filename"], fields["SHA256"]
-        if path.startswith("/") or ".." in path.split("/") or not re.fullmatch("[0-9a-f]{64}", digest):
-            raise ValueError(path)
+        for field, form in _FORM.items():
+            if not form.fullmatch(fields[field]):
+                raise ValueError(f"{field} cannot be {ascii(fields[field])[:100]}")
         return Candidate(
             name=fields["Package"],
             version=fields["Version"],
             arch=fields["Architecture"],
-            path=path.removeprefix("./"),
-            sha256=digest,
+            path=fields["Filename"].removeprefix("./"),
+            sha256=fields["SHA256"],
             size=int(fields["Size"]),
             suite=suite,
+            source=source,
             essential=fields.get("Essential") == "yes",
             priority=_PRIORITIES.get(fields.get("Priority", ""), 4),
             depends=(*groups(fields.get("Pre-Depends", "")), *groups(fields.get("Depends", ""))),
@@ -122,8 +141,9 @@ def parse_candidate(stanza: str, suite: str) -> Candidate:
             conflicts=(*flat(fields.get("Conflicts", "")), *flat(fields.get("Breaks", ""))),
         )
     except (KeyError, ValueError) as problem:
-        index = f"the index of {distribution_of(suite).name} {suite}"
-        raise LockError(f"{index} describes the package {fields.get('Package', '?')} badly: {problem}") from problem
+        index = f"the index of {source or distribution_of(suite).name} {suite}"
+        name = ascii(fields.get("Package", "?")).strip("'")[:80]
+        raise LockError(f"{index} describes the package {name} badly: {problem}") from problem
 
 
 def groups(text: str) -> Iterator[tuple[Relation, ...]]:

@@ -79,7 +79,7 @@ class World:
     def build(self, plan: BuildPlan) -> Image:
         """Build a plan of files that are in the store."""
         places = Places(lambda: Indexes(default=None), Http(), home=self.home, root=self.root, target=TARGET)
-        sources = Sources(plan, places, lambda suite: (), self.store.artifacts, Http(), SILENT)
+        sources = Sources(plan, places, lambda deb: (), self.store.artifacts, Http(), SILENT)
         return Builder(self.store, sources, NoSteps(), SILENT, self.root).build(plan)
 
     def attach(self, plan: BuildPlan, lock: Lock | None = None) -> None:

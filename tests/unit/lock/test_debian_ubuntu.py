@@ -10,8 +10,7 @@ from fakes.debian import DebianArchive, FileHttp, UbuntuArchive, stanza
 
 from mlbox.engine.arch import host_arch
 from mlbox.errors import FetchError, LockError, ResolveError, SignatureError
-from mlbox.lock.debian import DebianLock, lock_on_base
-from mlbox.lock.debian import mirrors as roots_of
+from mlbox.lock.debian import DebianLock, lock_on_base, mirrors
 from mlbox.lock.debian.distributions import DEBIAN, KNOWN, UBUNTU, distribution_of, series_of
 from mlbox.lock.debian.release import parse_release
 from mlbox.lock.debian.sources import Mirror, Mirrors, read_mirrors
@@ -44,6 +43,12 @@ deb http://archive.example/ubuntu/ jammy universe
 # deb-src http://archive.example/ubuntu/ jammy universe
 deb http://security.example/ubuntu/ jammy-security main restricted
 """
+
+
+def mirrors_of(suite: str, **options: object) -> list[str]:
+    """Return the roots for a package of `suite`."""
+    deb = Deb(name="thing", version="1", arch="amd64", path="pool/t.deb", sha256="", size=1, suite=suite, role="system")
+    return mirrors(deb, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -195,12 +200,12 @@ def test_where_a_locked_package_may_lie(apt: Path) -> None:
     """Below the mirrors of its own distribution, of whichever machine it is; a build needs no others."""
     env = {"MLBOX_UBUNTU_PORTS_MIRROR": "http://p", "MLBOX_DEBIAN_MIRROR": "http://d"}
 
-    assert roots_of("noble-updates", apt=apt, env=env) == ["http://p"]
-    both = roots_of("noble", apt=apt, env={**env, "MLBOX_UBUNTU_MIRROR": "http://u"})
+    assert mirrors_of("noble-updates", apt=apt, env=env) == ["http://p"]
+    both = mirrors_of("noble", apt=apt, env={**env, "MLBOX_UBUNTU_MIRROR": "http://u"})
     assert both == (["http://u", "http://p"] if host_arch() == "amd64" else ["http://p", "http://u"])
-    assert roots_of("bookworm", apt=apt, env=env) == ["http://d"]
+    assert mirrors_of("bookworm", apt=apt, env=env) == ["http://d"]
     with pytest.raises(LockError, match="no Ubuntu archive"):
-        roots_of("noble", apt=apt, env={"MLBOX_DEBIAN_MIRROR": "http://d"})
+        mirrors_of("noble", apt=apt, env={"MLBOX_DEBIAN_MIRROR": "http://d"})
 
 
 @pytest.mark.parametrize(("packing", "by_hash"), [(".gz", True), (".xz", False), (".gz", False)])

@@ -91,3 +91,16 @@ def test_stable() -> None:
         requirements=(Requirement(text="numpy", origin="requirements.txt:1"),),
     )
     assert inputs_digest(one) == "sha256:281bd6af521126ea8e21ba72ab2e73a4363d72d02ebee6793673082f68712b0f"
+
+
+def test_sources_of_packages_and_days_count(tmp_path: Path) -> None:
+    """A key by its content, an address without what is secret in it, and nothing when there are none."""
+
+    def with_settings(name: str, key: str, more: str) -> str:
+        table = 'apt-sources = [{name = "v", uri = "https://v.example", suite = "./", key = "v.asc"}]\n'
+        return digest(tmp_path / name, {"mlbox.toml": BASE["mlbox.toml"] + table + more, "v.asc": key})
+
+    one = with_settings("one", "key", "")
+    assert one == with_settings("same", "key", "")
+    other = [with_settings("key", "another", ""), with_settings("day", "key", 'snapshot = "2026-09-01"')]
+    assert len({one, digest(tmp_path / "none", {}), *other}) == 4

@@ -122,7 +122,47 @@ BAD = [
     ("requirements = ['../up.txt']", "leaves the project", ""),
     ("index-url = 'host/simple'", "no address of an index", ""),
     ("labels = {'' = 'x'}", "cannot be a label", ""),
+    ("snapshot = '2026-13-01'", "[snapshot]: '2026-13-01' is no date", "2026-09-01"),
+    ("snapshot = 'yesterday'", "is no date", "2026-09-01T12:00:00Z"),
+    ("snapshot = 2026-09-01", "[snapshot]: expected str, got date", ""),
+    ("apt-sources = 'x'", "[apt-sources]: must be a list of tables", ""),
+    ("apt-sources = ['x']", "[apt-sources]: must be a list of tables", ""),
+    ("apt-sources = [{name = 'x', suite = './'}]", "[apt-sources[0]]: key is missing", ""),
 ]
+SOURCE = {"name": "llvm", "uri": "https://apt.example/x", "suite": "s", "components": ["main"], "key": "k.asc"}
+BAD_SOURCES = [
+    ({"names": "x"}, "[apt-sources[0].names]: unknown key", "'name'"),
+    ({"name": "LLVM"}, "[apt-sources[0].name]: 'LLVM' is no name", "lower-case"),
+    ({"name": "../x"}, "[apt-sources[0].name]: '../x' is no name", ""),
+    ({"uri": "https://me:secret@apt.example/x"}, "has a user or password in it", "netrc"),
+    ({"uri": "ppa:x/y"}, "'ppa:x/y' is no address of an archive", ""),
+    ({"suite": "a b"}, "'a b' is no suite", ""),
+    ({"suite": "../../x"}, "is no suite", ""),
+    ({"suite": "./"}, "[apt-sources[0].components]: does not fit the suite", "a folder has none"),
+    ({"components": []}, "does not fit the suite", "main"),
+    ({"components": ["../x"]}, "'../x' is no component", ""),
+    ({"key": "../k.asc"}, "[apt-sources[0].key]: '../k.asc' leaves the project", ""),
+    ({"key": "/etc/k.asc"}, "leaves the project", ""),
+    ({"key": "gone.asc"}, "'gone.asc' does not exist", ""),
+]
+
+
+@pytest.mark.parametrize(("change", "message", "hint"), BAD_SOURCES, ids=[row[1] for row in BAD_SOURCES])
+def test_sources_that_cannot_be(tmp_path: Path, change: dict[str, Any], message: str, hint: str) -> None:
+    """The one at fault is named by its place in the list, and no password is shown."""
+    (tmp_path / "k.asc").touch()
+    assert checked({"apt-sources": [SOURCE]}, root=tmp_path).apt_sources[0].name == "llvm"
+    with pytest.raises(ProjectError) as refused:
+        checked({"apt-sources": [SOURCE | change]}, root=tmp_path)
+    assert message in refused.value.message
+    assert hint in (refused.value.hint or "")
+    assert "secret" not in refused.value.message
+
+
+def test_two_sources_of_one_name(tmp_path: Path) -> None:
+    (tmp_path / "k.asc").touch()
+    with pytest.raises(ProjectError, match=r"\[apt-sources\[1\].name\]: 'llvm' stands there twice"):
+        checked({"apt-sources": [SOURCE, SOURCE]}, root=tmp_path)
 
 
 @pytest.mark.parametrize(("text", "message", "hint"), BAD, ids=[row[0][:30].replace("\n", " ") for row in BAD])
