@@ -39,7 +39,7 @@ PYTHON_FILE = ".python-version"
 _LONGEST_NAME = 200  # a repository of an image may have 255 letters, what goes before the name included
 
 UNREAD = (
-    *("poetry.lock", "pdm.lock", "Pipfile", "Pipfile.lock", "conda-lock.yml"),
+    *("Pipfile", "conda-lock.yml"),
     *("pixi.toml", "pixi.lock", "setup.py", "setup.cfg"),
 )
 """Specs of other tools: listed, so that nobody wonders, but not read."""

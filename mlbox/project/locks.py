@@ -32,7 +32,10 @@ class Known(NamedTuple):
 
 KNOWN = (
     Known("uv.lock", "uv", "pyproject.toml", ("project", "tool.uv"), "uv lock", "uv lock --upgrade"),
+    Known("poetry.lock", "poetry", "pyproject.toml", ("tool.poetry", "project"), "poetry lock", "poetry update"),
+    Known("pdm.lock", "pdm", "pyproject.toml", ("tool.pdm", "project"), "pdm lock", "pdm update"),
     Known("pylock.toml", "pylock", "pyproject.toml"),
+    Known("Pipfile.lock", "pipenv", "Pipfile", (), "pipenv lock", "pipenv update"),
 )
 """The locks that are read, the first that counts wins."""
 

@@ -20,8 +20,10 @@ from mlbox.project.requirement import normalize
 _READERS = {
     "uv": ("uv", "read_uv"),
     "pylock": ("pylock", "read_pylock"),
+    "poetry": ("poetry", "read_poetry"),
+    "pdm": ("pdm", "read_pdm"),
+    "pipenv": ("pipfile", "read_pipfile"),
 }
-_SPECS = {"pipenv": "Pipfile"}
 
 
 def reader_of(kind: str) -> Reader:
@@ -82,7 +84,8 @@ def _bytes(path: Path) -> bytes:
 
 
 def _spec(path: Path, foreign: ForeignLock) -> bytes:
-    spec = path.parent / _SPECS.get(foreign.kind, "pyproject.toml")
+    known = lock_named(foreign.path)
+    spec = path.parent / (known.spec if known else "pyproject.toml")
     return _bytes(spec) if spec.is_file() and foreign.kind != "pylock" else b""
 
 

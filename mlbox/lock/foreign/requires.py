@@ -1,15 +1,38 @@
-"""Whether a lock still fits the pyproject.toml it was made from, by what both say is asked for."""
+"""What a project asks for: as the start of a walk, and to see whether a lock still fits its pyproject.toml."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlbox.codec import load_toml
 from mlbox.errors import LockError
-from mlbox.lock.foreign.reading import name_of
+from mlbox.http import redact_text
+from mlbox.lock.foreign.graph import Asked
+from mlbox.lock.foreign.reading import Markers, name_of
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 _OF_EXTRA = re.compile(r"extra\s*==\s*(?:'([^']*)'|\"([^\"]*)\")")
 _SHOWN = 3
+
+
+def asked_by(lines: Iterable[str], markers: Markers | None = None) -> Iterator[Asked]:
+    """Yield the requirements in `lines` whose marker holds (without `markers`: all of them)."""
+    for line in lines:
+        one = parse(line)
+        if markers is None or one.marker is None or markers.hold(str(one.marker)):
+            yield Asked(name_of(one.name), str(one.specifier), frozenset(map(name_of, one.extras)))
+
+
+def parse(line: str) -> "Requirement":
+    """Return a requirement (PEP 508); LockError when it is none."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        return Requirement(re.sub(r"\s--hash[= ].*", "", line))
+    except (InvalidRequirement, RecursionError) as problem:
+        raise LockError(f"{redact_text(line)[:200]!r} is no requirement") from problem
 
 
 class Wanted(NamedTuple):
@@ -67,12 +90,7 @@ def _list(table: Any, key: str) -> list[Any]:  # noqa: ANN401 (TOML)
 
 
 def _parsed(line: object, extra: str) -> Wanted:
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    try:
-        parsed = Requirement(str(line))
-    except InvalidRequirement as problem:
-        raise LockError(f"pyproject.toml: {str(problem).splitlines()[0]}") from problem
+    parsed = parse(str(line))
     marker = f"extra == '{extra}'" if extra else ""
     return Wanted.of(parsed.name, str(parsed.specifier), parsed.extras, marker, free=parsed.url is not None)
 
