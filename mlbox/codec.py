@@ -39,3 +39,10 @@ def load_toml(data: bytes, *, what: str, error: type[MlboxError] = MlboxError) -
         return tomllib.loads(data.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise error(f"{what}: {problem}") from problem
+
+
+def quoted(text: str) -> str:
+    """Return `text` as a string that JSON, TOML and YAML read alike: JSON's, and an escaped DEL, which TOML wants."""
+    import json  # only what writes for people pays for it
+
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -15,6 +15,7 @@ COMMANDS = {
     "lock": "project",
     "plan": "project",
     "build": "project",
+    "export": "export",
     "train": "project",
     "serve": "project",
     "run": "run",

@@ -46,7 +46,6 @@ class PlanFormat(StrEnum):
 
     TEXT = "text"
     JSON = "json"
-    DOCKERFILE = "dockerfile"
 
 
 def _workshop(
@@ -150,15 +149,12 @@ def plan(
     relock: Relock = False,
 ) -> None:
     """Show what would be built, what is there already, and why."""
-    from mlbox.plan.render import as_dockerfile, as_json, as_text
+    from mlbox.plan.render import as_json, as_text
 
     with listener() as talk:
         workshop = _workshop(folder, talk, extra, group, find_links, source=source)
         ready = workshop.ready_lock(relock=relock)
         planned = workshop.plan(ready)
-        if form is PlanFormat.DOCKERFILE:
-            print(as_dockerfile(planned, ready), end="")
-            return
         render = as_json if form is PlanFormat.JSON else as_text
         print(render(planned, workshop.states(planned, ready), workshop.project.sources))
 

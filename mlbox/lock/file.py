@@ -1,6 +1,5 @@
 """mlbox.lock as TOML: written so that people can read a diff of it, read so that no damage passes."""
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -8,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from mlbox.codec import load_toml
+from mlbox.codec import load_toml, quoted
 from mlbox.errors import LockError, UsageError
 from mlbox.files import disk_errors, write_atomic
 from mlbox.lock.model import (
@@ -316,7 +315,7 @@ def _encoder() -> Any:  # noqa: ANN401 - a class of toml, which has no types
         def __init__(self) -> None:
             super().__init__()
             self.dump_funcs: dict[type, Callable[[Any], object]]
-            self.dump_funcs[str] = _quoted
+            self.dump_funcs[str] = quoted
 
         def dump_list(self, values: Sequence[object]) -> str:
             items = [str(self.dump_value(value)) for value in values]
@@ -326,8 +325,3 @@ def _encoder() -> Any:  # noqa: ANN401 - a class of toml, which has no types
             return "[\n" + "".join(f"    {item},\n" for item in items) + "]"
 
     return Encoder()
-
-
-def _quoted(text: str) -> str:
-    """Return `text` as a TOML basic string; JSON's escapes are all valid there, only DEL needs one more."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

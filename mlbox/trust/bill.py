@@ -5,11 +5,14 @@ says. So a lock that is not the image's can add nothing to the bill that is not 
 """
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Literal
 from urllib.parse import quote
 
 import msgspec
 
+from mlbox.codec import key_of
+from mlbox.lock.debian.distributions import distribution_of
 from mlbox.lock.model import Base, Deb, Lock, Package
 from mlbox.oci.digest import Digest, hex_of
 from mlbox.trust.inventory import Found, Inventory
@@ -34,15 +37,17 @@ class Component(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bill(msgspec.Struct, frozen=True, kw_only=True):
-    """What an image is made of."""
+    """What an image is made of, or what one made from a lock will be."""
 
     name: str
-    """The image's name without tag."""
+    """The image's name without tag; the project's, of a lock."""
     digest: Digest
-    """Of the manifest that the bill is about."""
+    """Of the manifest that the bill is about; of the lock's text."""
     arch: str
     created: str
     """The image's own time, RFC 3339; never that of writing the bill."""
+    of_lock: bool = False
+    """Whether it says what was locked: nothing of it has been looked at."""
     components: tuple[Component, ...]
     top: tuple[str, ...]
     """The purls of what the image itself asks for: the rest is there because something needs it."""
@@ -52,7 +57,9 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def purl(self) -> str:
-        """The image's package URL."""
+        """The package URL of what the bill is about."""
+        if self.of_lock:
+            return package_url("generic", "", self.name, "", {"checksum": self.digest})
         registry, _, short = self.name.rpartition("/")
         # A name without a registry says nothing about where the image is.
         repository = self.name if {".", ":"} & set(registry.partition("/")[0]) else ""
@@ -82,6 +89,26 @@ def make_bill(inventory: Inventory, lock: Lock | None, *, name: str, digest: Dig
         components=components,
         top=_top(components, lock),
         unread=inventory.unread,
+    )
+
+
+def bill_of_lock(lock: Lock, *, name: str) -> Bill:
+    """Return the bill of what `lock` pins; licences, and what a base image holds, only an image's bill knows."""
+    urls = {package.name: python_url(package) for package in lock.packages}
+    parts = [
+        *(_base(lock.base, lock.target.arch) for _ in range(lock.base.kind == "image")),
+        *(_locked_deb(deb) for deb in lock.debs),
+        *(_locked_package(package, urls) for package in lock.packages),
+    ]
+    components = tuple({part.purl: part for part in parts}.values())
+    return Bill(
+        name=name,
+        digest=Digest(f"sha256:{key_of(lock)}"),
+        arch=lock.target.arch,
+        created=datetime.fromtimestamp(lock.epoch, UTC).isoformat(),
+        components=components,
+        top=_top(components, lock),
+        of_lock=True,
     )
 
 
@@ -145,6 +172,30 @@ def _purl(found: Found, inventory: Inventory) -> str:
     told = {"arch": found.arch, "distro": release, "upstream": found.source}
     kind = "apk" if found.kind == "alpine" else "deb"
     return package_url(kind, distribution, found.name, found.version, told)
+
+
+def _locked_deb(deb: Deb) -> Component:
+    return Component(
+        kind="debian",
+        name=deb.name,
+        version=deb.version,
+        purl=deb_url(deb, distribution_of(deb.suite).id),
+        sha256=deb.sha256,
+        filename=deb.path.rpartition("/")[2],
+    )
+
+
+def _locked_package(package: Package, urls: Mapping[str, str]) -> Component:
+    return Component(
+        kind="python",
+        name=package.name,
+        version=package.version,
+        purl=urls[package.name],
+        sha256=package.sha256,
+        filename=package.filename,
+        vcs=_vcs(package) if package.commit else "",
+        requires=tuple(sorted(urls[name] for name in package.requires if name in urls)),
+    )
 
 
 def _base(base: Base, arch: str) -> Component:

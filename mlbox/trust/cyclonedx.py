@@ -52,11 +52,12 @@ def _document(bill: Bill) -> "Bom":
     from cyclonedx.model.bom import Bom, BomMetaData
     from cyclonedx.model.component import Component as Part
     from cyclonedx.model.component import ComponentType
+    from cyclonedx.model.lifecycle import LifecyclePhase, PredefinedLifecycle
     from packageurl import PackageURL
 
     tool = Part(type=ComponentType.APPLICATION, name="mlbox", version=__version__)
     root = Part(
-        type=ComponentType.CONTAINER,
+        type=ComponentType.APPLICATION if bill.of_lock else ComponentType.CONTAINER,
         name=bill.name,
         version=bill.digest,
         bom_ref=bill.purl,
@@ -66,6 +67,8 @@ def _document(bill: Bill) -> "Bom":
     )
     metadata = BomMetaData(component=root, timestamp=time_of(bill))
     metadata.tools.components.add(tool)
+    if bill.of_lock:
+        metadata.lifecycles.add(PredefinedLifecycle(phase=LifecyclePhase.PRE_BUILD))
     parts = {one.purl: _part(one) for one in bill.components}
     bom = Bom(serial_number=identity_of(bill), version=1, metadata=metadata, components=parts.values())
     bom.register_dependency(root, [parts[purl] for purl in bill.top])

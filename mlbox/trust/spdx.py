@@ -61,7 +61,7 @@ class _Relationship(_Document, frozen=True, kw_only=True):
 def spdx(bill: Bill) -> bytes:
     """Return `bill` as SPDX; equal bills make equal bytes."""
     ids = {one.purl: _id(one.kind, one.purl) for one in bill.components}
-    root = _id("image", bill.purl)
+    root = _id("lock" if bill.of_lock else "image", bill.purl)
     document = {
         "SPDXID": "SPDXRef-DOCUMENT",
         "creationInfo": {
@@ -90,7 +90,7 @@ def _root(bill: Bill, identity: str) -> _Package:
         files_analyzed=False,
         checksums=_checksums(hex_of(bill.digest)),
         external_refs=_refs(bill.purl),
-        primary_package_purpose="CONTAINER",
+        primary_package_purpose="APPLICATION" if bill.of_lock else "CONTAINER",
         comment=f"not read: {', '.join(bill.unread)}" if bill.unread else "",
     )
 

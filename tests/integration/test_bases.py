@@ -370,8 +370,8 @@ def test_the_dockerfile_begins_with_the_base(
     mlbox = Program(home, project)
     mlbox.run("lock")
 
-    text = mlbox.out("plan", "--format", "dockerfile")
+    text = mlbox.out("export", "--format", "dockerfile")
 
-    assert text.startswith(f"FROM {registry}/file/python:1@{pushed}\n")
-    assert "RUN /usr/local/bin/python3.13 -m venv /opt/mlbox/env" in text
+    assert f" {registry}/file/python:1@{pushed} AS base\n" in text
+    assert "RUN /usr/local/bin/python3.13 -m venv " in text
     assert "apt-get" not in text

@@ -160,7 +160,7 @@ def test_plan_and_build_agree(mlbox: Program) -> None:
 
     assert [one["key"] for one in before["layers"]] == [one["key"] for one in after["layers"]]
     assert all(one["state"]["built"] for one in after["layers"])
-    assert "FROM debian:bookworm-slim" in mlbox.out("plan", "--format", "dockerfile")
+    assert "ARG BASE=debian:bookworm-slim" in mlbox.out("export", "--format", "dockerfile")
 
 
 def test_a_project_that_is_a_package_is_installed(mlbox: Program, repository: Path) -> None:

@@ -43,8 +43,8 @@ def sbom(home: Home, name: str, form: BillFormat = BillFormat.CYCLONEDX, *, list
             bill = bill_of(store, image)
             for folder in bill.unread:
                 listener.note(f"the image has packages in /{folder} of a kind that mlbox cannot list")
-            return _bill_writer(form)[2](bill)
-        media_type, predicate, _ = _bill_writer(form)
+            return bill_writer(form)[2](bill)
+        media_type, predicate, _ = bill_writer(form)
         return _attached(name, media_type, predicate, f"bill of materials in {form}", listener)
 
 
@@ -63,7 +63,7 @@ def provenance(home: Home, name: str, *, listener: Listener = SILENT) -> bytes:
 
 def predicate_of(form: BillFormat) -> str:
     """Return in-toto's type for a bill in that format."""
-    return _bill_writer(form)[1]
+    return bill_writer(form)[1]
 
 
 def write_bill(store: Store, image: Image, form: BillFormat, *, name: str = "", subject: Digest | None = None) -> bytes:
@@ -71,7 +71,7 @@ def write_bill(store: Store, image: Image, form: BillFormat, *, name: str = "", 
 
     `subject` is the manifest it is written about (else the image's own), `name` what that is called, without tag.
     """
-    return _bill_writer(form)[2](bill_of(store, image, name=name, subject=subject))
+    return bill_writer(form)[2](bill_of(store, image, name=name, subject=subject))
 
 
 def bill_of(store: Store, image: Image, *, name: str = "", subject: Digest | None = None) -> "Bill":
@@ -160,13 +160,14 @@ def _documents(
     from mlbox.trust import provenance as slsa
 
     if sbom:
-        media_type, predicate, write = _bill_writer(BillFormat.CYCLONEDX)
+        media_type, predicate, write = bill_writer(BillFormat.CYCLONEDX)
         yield media_type, predicate, write(bill_of(store, image, name=name, subject=subject))
     if provenance:
         yield slsa.MEDIA_TYPE, slsa.PREDICATE, write_provenance(store, image, name=name, subject=subject)
 
 
-def _bill_writer(form: BillFormat) -> "tuple[str, str, Callable[[Bill], bytes]]":
+def bill_writer(form: BillFormat) -> "tuple[str, str, Callable[[Bill], bytes]]":
+    """Return the media type of a format, in-toto's predicate type for it, and what writes it."""
     from mlbox.trust import cyclonedx, spdx
 
     if form is BillFormat.SPDX:

@@ -1,7 +1,6 @@
 """What stands on an image of a registry: its layers as they are, part of its configuration, and nothing of Debian's."""
 
 import msgspec
-import pytest
 
 from mlbox.codec import canonical_json, key_of
 from mlbox.lock.model import Base, BaseLayer, Deb, LayerGroup, Lock, Package, Target
@@ -17,7 +16,7 @@ from mlbox.plan.model import (
     ProjectFile,
 )
 from mlbox.plan.planner import make_plan
-from mlbox.plan.render import LayerState, as_dockerfile, as_text
+from mlbox.plan.render import LayerState, as_text
 from mlbox.project.model import Settings
 
 NAME = "docker.io/library/python:3.12-slim"
@@ -167,21 +166,3 @@ def test_the_text_names_the_image_and_what_is_to_fetch() -> None:
     text = as_text(plan, {plan.layers[0].key: LayerState(fetch=33_000_000)}, ())
 
     assert f"to fetch, 33.0 MB; {NAME}@sha256:111111111111…" in text
-
-
-@pytest.mark.parametrize(
-    ("base", "debs", "said", "unsaid"),
-    [
-        (BASE, (), "RUN /usr/local/bin/python3.12 -m venv", "apt-get"),
-        (BASE, (GIT,), "      git=1 \\", "python3-venv"),
-        (changed(home=""), (GIT,), "      python3-venv \\", "/usr/local/bin/python"),
-    ],
-)
-def test_a_dockerfile_begins_with_it(base: Base, debs: tuple[Deb, ...], said: str, unsaid: str) -> None:
-    """FROM is the name with its digest; apt is asked only for what is added."""
-    one = lock(base, debs=debs)
-    lines = as_dockerfile(plan_of(one), one).splitlines()
-
-    assert lines[0] == f"FROM {NAME}@{BASE.digest}"
-    assert any(line.startswith(said) for line in lines)
-    assert not any(unsaid in line for line in lines if not line.startswith("ENV"))

@@ -10,7 +10,7 @@ from mlbox.errors import LockError
 from mlbox.lock.model import Base, Deb, LayerGroup, Lock, Package, Target
 from mlbox.plan.model import BuildPlan, BuiltWheelPiece, BytecodePiece, ProjectFile, ProjectPiece, WheelPiece
 from mlbox.plan.planner import direct_url, make_plan
-from mlbox.plan.render import LayerState, as_dockerfile, as_json, as_text
+from mlbox.plan.render import LayerState, as_json, as_text
 from mlbox.project.model import Health, Settings, Source, Task
 from mlbox.project.model import Package as ProjectPackage
 
@@ -156,19 +156,6 @@ def test_json_is_the_plan() -> None:
 
     assert document["key"] == plan.key
     assert [layer["key"] for layer in document["layers"]] == [layer.key for layer in plan.layers]
-
-
-def test_dockerfile_pins_everything() -> None:
-    """The Dockerfile installs the locked versions by hash and quotes what a shell or BuildKit would expand."""
-    settings = Settings(env={"ODD": 'a "b" $c'}, command=("python", "train.py"))
-    one = lock(package("numpy"), debs=(deb("git", "system"),))
-    text = as_dockerfile(plan_of(one, settings), one)
-
-    assert "numpy==1.0 --hash=sha256:" + "n" * 64 in text
-    assert "git=1-1" in text
-    assert 'ENV ODD="a \\"b\\" \\$c"' in text
-    assert 'CMD ["python","train.py"]' in text
-    assert "--require-hashes" in text
 
 
 def test_a_package_is_installed_with_its_files() -> None:

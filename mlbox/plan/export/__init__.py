@@ -1,0 +1,1 @@
+"""What a lock says in the words of other tools. Pure: values in, text out."""

@@ -1,0 +1,222 @@
+"""A build plan as a Dockerfile whose image has the same files in its environment, for builders without mlbox.
+
+It is for BuildKit's own reader of Dockerfiles, of any version: no newer syntax, so none to fetch. It says no address:
+index and mirror come from the builder's configuration, as build arguments or secrets. What apt and pip do differs from
+what mlbox does in what they write about themselves: INSTALLER, REQUESTED, direct_url.json and their lines in RECORD.
+"""
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+
+from mlbox.errors import LockError
+from mlbox.lock.model import Lock, Package
+from mlbox.oci.layer import EPOCH
+from mlbox.plan.base import pinned as pinned_base
+from mlbox.plan.export.instructions import Placed, exec_form, label, place, port, runs, variable, word, written
+from mlbox.plan.export.requirements import hashed
+from mlbox.plan.export.words import header, one_line, version
+from mlbox.plan.model import HOME, PREFIX, BuildPlan, ProjectPiece
+
+_CONTEXT = "/context"
+_TOOLS = "/opt/build-tools"
+_WORK = "/tmp"  # noqa: S108 - of a build stage
+_APT = "--mount=type=secret,id=apt,target=/etc/apt/sources.list.d/build.list"
+_PIP = "--mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=netrc,target=/root/.netrc"
+_ARGUMENTS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS")
+_DEB_VERSION = re.compile(r"[A-Za-z0-9.+~:-]+")
+
+
+def dockerfile(plan: BuildPlan, lock: Lock, skeleton: Sequence[Placed], installed: Sequence[Placed]) -> str:
+    """Return the Dockerfile of `plan`: `skeleton` is its empty environment, `installed` the project's own metadata.
+
+    The files of the project are those that the build context has: `dockerignore` says which.
+    """
+    stages = (
+        _header(lock),
+        _base(lock),
+        _environment(lock, skeleton, installed),
+        _project(plan, lock),
+        _final(plan, lock),
+    )
+    return "\n".join("\n".join(stage) + "\n" for stage in stages)
+
+
+def dockerignore(plan: BuildPlan, without: Iterable[str] = ()) -> str:
+    """Return what keeps everything but the plan's files out of the build context, and of those the ones in `without`.
+
+    It names files, not rules: what a folder gets later, a key or a data set, is not sent to anybody.
+    """
+    wanted = sorted({*_project_files(plan), *_local_files(plan.packages)} - {*without})
+    return "\n".join(["**", *(f"!{_pattern(path)}" for path in wanted), ""])
+
+
+def _header(lock: Lock) -> Iterator[str]:
+    yield from (f"# {line}" for line in header(lock))
+    yield "# Build it with BuildKit in the project's folder, with the .dockerignore that came with it:"
+    yield "#   docker build --secret id=pip,src=pip.conf --secret id=apt,src=sources.list -t NAME ."
+    yield "# Index and mirror are the builder's own: the secrets (there is id=netrc too) say them, or --build-arg"
+    yield "# PIP_INDEX_URL=…, or nothing when what pip and apt have by themselves will do."
+    if lock.snapshot:
+        yield f"# The packages below are those of {one_line(lock.snapshot)}, of a snapshot maybe."
+    if elsewhere := sorted({package.index for package in lock.packages} - {"default", "direct", "git"}):
+        yield f"# Some files are in other indexes than the default one: {', '.join(map(one_line, elsewhere))}."
+
+
+def _base(lock: Lock) -> Iterator[str]:
+    platform = f"--platform=linux/{lock.target.arch}"
+    if lock.base.kind == "image":
+        yield f"FROM {platform} {pinned_base(lock.base)} AS base"
+    else:
+        yield "# The base is locked as packages, not as an image: their versions are pinned, whatever the tag means"
+        yield "# (--build-arg BASE=NAME@sha256:… pins what lies below them too)."
+        yield f"ARG BASE=debian:{lock.base.suite}-slim"
+        yield f"FROM {platform} ${{BASE}} AS base"
+    if lock.base.user not in ("", "0", "root"):
+        yield "USER 0"
+    if any(item.startswith("PYTHONHOME=") for item in lock.base.env):
+        yield 'ENV PYTHONHOME=""'
+    yield from _packages([f"{deb.name}={_deb_version(deb.version)}" for deb in lock.debs])
+
+
+def _environment(lock: Lock, skeleton: Sequence[Placed], installed: Sequence[Placed]) -> Iterator[str]:
+    yield "FROM base AS environment"
+    if lock.packages:
+        yield from _tools(lock)
+    yield from runs(place(skeleton))
+    sources = [package for package in lock.packages if not package.is_wheel]
+    if sources and lock.build_packages:
+        yield "# What builds those that are no wheels."
+        yield from _requirements("build", lock.build_packages)
+        install = "pip install --no-deps --require-hashes --only-binary :all:"
+        yield _pip(f"{_TOOLS}/bin/python -m {install} -r {_WORK}/build.txt", lock.build_packages)
+    for package in sources:
+        yield from _from_source(package, lock)
+    if wheels := [package for package in lock.packages if package.is_wheel]:
+        yield from _requirements("wheels", wheels)
+        yield _pip(_install(lock, f"--require-hashes --only-binary :all: -r {_WORK}/wheels.txt"), wheels)
+    if installed:
+        yield "# The project itself, as pip's editable installs do it."
+        yield from runs(place(installed))
+
+
+def _tools(lock: Lock) -> Iterator[str]:
+    """Yield what makes pip, in an environment of its own; the locked one, when there is one."""
+    yield from _packages(_build_tools(lock))
+    yield from (f"ARG {name}" for name in _ARGUMENTS)
+    yield "ENV PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_CACHE_DIR=1"
+    yield f"RUN {_interpreter(lock)} -m venv {_TOOLS}"
+    pip = [package for package in lock.packages if package.name == "pip" and package.is_wheel]
+    if pip:
+        yield from _requirements("pip", pip)
+        yield _pip(f"{_TOOLS}/bin/python -m pip install --no-deps --require-hashes -r {_WORK}/pip.txt", pip)
+
+
+def _build_tools(lock: Lock) -> tuple[str, ...]:
+    """Return the Debian packages that only the build stage needs; an image with a Python of its own has them."""
+    if not lock.base.suite:
+        return ()
+    venv = () if lock.base.home not in ("", HOME) else ("python3-venv",)
+    git = ("git",) if any(package.commit for package in lock.packages) else ()
+    return (*venv, *git)
+
+
+def _from_source(package: Package, lock: Lock) -> Iterator[str]:
+    hashes = "--require-hashes " if package.sha256 else ""
+    variables = {
+        "PATH": f"{_TOOLS}/bin:$PATH",
+        "SOURCE_DATE_EPOCH": str(max(lock.epoch, EPOCH)),
+        "PYTHONHASHSEED": "0",
+        "SETUPTOOLS_SCM_PRETEND_VERSION": version(package),
+        "PDM_BUILD_SCM_VERSION": version(package),
+    }
+    told = " ".join(f"{name}={value}" for name, value in variables.items()) + " \\\n   "
+    what = f"{hashes}--no-build-isolation --no-binary {package.name} -r {_WORK}/{package.name}.txt"
+    yield from _requirements(package.name, [package])
+    yield _pip(f"{told} {_install(lock, what)}", [package])
+
+
+def _install(lock: Lock, what: str) -> str:
+    """Return the command that installs into the environment by the tools' pip, which it must not see as its own."""
+    site = f"{_TOOLS}/lib/python{lock.target.python}/site-packages"
+    pip = f"PYTHONPATH={site} /{PREFIX}/bin/python -m pip install"
+    return f"{pip} \\\n      --ignore-installed --no-deps --no-compile {what}"
+
+
+def _project(plan: BuildPlan, lock: Lock) -> Iterator[str]:
+    yield "FROM base AS project"
+    yield f"COPY . {_CONTEXT}"
+    extra = sorted(_local_files(lock.packages) - set(_project_files(plan)))
+    if extra:
+        yield f"RUN cd {_CONTEXT} && rm -- {' '.join(map(shlex.quote, extra))}"
+    yield f"RUN chmod -R u=rwX,go=rX {_CONTEXT}"
+
+
+def _final(plan: BuildPlan, lock: Lock) -> Iterator[str]:
+    config, base = plan.config, lock.base
+    yield "FROM base"
+    yield f"COPY --from=environment /{PREFIX} /{PREFIX}"
+    yield f"COPY --from=project {exec_form((_CONTEXT, config.working_dir), expanded=True)}"
+    for item in config.env:
+        if item not in base.env:
+            name, _, value = item.partition("=")
+            yield variable(name, value)
+    for name, value in sorted(config.labels.items()):
+        if f"{name}={value}" not in base.labels:
+            yield label(name, value)
+    yield f"WORKDIR {word(config.working_dir, 'the working directory')}"
+    yield from map(port, config.exposed_ports)
+    if base.kind == "image":
+        yield "HEALTHCHECK NONE"
+        yield "STOPSIGNAL SIGTERM"
+    if config.user or base.user not in ("", "0", "root"):
+        yield f"USER {word(config.user or '0', 'the user')}"
+    if config.entrypoint or base.kind == "image":
+        yield f"ENTRYPOINT {exec_form(config.entrypoint or ())}"
+    yield f"CMD {exec_form(config.cmd or ())}"
+
+
+def _packages(names: Sequence[str]) -> Iterator[str]:
+    if names:
+        yield f"RUN {_APT} \\"
+        yield "    apt-get update \\"
+        yield " && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends --allow-downgrades \\"
+        yield from (f"      {name} \\" for name in names)
+        yield " && rm -rf /var/lib/apt/lists/*"
+
+
+def _requirements(name: str, packages: Iterable[Package]) -> Iterator[str]:
+    text = "".join(f"{hashed(package, f'file://{_CONTEXT}/')}\n" for package in packages)
+    yield from runs(written(f"{_WORK}/{name}.txt", text.encode()))
+
+
+def _pip(command: str, packages: Iterable[Package]) -> str:
+    # Of the build context it sees only what it must: any change there would make it run again.
+    context = f"--mount=type=bind,target={_CONTEXT} " if _local_files(packages) else ""
+    return f"RUN {context}{_PIP} \\\n    {command}"
+
+
+def _interpreter(lock: Lock) -> str:
+    return f"{lock.base.home or HOME}/python{lock.target.python}"
+
+
+def _project_files(plan: BuildPlan) -> tuple[str, ...]:
+    pieces = (piece for layer in plan.layers for piece in layer.pieces if isinstance(piece, ProjectPiece))
+    return tuple(file.path for piece in pieces for file in piece.files)
+
+
+def _local_files(packages: Iterable[Package]) -> set[str]:
+    return {package.url for package in packages if package.index == "direct" and "://" not in package.url}
+
+
+def _pattern(path: str) -> str:
+    # Go's filepath.Match, which moby makes a regular expression of, leaving '+' and the like as they are. What would
+    # be cut off at the ends of a line, or would end it, is any one character.
+    escaped = re.sub(r"[*?\[\]\\+(){}|^]", r"\\\g<0>", path)
+    return re.sub(r"^\s+|\s+$|[\x00-\x1f]", lambda found: "?" * len(found[0]), escaped)
+
+
+def _deb_version(text: str) -> str:
+    if not _DEB_VERSION.fullmatch(text):
+        raise LockError(f"{text!r} is no version of a Debian package")
+    return text

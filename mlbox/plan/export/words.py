@@ -1,0 +1,45 @@
+"""What all writers share: no value of a lock may become more than the one word it stands for."""
+
+import re
+
+from mlbox.errors import LockError
+from mlbox.lock.model import Lock, Package
+from mlbox.project.requirement import without_credentials
+
+MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+"""What Python and conda call the machines."""
+
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*")
+_ADDRESS = re.compile(r"[^\s\x00-\x1f\x7f\\'\"]+")
+
+
+def header(lock: Lock) -> tuple[str, ...]:
+    """Return what a file says of itself, for the format's comments."""
+    target = lock.target
+    accelerator = f", {one_line(target.accelerator)}" if target.accelerator != "cpu" else ""
+    return (
+        "Made by 'mlbox export' from mlbox.lock; do not edit.",
+        f"For Python {target.python} on linux/{target.arch}{accelerator}.",
+    )
+
+
+def version(package: Package) -> str:
+    """Return the version of `package` when it is one; LockError for anything that a reader could take for more."""
+    if not _VERSION.fullmatch(package.version):
+        raise LockError(f"package {package.name!r}: {package.version!r} is no version")
+    return package.version
+
+
+def address(text: str, package: Package) -> str:
+    """Return an address or path of `package` without credentials; LockError when it is more than one word."""
+    if not _ADDRESS.fullmatch(text):
+        raise LockError(
+            f"package {package.name!r}: {text!r} cannot be written as one word",
+            hint="addresses hold no spaces, quotes or control characters: write them percent-encoded and lock again",
+        )
+    return without_credentials(text)
+
+
+def one_line(text: str) -> str:
+    """Return `text` for a comment: whatever could end the line is shown, not obeyed."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
