@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mlbox.build.addition import fill_addition
 from mlbox.build.bytecode import compile_pieces, fill_bytecode
-from mlbox.build.configure import configure
+from mlbox.build.conda import fill_conda_env, link_scripts, unpack_conda
+from mlbox.build.configure import configure, run_link_scripts
 from mlbox.build.deb import unpack_deb
 from mlbox.build.env import fill_env
 from mlbox.build.project import fill_project
@@ -28,12 +29,16 @@ from mlbox.oci.image import (
     image_of,
 )
 from mlbox.plan.model import (
+    GROUND,
     PREFIX,
     AdditionPiece,
     AnyPiece,
     BuildPlan,
     BuiltWheelPiece,
     BytecodePiece,
+    CondaConfiguredPiece,
+    CondaEnvPiece,
+    CondaPiece,
     ConfiguredPiece,
     DebPiece,
     EnvPiece,
@@ -51,7 +56,8 @@ from mlbox.store.tree import Tree
 
 _DOWNLOADS = 8
 _SYSTEM = RootfsPiece | AdditionPiece
-_MADE_FROM_OTHERS = ImageLayerPiece | _SYSTEM | ConfiguredPiece | BuiltWheelPiece | BytecodePiece
+_IN_CONTAINERS = ConfiguredPiece | CondaConfiguredPiece | BuiltWheelPiece | BytecodePiece
+_MADE_FROM_OTHERS = ImageLayerPiece | _SYSTEM | _IN_CONTAINERS
 
 
 Bases = Callable[[Base], ImageConfig]
@@ -89,7 +95,7 @@ class Builder:
             below = self._bases(plan.base) if plan.base and self._bases else None
             self._env = plan.base.env if plan.base else ()
             self._configured = configured_packages(plan)
-            ground = [layer for layer in plan.layers if layer.kind in ("base", "system")]
+            ground = [layer for layer in plan.layers if layer.kind in GROUND]
             self._make_pieces(plan.layers)
             self._lower = tuple(self._store.layers.root(self._layer(layer).diff_id) for layer in ground)
             self._make_in_containers(plan.layers)
@@ -148,7 +154,7 @@ class Builder:
         """Make what must run code, one after the other: a compiler takes all processors itself."""
         missing = self._missing(layers)
         for piece in missing:
-            if isinstance(piece, ConfiguredPiece):
+            if isinstance(piece, ConfiguredPiece | CondaConfiguredPiece):
                 self._piece(piece)
         built = [piece for piece in missing if isinstance(piece, BuiltWheelPiece)]
         needed = {piece.key: piece for one in built for piece in build_pieces(one)}
@@ -200,6 +206,12 @@ class Builder:
                 return lambda root: unpack_deb(self._sources.path(piece), root, epoch=piece.epoch)
             case EnvPiece():
                 return lambda root: fill_env(root, piece)
+            case CondaEnvPiece():
+                return lambda root: fill_conda_env(root, piece)
+            case CondaPiece():
+                return lambda root: self._conda(root, piece)
+            case CondaConfiguredPiece():
+                return lambda root: self._link(root, piece)
             case ProjectPiece():
                 return lambda root: fill_project(root, piece, self._project_root)
             case RootfsPiece():
@@ -239,6 +251,20 @@ class Builder:
         with self._store.scratch("configure") as scratch:
             return configure(root, piece, self._lower, self._runner, scratch)
 
+    def _conda(self, root: Path, piece: CondaPiece) -> Tree:
+        tree = unpack_conda(self._sources.path(piece), root, piece)
+        if link_scripts(tree, piece.name) and piece.name not in self._configured:
+            self._listener.note(
+                f"conda would run a script when it links {piece.name} {piece.version}, and mlbox runs none by itself; "
+                "if something misses what it makes, name the package in [tool.mlbox] configure"
+            )
+        return tree
+
+    def _link(self, root: Path, piece: CondaConfiguredPiece) -> Tree:
+        self._listener.step(f"run the link scripts of {', '.join(piece.packages)} in a container")
+        with self._store.scratch("configure") as scratch:
+            return run_link_scripts(root, piece, self._lower, self._runner, scratch)
+
     def _built_wheel(self, root: Path, piece: BuiltWheelPiece) -> Tree:
         self._listener.step(f"build a wheel of {piece.source.name} {piece.source.version} in a container")
         with self._store.scratch("build") as scratch:
@@ -262,9 +288,10 @@ def _filled(compiled: Path, piece: BytecodePiece, root: Path) -> Tree:
     return fill_bytecode(root, compiled, piece)
 
 
-def build_pieces(piece: BuiltWheelPiece) -> tuple[EnvPiece | WheelPiece, ...]:
+def build_pieces(piece: BuiltWheelPiece) -> tuple[EnvPiece | CondaPiece | WheelPiece, ...]:
     """Return the pieces of the environment that `piece` is built in."""
     env = EnvPiece(python=piece.python, python_full=piece.python_full, home=piece.home, epoch=piece.epoch)
+    below: tuple[EnvPiece | CondaPiece, ...] = piece.conda or (env,)
     wheels = (
         WheelPiece(
             name=needed.name,
@@ -276,7 +303,7 @@ def build_pieces(piece: BuiltWheelPiece) -> tuple[EnvPiece | WheelPiece, ...]:
         )
         for needed in piece.build_packages
     )
-    return env, *wheels
+    return *below, *wheels
 
 
 def as_wheel(piece: BuiltWheelPiece, wheel: Path) -> WheelPiece:
@@ -315,15 +342,16 @@ def assemble_image(plan: BuildPlan, layers: Sequence[Layer], below: ImageConfig 
 
 
 def configured_packages(plan: BuildPlan) -> frozenset[str]:
-    """Return the packages whose maintainer scripts the plan runs."""
-    pieces = (piece for layer in plan.layers for piece in layer.pieces if isinstance(piece, ConfiguredPiece))
-    return frozenset(name for piece in pieces for name in piece.packages)
+    """Return the packages whose scripts the plan runs."""
+    run = (piece for layer in plan.layers for piece in layer.pieces)
+    kinds = (ConfiguredPiece, CondaConfiguredPiece)
+    return frozenset(name for piece in run if isinstance(piece, kinds) for name in piece.packages)
 
 
 def label(piece: AnyPiece) -> str:
     """Return what a piece is called in messages."""
     match piece:
-        case WheelPiece() | DebPiece():
+        case WheelPiece() | DebPiece() | CondaPiece():
             return f"{piece.name} {piece.version}"
         case BytecodePiece():
             return f"byte code of {piece.label}"
@@ -335,8 +363,10 @@ def label(piece: AnyPiece) -> str:
             return f"packages of {piece.suite} on the base"
         case ImageLayerPiece():
             return f"layer {piece.diff_id}"
-        case ConfiguredPiece():
+        case ConfiguredPiece() | CondaConfiguredPiece():
             return f"configured {', '.join(piece.packages)}"
+        case CondaEnvPiece():
+            return "conda environment"
         case EnvPiece():
             return f"environment for Python {piece.python}"
         case ProjectPiece():

@@ -12,10 +12,21 @@ import msgspec
 
 from mlbox.codec import canonical_json, decode_json
 from mlbox.errors import BuildError
-from mlbox.lock.model import FOLDER
+from mlbox.lock.model import CHANNEL, FOLDER, PACKAGE_FILE
 from mlbox.oci.digest import DiffID
 from mlbox.oci.layer import RULES
-from mlbox.plan.model import HOME, AnyPiece, BuildPlan, DebPiece, EnvPiece, LayerPlan, RootfsPiece, WheelPiece
+from mlbox.plan.model import (
+    HOME,
+    AnyPiece,
+    BuildPlan,
+    CondaEnvPiece,
+    CondaPiece,
+    DebPiece,
+    EnvPiece,
+    LayerPlan,
+    RootfsPiece,
+    WheelPiece,
+)
 from mlbox.store.store import Store
 
 _ELSEWHERE = ("direct", "git", "find-links", "torch")
@@ -58,6 +69,8 @@ def can_be_left_out(layer: LayerPlan, plan: BuildPlan) -> bool:
                 return False
         elif isinstance(piece, DebPiece) and piece.sha256 not in debs:
             return False
+        elif isinstance(piece, CondaPiece):
+            return False  # where its channel is, not everybody's configuration says
     return all(is_harmless(piece) for piece in layer.pieces)
 
 
@@ -73,6 +86,12 @@ def is_harmless(piece: AnyPiece) -> bool:
             return _is_file(piece.sha256, piece.name, piece.version, piece.arch)
         case RootfsPiece():
             return _WORD.fullmatch(piece.suite) is not None and all(map(is_harmless, piece.debs))
+        case CondaPiece():
+            known = PACKAGE_FILE.fullmatch(piece.filename) and CHANNEL.fullmatch(piece.channel)
+            fits = not piece.python or _SHORT.fullmatch(piece.python)
+            return bool(known and fits) and _is_file(piece.sha256, piece.name, piece.version, piece.build, piece.subdir)
+        case CondaEnvPiece():
+            return True
         case EnvPiece():
             home = FOLDER.fullmatch(piece.home or HOME)
             return bool(home and _SHORT.fullmatch(piece.python) and _FULL.fullmatch(piece.python_full))
@@ -103,7 +122,7 @@ def made_from(layer: LayerPlan, store: Store) -> Literal["pieces", "artifacts"] 
 
 def missing_files(layer: LayerPlan, store: Store) -> frozenset[str]:
     """Return the sha256 of the files that making the layer would have to fetch."""
-    files = (piece for piece in leaves(layer) if isinstance(piece, WheelPiece | DebPiece))
+    files = (piece for piece in leaves(layer) if isinstance(piece, WheelPiece | DebPiece | CondaPiece))
     return frozenset(
         piece.sha256 for piece in files if not store.pieces.has(piece.key) and not store.artifacts.has(piece.sha256)
     )
@@ -111,7 +130,8 @@ def missing_files(layer: LayerPlan, store: Store) -> frozenset[str]:
 
 def file_sizes(plan: BuildPlan) -> dict[str, int]:
     """Return the sizes (bytes) of the plan's files, by sha256."""
-    return {deb.sha256: deb.size for deb in plan.debs} | {one.sha256: one.size for one in plan.packages}
+    sizes = {deb.sha256: deb.size for deb in plan.debs} | {one.sha256: one.size for one in plan.packages}
+    return sizes | {one.sha256: one.size for one in plan.conda or ()}
 
 
 def part_of(plan: BuildPlan, layers: tuple[LayerPlan, ...]) -> BuildPlan:

@@ -8,10 +8,11 @@ from mlbox.build.fetch import Places, Wanted, fetch_one
 from mlbox.errors import FetchError
 from mlbox.events import Listener
 from mlbox.http import Http, HttpError
+from mlbox.lock.conda.channels import Channels
 from mlbox.lock.debian.distributions import distribution_of
-from mlbox.lock.model import Deb, Package
+from mlbox.lock.model import CondaPackage, Deb, Package
 from mlbox.lock.python.vcs import checkout
-from mlbox.plan.model import AnyPiece, BuildPlan, BuiltWheelPiece, DebPiece, WheelPiece
+from mlbox.plan.model import AnyPiece, BuildPlan, BuiltWheelPiece, CondaPiece, DebPiece, WheelPiece
 from mlbox.store.artifacts import ArtifactStore
 
 Mirrors = Callable[[Deb], Sequence[str]]
@@ -29,6 +30,7 @@ class Sources:
         artifacts: ArtifactStore,
         http: Http,
         listener: Listener,
+        channels: Channels | None = None,
     ) -> None:
         self._artifacts = artifacts
         self._http = http
@@ -38,6 +40,8 @@ class Sources:
         for package in (*plan.packages, *plan.build_packages):
             if package.sha256:
                 self._wanted[package.sha256] = places.wanted(package)
+        known = channels or Channels(learn=http.learn)
+        self._wanted |= {one.sha256: _wanted_conda(one, known) for one in plan.conda or ()}
 
     def expect(self, pieces: Iterable[AnyPiece]) -> None:
         """Tell the listener how much `fetch` of these pieces will download."""
@@ -54,7 +58,7 @@ class Sources:
         """Return the bytes of the files that `piece` is made from."""
         return sum(self._wanted[sha256].size for sha256 in _files(piece))
 
-    def path(self, piece: WheelPiece | DebPiece) -> Path:
+    def path(self, piece: WheelPiece | DebPiece | CondaPiece) -> Path:
         """Return the file `piece` is unpacked from."""
         return self._file(piece.sha256)
 
@@ -77,7 +81,7 @@ class Sources:
 
 def _files(piece: AnyPiece) -> tuple[str, ...]:
     match piece:
-        case WheelPiece() | DebPiece():
+        case WheelPiece() | DebPiece() | CondaPiece():
             return (piece.sha256,)
         case BuiltWheelPiece():
             return (piece.source.sha256,) if piece.source.sha256 else ()
@@ -98,6 +102,10 @@ def _vanished(deb: Deb, problem: HttpError) -> FetchError:
         hint=f"'mlbox lock --upgrade {deb.name}' takes the version that is there now; to keep this one, 'mlbox bundle"
         f" load' a bundle with it, or copy it from a machine that built the image; {elsewhere}",
     )
+
+
+def _wanted_conda(package: CondaPackage, channels: Channels) -> Wanted:
+    return Wanted(package.filename, package.sha256, package.size, partial(channels.urls, package))
 
 
 def _wanted_deb(deb: Deb, mirrors: Mirrors) -> Wanted:

@@ -25,6 +25,7 @@ from mlbox.plan.model import (
     AnyPiece,
     BuildPlan,
     BuiltWheelPiece,
+    CondaPiece,
     DebPiece,
     ImageLayerPiece,
     LayerPlan,
@@ -157,6 +158,7 @@ class Workshop:
         """Return what the store has of each layer, by layer key."""
         sizes = {package.sha256: package.size for package in (*lock.packages, *lock.build_packages)}
         sizes |= {deb.sha256: deb.size for deb in lock.debs}
+        sizes |= {package.sha256: package.size for package in lock.conda}
         sizes |= {hex_of(one.diff_id): one.size for one in lock.base.layers}
         return {layer.key: self._state(layer, sizes) for layer in plan.layers}
 
@@ -199,9 +201,11 @@ class Workshop:
         from mlbox.build.fetch import Places
         from mlbox.build.sources import Sources
         from mlbox.engine.running import step_runner
+        from mlbox.lock.conda.channels import Channels
         from mlbox.lock.debian import mirrors
         from mlbox.lock.python.config import indexes_for
 
+        spec = self.project.conda
         places = Places(
             lambda: indexes_for(self.project, find_links=self.options.find_links),
             self.http,
@@ -210,7 +214,8 @@ class Workshop:
             target=lock.target,
         )
         where = partial(mirrors, snapshot=lock.snapshot, sources=self.project.settings.apt_sources)
-        sources = Sources(plan, places, where, self.store.artifacts, self.http, self.listener)
+        channels = Channels(spec.channels if spec else (), home=self.home, learn=self.http.learn)
+        sources = Sources(plan, places, where, self.store.artifacts, self.http, self.listener, channels)
         from mlbox.engine.bases import have_base
 
         runner, bases = step_runner(self.home), partial(have_base, self.store, listener=self.listener)
@@ -266,7 +271,7 @@ class Workshop:
 def artifacts(piece: AnyPiece) -> tuple[str, ...]:
     """Return the sha256 of the files that `piece` is made from."""
     match piece:
-        case WheelPiece() | DebPiece():
+        case WheelPiece() | DebPiece() | CondaPiece():
             return (piece.sha256,)
         case BuiltWheelPiece():
             return (piece.source.sha256, *(needed.sha256 for needed in piece.build_packages))

@@ -17,15 +17,18 @@ from mlbox.engine.running import step_runner
 from mlbox.errors import ArchiveError, ContainerError, MlboxError
 from mlbox.events import Listener
 from mlbox.http import Http
+from mlbox.lock.conda.channels import Channels
 from mlbox.lock.debian import mirrors
 from mlbox.lock.model import Lock
 from mlbox.lock.python.config import indexes_for
 from mlbox.oci.digest import DiffID
 from mlbox.oci.layer import parents
 from mlbox.plan.model import (
+    GROUND,
     BuildPlan,
     BuiltWheelPiece,
     BytecodePiece,
+    CondaConfiguredPiece,
     ConfiguredPiece,
     ImageLayerPiece,
     LayerPlan,
@@ -35,7 +38,7 @@ from mlbox.project.model import Project, Settings
 from mlbox.store.layers import Layer
 from mlbox.store.store import Store
 
-_IN_CONTAINERS = ConfiguredPiece | BuiltWheelPiece | BytecodePiece
+_IN_CONTAINERS = ConfiguredPiece | CondaConfiguredPiece | BuiltWheelPiece | BytecodePiece
 
 
 class Basis(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +141,7 @@ class Remaker:
         """Return what steps in containers stand on, when there are any."""
         if not any(map(needs_container, layers)):
             return []
-        return [layer for layer in self._basis.plan.layers if layer.kind in ("base", "system")]
+        return [layer for layer in self._basis.plan.layers if layer.kind in GROUND]
 
     def _builder(self, root: Path = Path()) -> Builder:
         http = Http()
@@ -147,7 +150,9 @@ class Remaker:
         places = Places(lambda: indexes_for(project), http, home=self._store.home, root=project.root, target=target)
         snapshot = self._basis.lock.snapshot if self._basis.lock else ""
         where = partial(mirrors, snapshot=snapshot, sources=project.settings.apt_sources)
-        sources = Sources(self._basis.plan, places, where, self._scratch.artifacts, http, self._listener)
+        named = project.conda.channels if project.conda else ()
+        channels = Channels(named, home=self._store.home, learn=http.learn)
+        sources = Sources(self._basis.plan, places, where, self._scratch.artifacts, http, self._listener, channels)
         return Builder(self._scratch, sources, step_runner(self._scratch.home), self._listener, root)
 
 

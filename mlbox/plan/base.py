@@ -47,9 +47,11 @@ def base_layers(base: Base) -> tuple[DiffID, ...] | UnsetType:
     return tuple(layer.diff_id for layer in base.layers) if base.kind == "image" else UNSET
 
 
-def home_of(base: Base) -> str | UnsetType:
+def home_of(lock: Lock) -> str | UnsetType:
     """Return the folder of the interpreter, as pieces hold it: unset when it is HOME."""
-    return base.home if base.home not in ("", HOME) else UNSET
+    if lock.conda:
+        return f"/{PREFIX}/bin"
+    return lock.base.home if lock.base.home not in ("", HOME) else UNSET
 
 
 def deb_pieces(debs: Sequence[Deb], epoch: int) -> tuple[DebPiece, ...]:
@@ -59,14 +61,15 @@ def deb_pieces(debs: Sequence[Deb], epoch: int) -> tuple[DebPiece, ...]:
     )
 
 
-def image_environment(base: Base, settings: Settings) -> dict[str, str]:
+def image_environment(lock: Lock, settings: Settings) -> dict[str, str]:
     """Return the variables containers start with: the base's, and mlbox's before and over them; the settings' win."""
-    below = dict(item.partition("=")[::2] for item in base.env)
+    below = dict(item.partition("=")[::2] for item in lock.base.env)
     # It would lead the environment's Python away from the environment.
     below.pop("PYTHONHOME", None)
     path = search_path(below)
-    fixed = {"PATH": path, "VIRTUAL_ENV": f"/{PREFIX}"}
-    ours = {"PATH": path, "LANG": "C.UTF-8", "VIRTUAL_ENV": f"/{PREFIX}", "PYTHONUNBUFFERED": "1"}
+    prefix = "CONDA_PREFIX" if lock.conda else "VIRTUAL_ENV"
+    fixed = {"PATH": path, prefix: f"/{PREFIX}"}
+    ours = {"PATH": path, "LANG": "C.UTF-8", prefix: f"/{PREFIX}", "PYTHONUNBUFFERED": "1"}
     return ours | below | fixed | settings.env
 
 

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from mlbox.codec import key_of
-from mlbox.lock.model import Arch, Base, Deb, Package
+from mlbox.lock.model import Arch, Base, CondaPackage, Deb, Package
 from mlbox.oci.digest import DiffID
 from mlbox.oci.image import ContainerConfig
 from mlbox.oci.layer import EPOCH, RULES
@@ -99,6 +99,33 @@ class WheelPiece(Piece, frozen=True, kw_only=True, tag="wheel"):
     """Content of direct_url.json (PEP 610), empty for packages of an index."""
 
 
+class CondaEnvPiece(Piece, frozen=True, kw_only=True, tag="conda-env"):
+    """The empty conda environment at PREFIX."""
+
+
+class CondaPiece(Piece, frozen=True, kw_only=True, tag="conda"):
+    """A conda package linked into PREFIX, without running its scripts."""
+
+    name: str
+    version: str
+    build: str
+    subdir: str
+    channel: str
+    filename: str
+    sha256: str
+    python: str | UnsetType = UNSET
+    """The environment's Python ('3.11'), for packages of 'noarch', whose modules go where it looks for them."""
+
+
+class CondaConfiguredPiece(Piece, frozen=True, kw_only=True, tag="conda-configured"):
+    """What the link scripts of `packages` make in that environment: pinned by its output."""
+
+    ground: tuple[str, ...]
+    """The keys of the pieces below: the root file system it runs in."""
+    conda: tuple[CondaPiece, ...]
+    packages: tuple[str, ...]
+
+
 class BuiltWheelPiece(Piece, frozen=True, kw_only=True, tag="built-wheel"):
     """A wheel that must first be built in a container from `source`: pinned by its output."""
 
@@ -115,12 +142,14 @@ class BuiltWheelPiece(Piece, frozen=True, kw_only=True, tag="built-wheel"):
     base: tuple[DiffID, ...] | UnsetType = UNSET
     env: tuple[str, ...] | UnsetType = UNSET
     """What the image below sets, its compilers' paths for one; mlbox's own variables win."""
+    conda: tuple[CondaPiece, ...] | UnsetType = UNSET
+    """The environment it is built in, when it is conda's."""
 
 
 class BytecodePiece(Piece, frozen=True, kw_only=True, tag="bytecode"):
     """The byte code of a package's modules."""
 
-    of: WheelPiece | BuiltWheelPiece | DebPiece
+    of: WheelPiece | BuiltWheelPiece | DebPiece | CondaPiece
     python: str
     interpreter: str
     """The exact one that compiles: 'python3.11-minimal 3.11.2-6+deb12u6', '/usr/local/bin/python3.12 of sha256:…'."""
@@ -161,11 +190,16 @@ AnyPiece = (
     | EnvPiece
     | WheelPiece
     | BuiltWheelPiece
+    | CondaEnvPiece
+    | CondaPiece
+    | CondaConfiguredPiece
     | BytecodePiece
     | ProjectPiece
 )
 
-LayerKind = Literal["base", "system", "configured", "environment", "project"]
+LayerKind = Literal["base", "system", "configured", "conda", "environment", "project"]
+GROUND: frozenset[LayerKind] = frozenset(("base", "system", "conda"))
+"""The layers that steps in containers stand on."""
 
 
 class LayerPlan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -195,6 +229,7 @@ class BuildPlan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     debs: tuple[Deb, ...] = ()
     packages: tuple[Package, ...] = ()
     build_packages: tuple[Package, ...] = ()
+    conda: tuple[CondaPackage, ...] | UnsetType = UNSET
 
     @cached_property
     def key(self) -> str:

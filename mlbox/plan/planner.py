@@ -11,13 +11,14 @@ from mlbox.errors import LockError
 from mlbox.lock.model import Lock, Package
 from mlbox.oci.image import ContainerConfig
 from mlbox.plan.base import base_layers, deb_pieces, home_of, image_environment, image_labels, image_layers
+from mlbox.plan.bytecode import bytecode_piece
+from mlbox.plan.conda import conda_layers, conda_pieces
 from mlbox.plan.model import (
     PREFIX,
     BuildPlan,
     BuiltWheelPiece,
     BytecodePiece,
     ConfiguredPiece,
-    DebPiece,
     EnvPiece,
     LayerPlan,
     ProjectFile,
@@ -36,6 +37,7 @@ def make_plan(
     layers = (
         *(image_layers(lock) if lock.base.kind == "image" else _debian_layers(lock)),
         *_configured_layers(lock, settings),
+        *(conda_layers(lock, settings) if lock.conda else ()),
         *_environment_layers(lock, settings),
         *_project_layers(lock, settings, files, package),
     )
@@ -48,6 +50,7 @@ def make_plan(
         debs=lock.debs,
         packages=lock.packages,
         build_packages=lock.build_packages,
+        conda=lock.conda or UNSET,
     )
 
 
@@ -60,15 +63,15 @@ def container_config(lock: Lock, settings: Settings) -> ContainerConfig:
     serve = settings.serve
     return ContainerConfig(
         user=settings.user or lock.base.user,
-        env=tuple(f"{key}={value}" for key, value in image_environment(lock.base, settings).items()),
+        env=tuple(f"{key}={value}" for key, value in image_environment(lock, settings).items()),
         entrypoint=settings.entrypoint or None,
-        cmd=_default_command(settings),
+        cmd=_default_command(lock, settings),
         working_dir=settings.workdir,
         exposed_ports={f"{serve.port}/tcp": {}} if serve and serve.port else {},
         labels={
             **image_labels(lock.base),
             "dev.mlbox.accelerator": lock.target.accelerator,
-            "dev.mlbox.python": lock.target.python_full,
+            **({"dev.mlbox.python": lock.target.python_full} if lock.target.python else {}),
             **settings.labels,
         },
     )
@@ -79,10 +82,10 @@ def created(epoch: int) -> str:
     return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _default_command(settings: Settings) -> tuple[str, ...]:
+def _default_command(lock: Lock, settings: Settings) -> tuple[str, ...]:
     tasks: tuple[Task | None, ...] = (settings.serve, settings.train)
     declared = next((task.command for task in tasks if task), ())
-    return settings.command or declared or ("python3",)
+    return settings.command or declared or (("python3",) if lock.target.python else ("bash",))
 
 
 def _debian_layers(lock: Lock) -> list[LayerPlan]:
@@ -94,7 +97,8 @@ def _debian_layers(lock: Lock) -> list[LayerPlan]:
             name=f"debian {suite}",
             kind="base",
             pieces=(*base, RootfsPiece(suite=suite, arch=arch, debs=base, epoch=lock.epoch)),
-            reason=f"{len(base)} packages of Debian {suite} with Python {lock.target.python_full}",
+            reason=f"{len(base)} packages of Debian {suite}"
+            + ("" if lock.conda else f" with Python {lock.target.python_full}"),
         )
     ]
     if system:
@@ -112,19 +116,21 @@ def _debian_layers(lock: Lock) -> list[LayerPlan]:
 
 
 def _configured_layers(lock: Lock, settings: Settings) -> list[LayerPlan]:
-    unknown = sorted(set(settings.configure) - {deb.name for deb in lock.debs})
+    debs = {deb.name for deb in lock.debs}
+    unknown = sorted(set(settings.configure) - debs - {package.name for package in lock.conda})
     if unknown:
         raise LockError(
             f"[tool.mlbox] configure names {', '.join(unknown)}, which is not in the image",
             hint="name it in system-packages too",
         )
-    if not settings.configure:
+    packages = tuple(sorted(debs.intersection(settings.configure)))
+    if not packages:
         return []
     piece = ConfiguredPiece(
         suite=lock.base.suite,
         arch=lock.target.arch,
         debs=deb_pieces(lock.debs, lock.epoch),
-        packages=tuple(sorted(settings.configure)),
+        packages=packages,
         base=base_layers(lock.base),
         epoch=lock.epoch,
     )
@@ -135,15 +141,17 @@ def _configured_layers(lock: Lock, settings: Settings) -> list[LayerPlan]:
 def _environment_layers(lock: Lock, settings: Settings) -> list[LayerPlan]:
     target = lock.target
     packages = {package.name: package for package in lock.packages}
-    env = EnvPiece(python=target.python, python_full=target.python_full, home=home_of(lock.base), epoch=lock.epoch)
-    library = _standard_library(lock) if settings.bytecode else ()
-    reason = f"/{PREFIX}, empty" + ("; byte code of the standard library" if library else "")
-    layers = [LayerPlan(name="python environment", kind="environment", pieces=(env, *library), reason=reason)]
+    layers = []
+    if not lock.conda:
+        env = EnvPiece(python=target.python, python_full=target.python_full, home=home_of(lock), epoch=lock.epoch)
+        library = _standard_library(lock) if settings.bytecode else ()
+        reason = f"/{PREFIX}, empty" + ("; byte code of the standard library" if library else "")
+        layers.append(LayerPlan(name="python environment", kind="environment", pieces=(env, *library), reason=reason))
     for group in lock.layers:
         members = [packages[name] for name in group.packages]
         reason = "large, so alone" if len(members) == 1 else f"{len(members)} small packages"
         wheels = tuple(_package_piece(package, lock) for package in members)
-        compiled = tuple(_bytecode_piece(wheel, lock) for wheel in wheels) if settings.bytecode else ()
+        compiled = tuple(bytecode_piece(wheel, lock) for wheel in wheels) if settings.bytecode else ()
         layers.append(LayerPlan(name=group.name, kind="environment", pieces=(*wheels, *compiled), reason=reason))
     return layers
 
@@ -151,26 +159,8 @@ def _environment_layers(lock: Lock, settings: Settings) -> list[LayerPlan]:
 def _standard_library(lock: Lock) -> tuple[BytecodePiece, ...]:
     names = {f"libpython{lock.target.python}-{part}" for part in ("minimal", "stdlib")}
     return tuple(
-        _bytecode_piece(deb, lock) for deb in deb_pieces([deb for deb in lock.debs if deb.name in names], lock.epoch)
+        bytecode_piece(deb, lock) for deb in deb_pieces([deb for deb in lock.debs if deb.name in names], lock.epoch)
     )
-
-
-def _bytecode_piece(of: WheelPiece | BuiltWheelPiece | DebPiece, lock: Lock) -> BytecodePiece:
-    return BytecodePiece(
-        of=of,
-        python=lock.target.python,
-        interpreter=_interpreter(lock),
-        home=home_of(lock.base),
-        epoch=lock.epoch,
-    )
-
-
-def _interpreter(lock: Lock) -> str:
-    if lock.base.home:
-        return f"{lock.base.home}/python{lock.target.python} of {lock.base.config}"
-    name = f"python{lock.target.python}-minimal"
-    version = next((deb.version for deb in lock.debs if deb.name == name), lock.target.python_full)
-    return f"{name} {version}"
 
 
 def _package_piece(package: Package, lock: Lock) -> WheelPiece | BuiltWheelPiece:
@@ -195,9 +185,10 @@ def _package_piece(package: Package, lock: Lock) -> WheelPiece | BuiltWheelPiece
         suite=lock.base.suite,
         arch=lock.target.arch,
         requested=requested,
-        home=home_of(lock.base),
+        home=home_of(lock),
         base=base_layers(lock.base),
         env=lock.base.env or UNSET,
+        conda=conda_pieces(lock) or UNSET,
         epoch=lock.epoch,
     )
 

@@ -14,6 +14,7 @@ Compression = Literal["zstd", "gzip", "none"]
 MEDIA_TYPES: dict[Compression, str] = {"zstd": LAYER_ZSTD, "gzip": LAYER_GZIP, "none": LAYER_TAR}
 """How a manifest names a layer of each kind."""
 
+_BZIP2 = b"BZh"
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _ZSTD_LEVEL = 3
@@ -33,18 +34,20 @@ class _Decompressor(Protocol):
 
 
 def decompressed(
-    chunks: Iterable[bytes | memoryview], limit: int | None = None, *, name: str = "the layer"
+    chunks: Iterable[bytes | memoryview], limit: int | None = None, *, name: str = "the layer", bzip2: bool = False
 ) -> Iterator[bytes | memoryview]:
     """Yield the content of `chunks`, which are gzip (any number of members), zstd (of frames) or plain bytes.
 
-    What they are is told by their first bytes. More than `limit` bytes of content, damaged data, and data that
-    ends too early raise ArchiveError naming `name`.
+    They may be `bzip2` too, which no layer is. What they are is told by their first bytes. More than `limit` bytes of
+    content, damaged data, and data that ends too early raise ArchiveError naming `name`.
     """
     head, chunks = _peek(chunks)
     if head.startswith(_GZIP):
         content: Iterator[bytes | memoryview] = _inflated(chunks, _gunzip, "gzip", name)
     elif head == _ZSTD or _is_skippable(head):
         content = _inflated(chunks, _unzstd, "zstd", name)
+    elif bzip2 and head.startswith(_BZIP2):
+        content = _inflated(chunks, _bunzip2, "bzip2", name)
     else:
         content = iter(chunks)
     return content if limit is None else _limited(content, limit, name)
@@ -109,6 +112,12 @@ def _limited(chunks: Iterable[bytes | memoryview], limit: int, name: str) -> Ite
                 hint="do not use this image: whoever made it made a mistake or means harm",
             )
         yield chunk
+
+
+def _bunzip2() -> _Decompressor:
+    from bz2 import BZ2Decompressor
+
+    return BZ2Decompressor()
 
 
 def _gunzip() -> _Decompressor:

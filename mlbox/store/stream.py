@@ -60,6 +60,11 @@ class Stream:
             size -= len(part)
             yield part
 
+    @property
+    def position(self) -> int:
+        """How many bytes were taken and yielded so far."""
+        return self.size - len(self._chunk) + self._at
+
     def rest(self) -> Iterator[memoryview]:
         """Yield everything that is left."""
         while self._at < len(self._chunk) or self._next():

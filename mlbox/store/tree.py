@@ -94,6 +94,15 @@ class TreeWriter:
         os.utime(self._on_disk(path), (self.mtime, self.mtime), follow_symlinks=False)
         self._entries[path] = Entry(path, "symlink", 0o777, self.mtime, 0, target)
 
+    def patch(self, path: str, offset: int, data: bytes) -> None:
+        """Write `data` over what the file `path`, which this wrote, has at `offset`."""
+        fd = os.open(self._on_disk(path), os.O_WRONLY | os.O_NOFOLLOW)
+        try:
+            os.pwrite(fd, data, offset)
+            os.utime(fd, (self.mtime, self.mtime))
+        finally:
+            os.close(fd)
+
     def kind(self, path: str) -> str | None:
         """Return what was written at `path`, None when nothing was."""
         entry = self._entries.get(path)

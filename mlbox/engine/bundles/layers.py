@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from mlbox.build.conda import fill_conda_env, unpack_conda
 from mlbox.build.deb import unpack_deb
 from mlbox.build.env import fill_env
 from mlbox.build.executor import label
@@ -16,11 +17,23 @@ from mlbox.build.rootfs import fill_rootfs
 from mlbox.build.wheel import unpack_wheel
 from mlbox.errors import StoreError
 from mlbox.oci.digest import DiffID
-from mlbox.plan.model import AnyPiece, BytecodePiece, DebPiece, EnvPiece, LayerPlan, RootfsPiece, WheelPiece
+from mlbox.plan.model import (
+    AnyPiece,
+    BytecodePiece,
+    CondaEnvPiece,
+    CondaPiece,
+    DebPiece,
+    EnvPiece,
+    LayerPlan,
+    RootfsPiece,
+    WheelPiece,
+)
 from mlbox.registry.bundle_have import Have
 from mlbox.store.pieces import StoredPiece
 from mlbox.store.store import Store
 from mlbox.store.tree import Tree
+
+_FILE = WheelPiece | DebPiece | CondaPiece
 
 
 def needed_for(layer: LayerPlan, have: Have) -> Have | None:
@@ -69,7 +82,7 @@ def _has(store: Store, sha256: str) -> bool:
 def _files_of(piece: AnyPiece) -> set[str]:
     """Return the files (sha256) that the piece is unpacked from."""
     match piece:
-        case WheelPiece() | DebPiece():
+        case WheelPiece() | DebPiece() | CondaPiece():
             return {piece.sha256}
         case RootfsPiece():
             return {deb.sha256 for deb in piece.debs}
@@ -80,12 +93,12 @@ def _files_of(piece: AnyPiece) -> set[str]:
 def _is_pure(piece: AnyPiece) -> bool:
     """Whether the piece is the same on every machine; what was built in a container may differ."""
     if isinstance(piece, BytecodePiece):
-        return isinstance(piece.of, WheelPiece | DebPiece)
-    return isinstance(piece, WheelPiece | DebPiece | RootfsPiece | EnvPiece)
+        return isinstance(piece.of, _FILE)
+    return isinstance(piece, _FILE | RootfsPiece | EnvPiece | CondaEnvPiece)
 
 
 def _leaf(store: Store, piece: AnyPiece) -> None:
-    if isinstance(piece, WheelPiece | DebPiece) and _has(store, piece.sha256):
+    if isinstance(piece, _FILE) and _has(store, piece.sha256):
         _piece(store, piece)
 
 
@@ -100,6 +113,10 @@ def _filler(store: Store, piece: AnyPiece) -> Callable[[Path], Tree]:
             return lambda root: unpack_wheel(store.artifacts.path(piece.sha256), root, piece)
         case DebPiece():
             return lambda root: unpack_deb(store.artifacts.path(piece.sha256), root, epoch=piece.epoch)
+        case CondaPiece():
+            return lambda root: unpack_conda(store.artifacts.path(piece.sha256), root, piece)
+        case CondaEnvPiece():
+            return lambda root: fill_conda_env(root, piece)
         case EnvPiece():
             return lambda root: fill_env(root, piece)
         case RootfsPiece():

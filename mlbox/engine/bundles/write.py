@@ -289,6 +289,7 @@ def _files_of(plan: BuildPlan) -> dict[str, tuple[str, int]]:
     """Return the name and size of the files of a plan by their sha256; a git checkout is no file."""
     packages = (package for package in (*plan.packages, *plan.build_packages) if package.sha256)
     files = {package.sha256: (package.filename, package.size) for package in packages}
+    files |= {package.sha256: (package.filename, package.size) for package in plan.conda or ()}
     return files | {deb.sha256: (deb.path.rpartition("/")[2], deb.size) for deb in plan.debs}
 
 
