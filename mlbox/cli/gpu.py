@@ -64,10 +64,13 @@ def _needs(what: str) -> "Needs":
 def _remarks(what: str) -> tuple[str, ...]:
     from pathlib import Path
 
+    from mlbox.engine.cuda import remarks
+    from mlbox.engine.freshness import lock_path
     from mlbox.engine.linking import remarks_of
+    from mlbox.lock.file import read_lock
 
-    if Path(what).is_dir():
-        return ()
+    if (path := lock_path(Path(what))).is_file():
+        return tuple(remarks(read_lock(path)))
     store = default_store()
     with store.using():
         return remarks_of(store, store.images.resolve(what))

@@ -155,6 +155,7 @@ def plan(
         workshop = _workshop(folder, talk, extra, group, find_links, source=source)
         ready = workshop.ready_lock(relock=relock)
         planned = workshop.plan(ready)
+        workshop.say_of_cuda(ready)
         render = as_json if form is PlanFormat.JSON else as_text
         print(render(planned, workshop.states(planned, ready), workshop.project.sources))
 

@@ -121,7 +121,17 @@ class Workshop:
             write_lock(lock_path(self.project.root), lock)
             self.__dict__["usable_lock"] = lock  # what is locked after this starts from it
             self.listener.note(f"wrote {FILENAME}: {len(lock.packages)} Python, {len(lock.debs)} Debian packages")
+        self.say_of_cuda(lock)
         return lock
+
+    def say_of_cuda(self, lock: Lock) -> None:
+        """Say what of CUDA the locked packages lack or have twice, once."""
+        from mlbox.engine.cuda import remarks
+
+        notes = [note for note in remarks(lock) if note not in self._told]
+        self._told.update(notes)
+        for note in notes:
+            self.listener.note(note)
 
     def ready_lock(self, *, relock: bool, locked: bool = False) -> Lock:
         """Return a lock that fits the project: made when there is none, refused when it is stale."""

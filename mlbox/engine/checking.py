@@ -82,9 +82,11 @@ def read_needs(store: Store, image: Image) -> Needs:
 
 
 def needs_of_lock(lock: "Lock") -> Needs:
-    """Return what can be said before anything is built: the CUDA that the locked packages bring."""
-    cuda, because = cuda_of_packages(_locked(lock))
-    return Needs(cuda=cuda, because=because)
+    """Return what can be said before anything is built: the locked packages' CUDA, and the code known of them."""
+    from mlbox.engine.cuda import code_of_lock, cuda_of_lock
+
+    cuda, because = cuda_of_lock(lock)
+    return Needs(cuda=cuda, because=because, libraries=code_of_lock(lock))
 
 
 def check(needs: Needs, *, gpu: str = "", driver: str = "", roots: Roots | None = None) -> tuple[Checked, ...]:

@@ -136,8 +136,13 @@ class Locker:
                 hint='name other files: requirements = ["requirements.txt"]',
             )
         arch = options.arch or (previous.target.arch if previous else host_arch())
-        stand = self._on_debian if self._project.settings.base == "debian" else self._on_image
-        found = stand(arch, previous, options)
+        base = self._project.settings.base
+        if base == "debian":
+            found = self._on_debian(arch, previous, options)
+        elif base == "auto":
+            found = self._on_what_it_needs(arch, previous, options)
+        else:
+            found = self._on_image(base, arch, previous, options)
         for note in found.notes:
             self._listener.note(note)
         settings, kept = self._project.settings, _kept(previous, found.target)
@@ -206,12 +211,33 @@ class Locker:
             extras=read_extras(self._project.root, self._project.settings.apt_sources),
         )
 
-    def _on_image(self, arch: Arch, previous: Lock | None, options: LockOptions) -> "_Found":
-        """Find the image below and its Python, then the debs it lacks, then the wheels."""
+    def _on_what_it_needs(self, arch: Arch, previous: Lock | None, options: LockOptions) -> "_Found":
+        """Stand on Debian, or on an image of CUDA when packages load libraries of it that no other package brings.
+
+        What was chosen before stays as long as it is right.
+        """
+        from mlbox.engine.cuda import base_for, environment_of, lacking
+
+        accelerator, stated = self._project.settings.accelerator, self._project.settings.python
+        before = previous.base.reference if previous and not options.upgrade else ""
+        found = self._on_image(before, arch, previous, options) if before else self._on_debian(arch, previous, options)
+        lack = lacking(found.packages.packages, accelerator)
+        if not lack:
+            return self._on_debian(arch, previous, options) if before else found
+        if before and not lacking(found.packages.packages, accelerator, environment_of(found.base)):
+            return found
+        image = base_for(lack, self._project.requires_python, _minor(stated or self._project.python_file))
+        if not image:
+            return found
+        self._listener.note(f'base = "auto": {image}, for {", ".join(one.package for one in lack)}')
+        return self._on_image(image, arch, previous, options)
+
+    def _on_image(self, name: str, arch: Arch, previous: Lock | None, options: LockOptions) -> "_Found":
+        """Find the image of that name and its Python, then the debs it lacks, then the wheels."""
         from mlbox.engine.bases import find_base, look_into
         from mlbox.store.store import Store
 
-        reference = parse_reference(self._project.settings.base)
+        reference = parse_reference(name)
         before = previous.base if previous and previous.base.reference == str(reference) else None
         store = Store(self._home)
         with store.using():

@@ -7,6 +7,7 @@ what cuobjdump says of wheels of CUDA 11.8 to 13.5.
 """
 
 import mmap
+import re
 import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from mlbox.elf import sections
 from mlbox.gpu.model import ComputeCapability
 
 _SECTIONS = frozenset((b".nv_fatbin", b"__nv_relfatbin"))
+_NAMED = re.compile(r"(sm|compute)_([0-9]{1,2})([0-9])([af]?)", re.ASCII)
 _MAGIC = struct.pack("<I", 0xBA55ED50)
 _CONTAINER = struct.Struct("<IHHQ")
 _ENTRY = struct.Struct("<HHIQIIHHIIIQ")
@@ -68,12 +70,23 @@ class DeviceCode(NamedTuple):
     @property
     def complete(self) -> tuple[Code, ...]:
         """What the library as a whole has code for: what only a few of its kernels have is left out."""
-        most = max((count for _, count in self.counts), default=0)
+        # What only one architecture can run, 'a', may be several times as many kernels as others have.
+        usual = [count for code, count in self.counts if not code.suffix] or [count for _, count in self.counts]
+        most = max(usual, default=0)
         return tuple(code for code, count in self.counts if count >= _SPARSE * most)
 
     def runs_on(self, gpu: ComputeCapability) -> bool:
         """Whether the whole library runs on a GPU."""
         return any(code.runs_on(gpu) for code in self.complete)
+
+
+def parse_code(text: str) -> Code | None:
+    """Return the kind of code that 'sm_90a' or 'compute_80' names, None when it is none."""
+    found = _NAMED.fullmatch(text)
+    if found is None:
+        return None
+    suffix: Literal["", "a", "f"] = "a" if found[4] == "a" else "f" if found[4] else ""
+    return Code("sass" if found[1] == "sm" else "ptx", int(found[2]), int(found[3]), suffix)
 
 
 def device_code(path: Path) -> DeviceCode | None:

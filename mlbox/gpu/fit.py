@@ -16,6 +16,8 @@ Verdict = Literal["fits", "limited", "refused", "unknown"]
 _RUNTIME = re.compile(r"nvidia-cuda-(?:runtime|nvrtc|cupti)(?:-cu\d+)?|cuda-toolkit")
 """Packages whose version is that of the CUDA toolkit; those of other libraries are versions of their own."""
 _LOCAL = re.compile(r"\+cu(\d{2})(\d+)\b")
+_VARIANT = re.compile(r"(.*_cu(?:da)?)(1[0-9])([0-9])((?:_\w+)?\.so[0-9.]*)", re.ASCII | re.DOTALL)
+"""'libbitsandbytes_cuda128.so': what it is called, CUDA's version, and the rest."""
 _MAIN = 0.2
 """A library with less than this share of the largest one's entries does not decide; one that does not fit is named."""
 
@@ -98,6 +100,7 @@ def fit(
         reason = f"its libraries of driver {needs.compat.version} go with driver {driver}"
         parts.append(Fit(verdict="fits", reasons=(reason,)))
         driver = parse_version(needs.compat.version)
+    needs = msgspec.structs.replace(needs, libraries=_taken(needs))
     parts += [*_by_driver(needs, driver, table), *_by_code(needs, gpu), *_by_both(needs, gpu, driver, table)]
     if not needs.any:
         return Fit(verdict="fits", reasons=("it brings no CUDA",))
@@ -109,6 +112,22 @@ def fit(
     parts.sort(key=lambda part: worst[part.verdict])
     reasons = tuple(reason for part in parts for reason in part.reasons)
     return Fit(verdict=parts[0].verdict, reasons=reasons, hint=next((part.hint for part in parts if part.hint), ""))
+
+
+def _taken(needs: Needs) -> tuple[LibraryCode, ...]:
+    """Return the libraries without those for another CUDA, of which a package has one for each: it loads its own."""
+    variants: dict[str, set[str]] = {}
+    for library in needs.libraries:
+        if found := _VARIANT.fullmatch(library.path):
+            variants.setdefault(found[1] + found[4], set()).add(f"{found[2]}.{found[3]}")
+
+    def is_taken(library: LibraryCode) -> bool:
+        found = _VARIANT.fullmatch(library.path)
+        if found is None or needs.cuda not in variants[found[1] + found[4]]:
+            return True
+        return f"{found[2]}.{found[3]}" == needs.cuda
+
+    return tuple(library for library in needs.libraries if is_taken(library))
 
 
 def _by_driver(needs: Needs, driver: Version | None, table: CudaTable) -> Iterator[Fit]:

@@ -86,7 +86,7 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
     python: str = ""
     """'3.11'; empty: .python-version, then the newest that requires-python and the base allow."""
     base: str = "debian"
-    """'debian', or the image of a registry that this one stands on."""
+    """'debian', or the image of a registry that this one stands on; 'auto' is one with CUDA where packages need it."""
     accelerator: Accelerator = "cpu"
     resolver: Literal["uv", "pip-tools"] = "uv"
     requirements: tuple[str, ...] = ()

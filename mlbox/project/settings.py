@@ -33,6 +33,7 @@ _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
 _URL = re.compile(r"(https?|file)://\S+")
 _RESERVED = ("/proc", "/sys", "/dev", "/etc", "/usr", "/bin", "/lib", "/opt/mlbox")
+_NAMED_BASES = ("debian", "auto")
 _COMMANDS = ("command", "entrypoint")
 
 
@@ -138,7 +139,7 @@ def check_settings(settings: Settings, where: Where, root: Path, problems: Probl
 
 def _check_target(settings: Settings, where: Where, problems: Problems) -> None:
     _check_base(settings, where, problems)
-    python = _PYTHON if settings.base == "debian" else _EXACT_PYTHON
+    python = _PYTHON if settings.base in _NAMED_BASES else _EXACT_PYTHON
     if settings.python and not python.fullmatch(settings.python):
         hint = 'write python = "3.11"; which 3.11.x it is, the base decides'
         problems.add(where("python"), f"{settings.python!r} is no Python version", hint)
@@ -158,9 +159,9 @@ def _check_target(settings: Settings, where: Where, problems: Problems) -> None:
 
 
 def _check_base(settings: Settings, where: Where, problems: Problems) -> None:
-    if settings.base == "debian":
+    if settings.base in _NAMED_BASES:
         return
-    hint = '"debian", or an image of a registry: "docker.io/library/python:3.12-slim"'
+    hint = '"debian", "auto", or an image of a registry: "docker.io/library/python:3.12-slim"'
     try:
         parse_reference(settings.base)
     except UsageError:

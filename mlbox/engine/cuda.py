@@ -1,0 +1,121 @@
+"""Which CUDA a lock's packages bring, lack or have twice, and so which base is right: what locking says and decides."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from packaging.specifiers import SpecifierSet
+
+from mlbox.gpu.fit import LibraryCode, cuda_of_packages
+from mlbox.gpu.frameworks import Lack, image_flavor, image_for, lacks, rows_of, suites
+from mlbox.lock.debian import series_of
+from mlbox.lock.model import Base, Lock, Package
+
+_SHOWN = 4
+
+
+def pairs(packages: Iterable[Package]) -> list[tuple[str, str]]:
+    """Return the names and versions of locked packages."""
+    return [(package.name, package.version) for package in packages]
+
+
+def environment_of(base: Base) -> dict[str, str]:
+    """Return the variables that the image below sets."""
+    return dict(line.partition("=")[::2] for line in base.env)
+
+
+def wants_cuda(packages: Sequence[tuple[str, str]], accelerator: str) -> bool:
+    """Whether an environment is for GPUs of NVIDIA: by what was asked for, or by what it brings."""
+    return accelerator == "default" or accelerator.startswith("cu") or bool(cuda_of_packages(packages)[0])
+
+
+def lacking(packages: Iterable[Package], accelerator: str, image: Mapping[str, str] | None = None) -> tuple[Lack, ...]:
+    """Return what `packages` would not find of CUDA on a base with the variables of `image`."""
+    named = pairs(packages)
+    return lacks(named, wants_cuda=wants_cuda(named, accelerator), image=image or {})
+
+
+def base_for(found: Sequence[Lack], requires_python: str, stated: str) -> str:
+    """Return the image of CUDA that has what is lacking, with a Python that the project admits; '' for none."""
+    allowed = SpecifierSet(requires_python)
+    fitting = []
+    for suite in suites():
+        series = series_of(suite)
+        if series and (series.python == stated if stated else allowed.contains(f"{series.python}.99")):
+            fitting.append(suite)
+    return image_for(found, fitting)
+
+
+def code_of_lock(lock: Lock) -> tuple[LibraryCode, ...]:
+    """Return the device code of the locked packages that gpu/frameworks.toml knows, before any is fetched.
+
+    Only of builds for the CUDA of the row: those for another have other code.
+    """
+    found, cuda = pairs(lock.packages), _cuda(lock)
+    return tuple(
+        LibraryCode(f"{row.name} {version}'s {row.library}", row.device_code)
+        for version, row in rows_of(found)
+        if row.code and (row.loads or row.cuda == cuda) and lock.target.arch == "amd64"
+    )
+
+
+def cuda_of_lock(lock: Lock) -> tuple[str, str]:
+    """Return the CUDA that the packages bring, else the base, else that which they were built with; and who says so."""
+    named = pairs(lock.packages)
+    cuda, because = cuda_of_packages(named)
+    if cuda:
+        return cuda, because
+    if (of_base := image_flavor(environment_of(lock.base))) is not None:
+        return str(of_base[0].minor), "the base image's CUDA_VERSION"
+    if not wants_cuda(named, lock.target.accelerator):
+        return "", ""
+    known = [(row.cuda, f"{row.name} {version} was built with it") for version, row in rows_of(named) if row.loads]
+    return known[0] if known else ("", "")
+
+
+def remarks(lock: Lock) -> Iterator[str]:
+    """Yield what there is to say of CUDA in a lock, with the setting that mends it."""
+    image = environment_of(lock.base)
+    found = lacking(lock.packages, lock.target.accelerator, image)
+    for lack in found:
+        yield _lacks(lack, base_for(found, "", lock.target.python), lock)
+    yield from _other_variants(lock)
+    cuda, _ = cuda_of_packages(pairs(lock.packages))
+    reference = lock.base.reference
+    if image_flavor(image) and cuda and not lacking(lock.packages, lock.target.accelerator):
+        yield (
+            f"the packages bring CUDA {cuda} themselves, so what {reference} has of it is not used: "
+            'base = "auto", or any without CUDA, makes a smaller image'
+        )
+    elif "-devel" in reference.rpartition(":")[2]:
+        yield (
+            f"{reference} has compilers, which nothing that runs needs: "
+            f'base = "{reference.replace("-devel", "-runtime")}" is smaller'
+        )
+
+
+def _lacks(lack: Lack, image: str, lock: Lock) -> str:
+    names = lack.libraries[:_SHOWN]
+    more = f" and {len(lack.libraries) - _SHOWN} more" if len(lack.libraries) > _SHOWN else ""
+    ways = [f"require {lack.requirement}" if lack.requirement else f"require {', '.join(lack.wheels)}"]
+    if image:
+        ways.append(f'base = "{image}" (base = "auto" takes it)')
+    elif lack.flavor and lock.base.kind == "debian":
+        pythons = [series.python for suite in suites() if (series := series_of(suite))]
+        ways.append(f'base = "auto" with Python {" or ".join(pythons)}')
+    return (
+        f"{lack.package} loads {', '.join(names)}{more} of CUDA {lack.cuda}, which nothing in the image has: "
+        + ", or ".join(ways)
+    )
+
+
+def _other_variants(lock: Lock) -> Iterator[str]:
+    cuda = _cuda(lock)
+    for version, row in rows_of(pairs(lock.packages)):
+        if cuda and row.variants and cuda not in row.variants:
+            yield (
+                f"{row.name} {version} has no library for CUDA {cuda}, which the other packages bring: "
+                f"it has those for {', '.join(row.variants)}"
+            )
+
+
+def _cuda(lock: Lock) -> str:
+    return cuda_of_packages(pairs(lock.packages))[0]
