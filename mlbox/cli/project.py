@@ -79,8 +79,9 @@ def init(
     dry_run: Annotated[bool, Option("--dry-run", help="Only show what was found.")] = False,
 ) -> None:
     """Show what mlbox finds in the repository, and write its settings; or start a new project."""
+    from mlbox.engine.cuda import proposed_base
     from mlbox.project.discover import load_project
-    from mlbox.project.init import describe, new_from_template, write_settings
+    from mlbox.project.init import Fact, describe, new_from_template, write_settings
 
     root = folder.absolute()
     if template:
@@ -88,12 +89,13 @@ def init(
             print(f"new  {file.relative_to(root)}")
         return
     project = load_project(root)
-    for fact in describe(project):
+    base, why = proposed_base(project)
+    for fact in (*describe(project), *([Fact(label="base", value=base, why=why)] if base else ())):
         print(f"{fact.label:<12} {fact.value}{f'  ({fact.why})' if fact.why else ''}")
     if dry_run:
         return
     before = {file: file.read_bytes() for file in root.glob("*.toml")}
-    file = write_settings(project)
+    file = write_settings(project, base)
     verb = "unchanged" if before.get(file) == file.read_bytes() else "wrote"
     print(f"{verb:<12} {file.relative_to(root)}")
 

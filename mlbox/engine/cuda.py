@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from mlbox.gpu.fit import LibraryCode, cuda_of_packages
-from mlbox.gpu.frameworks import Lack, image_flavor, image_for, lacks, rows_of, suites
+from mlbox.gpu.frameworks import Lack, image_flavor, image_for, lacks, newest_row, rows_of, suites
 from mlbox.lock.debian import series_of
 from mlbox.lock.model import Base, Lock, Package
+from mlbox.project.model import Project
 
 _SHOWN = 4
 
@@ -44,6 +47,28 @@ def base_for(found: Sequence[Lack], requires_python: str, stated: str) -> str:
     return image_for(found, fitting)
 
 
+def proposed_base(project: Project) -> tuple[str, str]:
+    """Return the base to propose for a project that is not locked yet, and why; ('', '') when Debian will do.
+
+    Its requirements are looked at as they are written: what they bring in turn, locking finds out.
+    """
+    if project.settings.base != "debian":
+        return "", ""
+    accelerator = project.settings.accelerator
+    for_gpus = accelerator == "default" or accelerator.startswith("cu")
+    for requirement in project.requirements:
+        try:
+            asked = Requirement(requirement.text)
+        except InvalidRequirement:  # an address, or a folder
+            continue
+        row = newest_row(canonicalize_name(asked.name))
+        if row is None or not row.loads or (row.optional and not for_gpus):
+            continue
+        if row.name not in row.requirement or not asked.extras:
+            return "auto", f"{asked.name} loads libraries of CUDA that its wheel does not bring"
+    return "", ""
+
+
 def code_of_lock(lock: Lock) -> tuple[LibraryCode, ...]:
     """Return the device code of the locked packages that gpu/frameworks.toml knows, before any is fetched.
 
@@ -51,7 +76,7 @@ def code_of_lock(lock: Lock) -> tuple[LibraryCode, ...]:
     """
     found, cuda = pairs(lock.packages), _cuda(lock)
     return tuple(
-        LibraryCode(f"{row.name} {version}'s {row.library}", row.device_code)
+        LibraryCode(f"{row.name} {version}/{row.library}", row.device_code)
         for version, row in rows_of(found)
         if row.code and (row.loads or row.cuda == cuda) and lock.target.arch == "amd64"
     )

@@ -8,6 +8,7 @@ import msgspec
 
 from mlbox.gpu.compat import Compat
 from mlbox.gpu.fatbin import DeviceCode
+from mlbox.gpu.frameworks import Framework, releases
 from mlbox.gpu.model import ComputeCapability, Version, parse_version
 from mlbox.gpu.tables import CudaTable
 
@@ -101,7 +102,7 @@ def fit(
         parts.append(Fit(verdict="fits", reasons=(reason,)))
         driver = parse_version(needs.compat.version)
     needs = msgspec.structs.replace(needs, libraries=_taken(needs))
-    parts += [*_by_driver(needs, driver, table), *_by_code(needs, gpu), *_by_both(needs, gpu, driver, table)]
+    parts += [*_by_driver(needs, gpu, driver, table), *_by_code(needs, gpu), *_by_both(needs, gpu, driver, table)]
     if not needs.any:
         return Fit(verdict="fits", reasons=("it brings no CUDA",))
     if not parts:
@@ -130,7 +131,7 @@ def _taken(needs: Needs) -> tuple[LibraryCode, ...]:
     return tuple(library for library in needs.libraries if is_taken(library))
 
 
-def _by_driver(needs: Needs, driver: Version | None, table: CudaTable) -> Iterator[Fit]:
+def _by_driver(needs: Needs, gpu: ComputeCapability | None, driver: Version | None, table: CudaTable) -> Iterator[Fit]:
     cuda = parse_version(needs.cuda)
     if cuda is None or driver is None:
         return
@@ -139,7 +140,7 @@ def _by_driver(needs: Needs, driver: Version | None, table: CudaTable) -> Iterat
         yield Fit(
             verdict="refused",
             reasons=(f"CUDA {cuda} ({needs.because}) needs driver {floor} or newer, this is {driver}",),
-            hint=f"install driver {full or floor}, or lock an older CUDA: {_older(table.cuda_of(driver))}",
+            hint=f"install driver {full or floor}, or lock an older CUDA: {_pin_for(needs, gpu, driver, table)}",
         )
     elif full is None:
         yield Fit(verdict="unknown", reasons=(f"which driver CUDA {cuda} came with is not in the table",))
@@ -148,6 +149,19 @@ def _by_driver(needs: Needs, driver: Version | None, table: CudaTable) -> Iterat
         yield Fit(verdict="limited", reasons=(f"CUDA {cuda} came with driver {full}, this is {driver}: {limits}",))
     else:
         yield Fit(verdict="fits", reasons=(f"driver {driver} runs CUDA {cuda} in full",))
+
+
+def _pin_for(needs: Needs, gpu: ComputeCapability | None, driver: Version, table: CudaTable) -> str:
+    """Say which CUDA a driver runs, and the newest known release of what the environment has that fits it."""
+
+    def runs(row: Framework) -> bool:
+        cuda = parse_version(row.cuda)
+        floor = table.floor_for(cuda) if cuda else None
+        return floor is not None and floor <= driver and (gpu is None or row.device_code.runs_on(gpu))
+
+    pins = (releases(library.name, runs) for library in _main(needs.libraries))
+    pin = next(filter(None, pins), "")
+    return _older(table.cuda_of(driver)) + (f"; {pin} fits" if pin else "")
 
 
 def _by_both(needs: Needs, gpu: ComputeCapability | None, driver: Version | None, table: CudaTable) -> Iterator[Fit]:
@@ -166,7 +180,7 @@ def _by_both(needs: Needs, gpu: ComputeCapability | None, driver: Version | None
 
 
 def _older(cuda: Version | None) -> str:
-    return f"this driver runs {cuda} and older" if cuda else "this driver runs none in the table"
+    return f"this driver runs {cuda} in full" if cuda else "this driver runs none in the table"
 
 
 def _by_code(needs: Needs, gpu: ComputeCapability | None) -> Iterator[Fit]:
@@ -176,10 +190,11 @@ def _by_code(needs: Needs, gpu: ComputeCapability | None) -> Iterator[Fit]:
     failing = [library for library in needs.libraries if not library.code.runs_on(gpu)]
     if decisive := [library for library in main if library in failing]:
         has = ", ".join(map(str, decisive[0].code.complete))
+        pin = releases(decisive[0].name, lambda row: row.device_code.runs_on(gpu)) or f"a version built for {gpu}"
         yield Fit(
             verdict="refused",
             reasons=(f"{decisive[0].name} has no code for {gpu}: {has}",),
-            hint=f"lock a version that was built for {gpu}; 'no kernel image is available' is what it would say",
+            hint=f"lock {pin}; 'no kernel image is available' is what this one would say",
         )
     elif failing:
         names = ", ".join(library.name for library in failing[:5])

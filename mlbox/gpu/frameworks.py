@@ -121,6 +121,17 @@ def framework_of(name: str, version: str, rows: Iterable[Framework] | None = Non
     return next((row for row in candidates if SpecifierSet(row.versions).contains(found, prereleases=True)), None)
 
 
+def releases(library: str, fits: Callable[[Framework], bool]) -> str:
+    """Return the newest releases whose main library is called so and that are fit: 'torch==2.7.* (CUDA 12.6)'."""
+    found = next((row for row in reversed(frameworks()) if row.library == library and fits(row)), None)
+    return f"{found.name}{found.versions} (CUDA {found.cuda})" if found else ""
+
+
+def newest_row(name: str) -> Framework | None:
+    """Return the last row of a package, None when nobody has looked at it."""
+    return next((row for row in reversed(frameworks()) if row.name == name), None)
+
+
 def lacks(packages: Sequence[tuple[str, str]], *, wants_cuda: bool, image: Mapping[str, str]) -> tuple[Lack, ...]:
     """Return which of `packages` (name, version) would not find libraries of CUDA on a base with these variables.
 

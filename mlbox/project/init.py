@@ -131,8 +131,8 @@ def _content(path: Path) -> bytes:
         return b""
 
 
-def write_settings(project: Project) -> Path:
-    """Write guessed tasks (or an empty [tool.mlbox]) where settings belong, and return that file.
+def write_settings(project: Project, base: str = "") -> Path:
+    """Write guessed tasks and a proposed `base` (or an empty [tool.mlbox]) where settings belong; return that file.
 
     pyproject.toml keeps its comments and layout; without one mlbox.toml is written. Declared settings stay.
     """
@@ -148,6 +148,8 @@ def write_settings(project: Project) -> Path:
     if file == pyproject_file.FILE:
         tool = document.setdefault("tool", tomlkit.table(is_super_table=True))
         table = tool.setdefault("mlbox", tomlkit.table())
+    if base and "base" not in table:
+        table["base"] = base
     for name, guess in guess_tasks(project).items():
         table[name] = _task_table(guess)
     write_atomic(path, tomlkit.dumps(document).encode(), mode=path.stat().st_mode & 0o777 if path.exists() else 0o644)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from mlbox.engine import locking
-from mlbox.engine.cuda import base_for, code_of_lock, cuda_of_lock, lacking, remarks
+from mlbox.engine.cuda import base_for, code_of_lock, cuda_of_lock, lacking, proposed_base, remarks
 from mlbox.engine.freshness import LockOptions
 from mlbox.engine.locking import Locker
 from mlbox.events import Listener
@@ -16,6 +16,7 @@ from mlbox.lock.model import Base, Lock, Package, Target
 from mlbox.lock.python.resolve import LockedPython
 from mlbox.paths import Home
 from mlbox.project.model import Project, Settings
+from mlbox.project.model import Requirement as Asked
 
 NVIDIA = "docker.io/nvidia/cuda"
 RUNTIME = ("CUDA_VERSION=12.8.1", "NV_CUDA_CUDART_VERSION=12.8.90-1", "NV_CUDA_LIB_VERSION=12.8.1-1")
@@ -93,7 +94,7 @@ def test_cuda_and_code_before_anything_is_fetched() -> None:
     )
     assert cuda_of_lock(lock("numpy 2.0")) == ("", "")
     (code,) = code_of_lock(lock("torch 2.9.1", "nvidia-cuda-runtime-cu12 12.8.90"))
-    assert code.path == "torch 2.9.1's libtorch_cuda.so"
+    assert code.path == "torch 2.9.1/libtorch_cuda.so"
     assert code_of_lock(lock("torch 2.9.1+cu126")) == ()
     arm = lock("torch 2.9.1", "nvidia-cuda-runtime-cu12 12.8.90")
     arm = msgspec.structs.replace(arm, target=msgspec.structs.replace(arm.target, arch="arm64"))
@@ -106,6 +107,28 @@ def test_the_base_has_a_python_that_the_project_admits() -> None:
     assert base_for(found, "<3.12", "").endswith("ubuntu22.04")
     assert base_for(found, "", "3.10").endswith("ubuntu22.04")
     assert base_for(found, "", "3.11") == base_for(found, ">=3.13", "") == ""
+
+
+@pytest.mark.parametrize(
+    ("requirement", "accelerator", "base"),
+    [
+        ("onnxruntime-gpu>=1.20", "cpu", "auto"),
+        ("ONNXRuntime_GPU[cuda,cudnn]", "cpu", ""),
+        ("cupy-cuda12x", "cpu", "auto"),
+        ("tensorflow", "cpu", ""),
+        ("tensorflow", "cu126", "auto"),
+        ("tensorflow[and-cuda]", "cu126", ""),
+        ("torch", "cu126", ""),
+        ("./wheels/x.whl", "cu126", ""),
+    ],
+)
+def test_a_base_is_proposed_by_what_is_asked_for(requirement: str, accelerator: str, base: str) -> None:
+    """Before anything is locked; never over what the project says itself."""
+    asked = (Asked(text=requirement, origin="requirements.txt:1"),)
+    one = Project(root=Path("/p"), name="p", settings=Settings(accelerator=accelerator), sources=(), requirements=asked)
+    assert proposed_base(one)[0] == base
+    said = msgspec.structs.replace(one, settings=Settings(accelerator=accelerator, base="python:3.12"))
+    assert proposed_base(said) == ("", "")
 
 
 class Notes(Listener):

@@ -38,6 +38,20 @@ TORCH_215 = Needs(
 )
 
 
+def test_of_a_library_for_each_cuda_its_own_counts() -> None:
+    """bitsandbytes' for CUDA 11.8 has no code for a newer GPU, and is not loaded."""
+    base = "opt/mlbox/env/lib/python3.12/site-packages/bitsandbytes/libbitsandbytes_cuda"
+    variants = tuple(
+        LibraryCode(f"{base}{cuda}.so", torch(*archs, entries=3).code)
+        for cuda, archs in (("118", ("sm_80",)), ("128", ("sm_80", "sm_120")))
+    )
+    needs = msgspec.structs.replace(TORCH_29, libraries=(*TORCH_29.libraries, *variants))
+    assert fit(needs, capability_of_name("RTX 5090"), None, cuda_table()).verdict == "fits"
+    other = msgspec.structs.replace(needs, cuda="13.0")
+    found = fit(other, capability_of_name("RTX 5090"), None, cuda_table())
+    assert found.verdict == "limited" and "libbitsandbytes_cuda118.so" in found.reasons[0]
+
+
 @pytest.mark.parametrize(
     ("needs", "gpu", "driver", "verdict", "word"),
     [

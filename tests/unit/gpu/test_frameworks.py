@@ -95,6 +95,23 @@ def test_what_is_known_of_torch(torch: str, gpu: str, driver: str, verdict: str,
 
 
 @pytest.mark.parametrize(
+    ("torch", "gpu", "driver", "hint"),
+    [
+        ("2.9.1", "GTX 1080", "575.51.03", "lock torch==2.7.* (CUDA 12.6)"),
+        ("2.13.0", "GTX 1080", "575.51.03", "this driver runs 12.9 in full; torch==2.7.* (CUDA 12.6) fits"),
+        ("2.13.0", "V100", "580.95.05", "lock torch==2.10.* (CUDA 12.8)"),
+        ("2.6.0", "RTX 5090", "575.51.03", "lock torch==2.15.* (CUDA 13.2)"),
+        ("2.13.0", "H100", "470.57.02", "lock an older CUDA: this driver runs 11.4 in full"),
+    ],
+)
+def test_the_hint_names_the_pin_that_fits(torch: str, gpu: str, driver: str, hint: str) -> None:
+    """The newest release for that GPU, and for that driver where it is the driver that refuses."""
+    one = row("torch", torch)
+    needs = Needs(cuda=one.cuda, because="torch", libraries=(LibraryCode(f"x/{one.library}", one.device_code),))
+    assert hint in fit(needs, capability_of_name(gpu), parse_version(driver), cuda_table()).hint
+
+
+@pytest.mark.parametrize(
     ("name", "release", "gpu", "verdict"),
     [
         ("onnxruntime-gpu", "1.31.1", "T4", "fits"),

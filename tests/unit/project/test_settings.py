@@ -223,7 +223,7 @@ def test_any_table_is_read_or_refused(table: dict[str, Any]) -> None:
         assert problem.message
 
 
-@pytest.mark.parametrize("base", ["debian", "python:3.12-slim", "host:5000/a/b@sha256:" + "a" * 64])
+@pytest.mark.parametrize("base", ["debian", "auto", "python:3.12-slim", "host:5000/a/b@sha256:" + "a" * 64])
 def test_a_base_is_debian_or_an_image(base: str) -> None:
     """Any name of an image, with or without tag and digest."""
     assert checked({"base": base}).base == base
