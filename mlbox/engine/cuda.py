@@ -2,13 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import SpecifierSet
-from packaging.utils import canonicalize_name
-
 from mlbox.gpu.fit import LibraryCode, cuda_of_packages
 from mlbox.gpu.frameworks import Lack, image_flavor, image_for, lacks, newest_row, rows_of, suites
-from mlbox.lock.debian import series_of
 from mlbox.lock.model import Base, Lock, Package
 from mlbox.project.model import Project
 
@@ -38,13 +33,24 @@ def lacking(packages: Iterable[Package], accelerator: str, image: Mapping[str, s
 
 def base_for(found: Sequence[Lack], requires_python: str, stated: str) -> str:
     """Return the image of CUDA that has what is lacking, with a Python that the project admits; '' for none."""
+    from packaging.specifiers import SpecifierSet  # locks that lack nothing are planned without it
+
     allowed = SpecifierSet(requires_python)
-    fitting = []
-    for suite in suites():
-        series = series_of(suite)
-        if series and (series.python == stated if stated else allowed.contains(f"{series.python}.99")):
-            fitting.append(suite)
-    return image_for(found, fitting)
+    return image_for(
+        found,
+        [
+            suite
+            for suite, python in _pythons().items()
+            if (python == stated if stated else allowed.contains(f"{python}.99"))
+        ],
+    )
+
+
+def _pythons() -> dict[str, str]:
+    """Return the Pythons that come with the releases that CUDA's images stand on, the newest first."""
+    from mlbox.lock.debian import series_of
+
+    return {suite: series.python for suite in suites() if (series := series_of(suite))}
 
 
 def proposed_base(project: Project) -> tuple[str, str]:
@@ -52,6 +58,9 @@ def proposed_base(project: Project) -> tuple[str, str]:
 
     Its requirements are looked at as they are written: what they bring in turn, locking finds out.
     """
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
+
     if project.settings.base != "debian":
         return "", ""
     accelerator = project.settings.accelerator
@@ -124,8 +133,7 @@ def _lacks(lack: Lack, image: str, lock: Lock) -> str:
     if image:
         ways.append(f'base = "{image}" (base = "auto" takes it)')
     elif lack.flavor and lock.base.kind == "debian":
-        pythons = [series.python for suite in suites() if (series := series_of(suite))]
-        ways.append(f'base = "auto" with Python {" or ".join(pythons)}')
+        ways.append(f'base = "auto" with Python {" or ".join(_pythons().values())}')
     return (
         f"{lack.package} loads {', '.join(names)}{more} of CUDA {lack.cuda}, which nothing in the image has: "
         + ", or ".join(ways)

@@ -4,6 +4,7 @@ The tables are in gpu/: frameworks.toml says what a release was built with and l
 libraries, base-images.toml which images there are.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import cache
@@ -11,9 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion
-from packaging.version import Version as PackageVersion
 
 from mlbox import resources
 from mlbox.codec import load_toml
@@ -25,6 +23,8 @@ Flavor = Literal["base", "runtime", "cudnn-runtime"]
 FLAVORS: tuple[Flavor, ...] = get_args(Flavor)
 """Of CUDA's images; each has what those before it have."""
 T = TypeVar("T")
+_RELEASE = re.compile(r"[0-9]+(?:\.[0-9]+)*")
+"""Of a version, without what makes it a preview or a local build."""
 
 
 class _Row(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
@@ -35,8 +35,10 @@ class Framework(_Row, frozen=True, kw_only=True):
     """Releases of a package (gpu/frameworks.toml)."""
 
     name: str
-    versions: str
-    """A specifier: '==2.9.*'."""
+    since: str
+    """The first release it is true of: '2.9'."""
+    before: str
+    """The first that it is not true of: '2.10'."""
     wheel: str
     """The file that was read."""
     checked: date
@@ -54,6 +56,11 @@ class Framework(_Row, frozen=True, kw_only=True):
     """The one with the most device code."""
     code: dict[str, int] = {}
     """Entries of each kind in it."""
+
+    @property
+    def versions(self) -> str:
+        """The releases, as a requirement has them."""
+        return f">={self.since},<{self.before}"
 
     @property
     def device_code(self) -> DeviceCode:
@@ -113,16 +120,16 @@ class Lack(msgspec.Struct, frozen=True, kw_only=True):
 
 def framework_of(name: str, version: str, rows: Iterable[Framework] | None = None) -> Framework | None:
     """Return the row of a release, None for one that nobody has looked at."""
-    try:
-        found = PackageVersion(version.partition("+")[0])
-    except InvalidVersion:
+    release = _RELEASE.match(version)
+    found = parse_version(release[0]) if release else None
+    if found is None:
         return None
     candidates = (row for row in (frameworks() if rows is None else rows) if row.name == name)
-    return next((row for row in candidates if SpecifierSet(row.versions).contains(found, prereleases=True)), None)
+    return next((row for row in candidates if _version(row.since) <= found < _version(row.before)), None)
 
 
 def releases(library: str, fits: Callable[[Framework], bool]) -> str:
-    """Return the newest releases whose main library is called so and that are fit: 'torch==2.7.* (CUDA 12.6)'."""
+    """Return the newest releases whose main library is called so and that are fit: 'torch>=2.7,<2.8 (CUDA 12.6)'."""
     found = next((row for row in reversed(frameworks()) if row.library == library and fits(row)), None)
     return f"{found.name}{found.versions} (CUDA {found.cuda})" if found else ""
 
@@ -252,7 +259,8 @@ def read_frameworks(path: Path) -> tuple[Framework, ...]:
 
     def check(table: _Frameworks) -> None:
         for row in table.framework:
-            SpecifierSet(row.versions)
+            if not _version(row.since) < _version(row.before):
+                raise ValueError(f"{row.name}: since {row.since} and before {row.before}")
             for text in (row.cuda, *row.variants):
                 _version(text)
             for text in row.code:
@@ -302,7 +310,7 @@ def _read(path: Path, kind: type[T], check: Callable[[T], Any]) -> T:
     try:
         table = msgspec.convert(document, kind)
         check(table)
-    except (msgspec.ValidationError, InvalidSpecifier, ValueError) as problem:
+    except (msgspec.ValidationError, ValueError) as problem:
         raise MlboxError(f"{path}: {problem}") from problem
     return table
 

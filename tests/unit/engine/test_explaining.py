@@ -197,7 +197,7 @@ def test_an_image_for_other_gpus(containers: Containers, image: Image, host: Fak
     failed(containers, image, said)
     found = explain_container(containers, "job", host.roots)
     assert found is not None and "libtorch_cuda.so has no code for sm_61" in found.cause
-    assert "sm_61" in found.fix
+    assert "lock torch>=2.7,<2.8" in found.fix
 
 
 def test_a_libcuda_of_the_image(containers: Containers, image: Image, host: FakeHost) -> None:

@@ -97,10 +97,10 @@ def test_what_is_known_of_torch(torch: str, gpu: str, driver: str, verdict: str,
 @pytest.mark.parametrize(
     ("torch", "gpu", "driver", "hint"),
     [
-        ("2.9.1", "GTX 1080", "575.51.03", "lock torch==2.7.* (CUDA 12.6)"),
-        ("2.13.0", "GTX 1080", "575.51.03", "this driver runs 12.9 in full; torch==2.7.* (CUDA 12.6) fits"),
-        ("2.13.0", "V100", "580.95.05", "lock torch==2.10.* (CUDA 12.8)"),
-        ("2.6.0", "RTX 5090", "575.51.03", "lock torch==2.15.* (CUDA 13.2)"),
+        ("2.9.1", "GTX 1080", "575.51.03", "lock torch>=2.7,<2.8 (CUDA 12.6)"),
+        ("2.13.0", "GTX 1080", "575.51.03", "this driver runs 12.9 in full; torch>=2.7,<2.8 (CUDA 12.6) fits"),
+        ("2.13.0", "V100", "580.95.05", "lock torch>=2.10,<2.11 (CUDA 12.8)"),
+        ("2.6.0", "RTX 5090", "575.51.03", "lock torch>=2.15,<2.16 (CUDA 13.2)"),
         ("2.13.0", "H100", "470.57.02", "lock an older CUDA: this driver runs 11.4 in full"),
     ],
 )
@@ -218,7 +218,8 @@ def test_images_stand_on_releases_that_packages_can_be_added_to() -> None:
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("frameworks", 'versions = "==2.9.*"', 'versions = "2.9 or so"'),
+        ("frameworks", 'since = "2.9"', 'since = "2.9 or so"'),
+        ("frameworks", 'since = "2.9"', 'since = "2.10"'),
         ("frameworks", 'cuda = "12.8"', 'cuda = "cu128"'),
         ("frameworks", "sm_75 = 337", "sm_x = 337"),
         ("frameworks", "sm_75 = 337", 'sm_75 = "many"'),
