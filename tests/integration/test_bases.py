@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from fakes.bases import delete, docker_registry, layer_of, push_image
+from fakes.elf import shared_library
+from fakes.index import make_wheel
 from fakes.program import Program
 
 from mlbox.engine.arch import host_arch
@@ -375,3 +377,49 @@ def test_the_dockerfile_begins_with_the_base(
     assert f" {registry}/file/python:1@{pushed} AS base\n" in text
     assert "RUN /usr/local/bin/python3.13 -m venv " in text
     assert "apt-get" not in text
+
+
+NVIDIAS = [
+    *CUDA["Env"],
+    "CUDA_VERSION=12.9.1",
+    "NV_CUDA_CUDART_VERSION=12.9.79-1",
+    "NV_CUDA_LIB_VERSION=12.9.1-1",
+    "NV_CUDNN_VERSION=9.10.2.21-1",
+]
+
+
+def test_an_automatic_base_is_the_image_of_cuda_that_packages_need(
+    home: Path, project: Path, registry: str, push: Push, tars: dict[str, Path], tmp_path: Path
+) -> None:
+    """Taken from a mirror; named in the lock as NVIDIA calls it; gone with the package. Twice is said in bytes."""
+    large = shared_library("libcublas.so.12") + bytes(11_000_000)
+    cublas = layer_of(tmp_path / "cublas.tar", tmp_path / "none", extra={"usr/local/lib/libcublas.so.12": large})
+    name = "hub/nvidia/cuda:12.9.1-cudnn-runtime-ubuntu24.04"
+    push(name, [tars["system"], tars["python"], cublas], CUDA | {"Env": NVIDIAS})
+    config = tmp_path / "config/mlbox/registries.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f'[hosts."docker.io"]\nmirrors = ["{registry}/hub"]\n')
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    library = {"nvidia/cublas/lib/libcublas.so.12": large}
+    for wheel in (make_wheel("onnxruntime-gpu", "1.22.0"), make_wheel("nvidia-cublas-cu12", "0.0.1", files=library)):
+        (wheels / wheel[0]).write_bytes(wheel[1])
+    (project / "requirements.txt").write_text("onnxruntime-gpu==1.22.0\n")
+    settings(project, base="auto", pip=False, find_links=[str(wheels)])
+    mlbox = Program(home, project, XDG_CONFIG_HOME=str(tmp_path / "config"))
+
+    said = mlbox.run("lock").stderr
+    lock = tomllib.loads((project / "mlbox.lock").read_text())
+    assert f'base = "auto": docker.io/nvidia/{name.removeprefix("hub/nvidia/")}, for onnxruntime-gpu 1.22.0' in said
+    assert lock["base"]["reference"] == "docker.io/nvidia/cuda:12.9.1-cudnn-runtime-ubuntu24.04"
+    assert "loads libcublas" not in said
+    mlbox.build("-t", "ort")
+    assert "12.9" in mlbox.out("check", "ort", "--driver", "575.57.08")
+
+    (project / "requirements.txt").write_text("onnxruntime-gpu==1.22.0\nnvidia-cublas-cu12==0.0.1\n")
+    twice = mlbox.run("build", "--relock", "-t", "ort").stderr
+    assert "libcublas.so.12 of nvidia-cublas-cu12 0.0.1 are in the base too: 11.0 MB" in twice
+
+    (project / "requirements.txt").write_text("idna\n")
+    mlbox.run("lock")
+    assert "base-layer" not in (project / "mlbox.lock").read_text()
