@@ -38,13 +38,10 @@ PYTHON_FILE = ".python-version"
 
 _LONGEST_NAME = 200  # a repository of an image may have 255 letters, what goes before the name included
 
-UNREAD = (
-    *("Pipfile", "conda-lock.yml"),
-    *("pixi.toml", "pixi.lock", "setup.py", "setup.cfg"),
-)
+UNREAD = ("conda-lock.yml", "pixi.toml", "pixi.lock", "setup.py", "setup.cfg")
 """Specs of other tools: listed, so that nobody wonders, but not read."""
 
-_DECLARING = ("Pipfile", "pixi.toml", "setup.py", "setup.cfg")
+_DECLARING = ("pixi.toml", "setup.py", "setup.cfg")
 _VERSION_LINE = re.compile(r"(?:c?python[-@]?)?(\d{1,3}\.\d{1,3}(?:\.\d{1,3})?)", re.IGNORECASE | re.ASCII)
 
 
@@ -94,7 +91,9 @@ class _Loader:
         self._files = RequirementFiles(root, self._problems)
         self._table = self._toml(pyproject_file.FILE)
         self._own_table = self._toml(settings_file.FILE)
-        self._pyproject = Pyproject(root, self._table or {}, self._problems)
+        self._standard = Spec(table=self._table or {})
+        """pyproject.toml as if everything stood in [project] and [dependency-groups]."""
+        self._pyproject = Pyproject(root, {}, self._problems)
         self._specs: dict[str, Spec] = {}
         """What was read of other kinds of files."""
         self._counting: list[Pyproject] = []
@@ -107,8 +106,9 @@ class _Loader:
         """Return the whole Project, or raise all problems."""
         self._require_a_spec(given)
         settings, where = self._settings(given, extras, groups)
-        python_file = self._python_file()
         self._foreign = self._foreign_lock(settings)
+        self._read_pyproject(settings)
+        python_file = self._python_file()
         requirements = self._requirements(settings, where)
         package, notes = read_package(self._root, self._pyproject, asked_for=self._files.itself is not None)
         requires_python = next((one.requires_python for one in self._metadata if one.requires_python), "")
@@ -122,6 +122,7 @@ class _Loader:
             sources=tuple(self._sources),
             requirements=requirements,
             constraints=tuple(self._files.constraints),
+            overrides=tuple(self._files.overrides),
             index=self._files.index,
             requires_python=requires_python,
             python_file=python,
@@ -161,10 +162,21 @@ class _Loader:
             hint="run mlbox in the project's folder, or start a new one: mlbox init --template train",
         )
 
+    def _read_pyproject(self, settings: Settings) -> None:
+        """Read what the tools' tables add; uv's sources depend on the extras."""
+        if self._table is None:
+            return
+        from mlbox.project.tools import Context, with_tools
+
+        extras = tuple(map(normalize, settings.extras))
+        file, problems = pyproject_file.FILE, self._problems
+        self._standard = with_tools(self._table, Context(self._root, file, problems, extras, self._foreign is not None))
+        self._pyproject = Pyproject(self._root, self._standard.table, problems, labels=self._standard.labels)
+
     def _settings(
         self, given: dict[str, Any], extras: tuple[str, ...], groups: tuple[str, ...]
     ) -> tuple[Settings, Where]:
-        in_pyproject = self._pyproject.tool.get("mlbox")
+        in_pyproject = pyproject_file.at(self._table, "tool", "mlbox")
         file = pyproject_file.FILE if self._own_table is None and in_pyproject is not None else settings_file.FILE
         if self._own_table is not None and in_pyproject is not None:
             self._problems.add(file, "pyproject.toml has [tool.mlbox] too", "keep one of the two")
@@ -253,6 +265,8 @@ class _Loader:
         use_project = choice.project or itself is not None
         wanted = (*settings.extras, *(itself.extras if itself else ()))
         own = []
+        if use_project or settings.extras or settings.groups:
+            self._take(pyproject_file.FILE, self._standard)
         for one in self._metadata:
             used = one is not self._pyproject or use_project
             self._add_dynamic(one, wanted, used)
@@ -297,12 +311,18 @@ class _Loader:
             self._files.add(self._root / file)
             return
         spec = self._spec(file, reader)
+        self._counting.append(Pyproject(self._root, spec.table, self._problems, file=file, labels=spec.labels))
+        self._take(file, spec)
+
+    def _take(self, file: str, spec: Spec) -> None:
+        """Let count what a spec has beside [project] and groups."""
+        folder = (self._root / file).parent
         self._notes += spec.notes
         self._python = self._python or spec.python
-        self._counting.append(Pyproject(self._root, spec.table, self._problems, file=file, labels=spec.labels))
         self._files.add_index(spec.index)
+        self._files.add_limits(spec.constraints, spec.overrides, folder)
         before = len(self._files.requirements)
-        self._files.add_lines(spec.lines, (self._root / file).parent)
+        self._files.add_lines(spec.lines, folder)
         if spec.conda:
             if self._conda:
                 self._problems.add(file, f"{self._conda.path} is a conda environment too", "name one of the two")
@@ -311,9 +331,6 @@ class _Loader:
 
     def _refuse_silence(self) -> None:
         """An environment without requirements is fine, unless a spec that is not read may have some."""
-        if pyproject_file.at(self._pyproject.tool, "poetry", "dependencies"):
-            hint = "move them to [project] dependencies, or export them to requirements.txt"
-            self._problems.add("pyproject.toml [tool.poetry.dependencies]", "Poetry's own table is not read", hint)
         for file in self._there(_DECLARING):
             hint = "list what it needs in requirements.txt (an empty one says: nothing)"
             self._problems.add(file, "is the only file that may name requirements, and is not read", hint)
@@ -354,11 +371,9 @@ class _Loader:
 
     def _pyproject_source(self, use_project: bool, settings: Settings, has_files: bool) -> Source:
         project = self._pyproject
-        for key in sorted({"sources", "index", "constraint-dependencies", "override-dependencies"}):
-            if pyproject_file.at(project.tool, "uv", key):
-                self._notes.append(f"pyproject.toml: [tool.uv] {key} is not read in this version")
         parts = ["settings"] if "mlbox" in project.tool and self._own_table is None else []
-        parts += ["[project] dependencies"] if use_project and project.has_project else []
+        stated = self._standard.labels.get("project.dependencies", "[project] dependencies")
+        parts += [stated.removeprefix("pyproject.toml ")] if use_project and project.has_project else []
         parts += [f"extra {extra}" for extra in settings.extras] + [f"group {group}" for group in settings.groups]
         parts += ["requires-python"] if project.requires_python else []
         if parts:

@@ -84,6 +84,7 @@ def _declared(tool: dict[str, Any]) -> list[Any]:
     candidates = list(found) if isinstance(found, list) else []
     candidates.append(at(tool, "setuptools", "package-dir", ""))
     candidates.append(at(tool, "pdm", "build", "package-dir"))
+    candidates += [one.get("from") for one in at(tool, "poetry", "packages") or () if isinstance(one, dict)]
     candidates.append(at(tool, "uv", "build-backend", "module-root"))
     packages = at(tool, "hatch", "build", "targets", "wheel", "packages")
     if isinstance(packages, list) and packages and isinstance(packages[0], str) and "/" in packages[0]:

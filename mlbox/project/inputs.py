@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlbox.codec import key_of
-from mlbox.project.model import CondaSpec, Project, Requirement
+from mlbox.project.model import CondaSpec, IndexPin, Project, Requirement
 from mlbox.project.requirement import channel_without_credentials, local_path, normalize, without_credentials
 
 
@@ -21,6 +21,7 @@ def inputs_digest(project: Project) -> str:
         {
             "requirements": _requirements(project, project.requirements),
             "constraints": _requirements(project, project.constraints),
+            **({"overrides": _requirements(project, project.overrides)} if project.overrides else {}),
             "requires-python": project.requires_python,
             "python": ".".join((settings.python or project.python_file).split(".")[:2]),
             "base": settings.base,
@@ -40,6 +41,7 @@ def inputs_digest(project: Project) -> str:
             **({"conda": _conda(project.conda)} if project.conda else {}),
             # Absent where mlbox resolves by itself, as in locks that are older than imports.
             **({"foreign": [project.foreign.kind, project.foreign.sha256]} if project.foreign else {}),
+            **({"pins": _pins(index.pins)} if index.pins else {}),
             "switches": [index.no_index, index.pre, index.prefer_binary, index.require_hashes],
         }
     )
@@ -58,6 +60,10 @@ def _apt_sources(project: Project) -> list[tuple[str, ...]]:
         (one.name, without_credentials(one.uri), one.suite, " ".join(one.components), _sha256(project.root / one.key))
         for one in project.settings.apt_sources
     )
+
+
+def _pins(pins: Iterable[IndexPin]) -> list[tuple[str, str, str]]:
+    return sorted({(pin.package, without_credentials(pin.url), pin.marker) for pin in pins})
 
 
 def _clean(addresses: Iterable[str]) -> list[str]:

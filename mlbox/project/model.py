@@ -28,6 +28,19 @@ class Requirement(Value, frozen=True, kw_only=True):
     """pip's --config-settings of this line ('KEY=VALUE'), for the build backend."""
 
 
+class IndexPin(Value, frozen=True, kw_only=True):
+    """A package that may come from one index only, which nothing else may come from."""
+
+    package: str
+    """Normalised."""
+    index: str
+    """The index's name in the file that pins it."""
+    url: str
+    """May carry a user and a password."""
+    marker: str = ""
+    """Where the pin holds; elsewhere the package comes from where the others do."""
+
+
 class IndexOptions(Value, frozen=True, kw_only=True):
     """Index options that requirement files or settings carry; addresses, in the order they were written."""
 
@@ -41,6 +54,7 @@ class IndexOptions(Value, frozen=True, kw_only=True):
     trusted_hosts: tuple[str, ...] = ()
     only_binary: tuple[str, ...] = ()
     no_binary: tuple[str, ...] = ()
+    pins: tuple[IndexPin, ...] = ()
 
 
 class Health(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -193,6 +207,8 @@ class Project(Value, frozen=True, kw_only=True):
     sources: tuple[Source, ...]
     requirements: tuple[Requirement, ...] = ()
     constraints: tuple[Requirement, ...] = ()
+    overrides: tuple[Requirement, ...] = ()
+    """They replace whatever anything else asks for of the same package."""
     index: IndexOptions = IndexOptions()
     requires_python: str = ""
     """Specifier set; empty when nothing says."""

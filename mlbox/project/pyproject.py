@@ -53,11 +53,16 @@ class Pyproject:
         self.scripts = self._scripts("scripts")
         self.gui_scripts = self._scripts("gui-scripts")
         self.entry_points = self._entry_points()
-        if self.has_project and not NAME.fullmatch(self.name) and (self.name or file == FILE):
+        if self.has_project and not NAME.fullmatch(self.name) and (self.name or self._must_be_named):
             problems.add(
                 self._key("project.name"), f"{self.name!r} is no valid name", "letters, digits, '.', '-' and '_'"
             )
             self.name = ""
+
+    @property
+    def _must_be_named(self) -> bool:
+        """Whether this [project] was written as one; what other files say may do without a name."""
+        return self.file.endswith(FILE) and "project" not in self._labels
 
     def _key(self, dotted: str) -> str:
         """Return where `dotted` stands, for people; what is below a labelled key is named after it."""

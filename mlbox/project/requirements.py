@@ -61,6 +61,7 @@ class RequirementFiles:
     def __init__(self, root: Path, problems: Problems, environ: Mapping[str, str] = os.environ) -> None:
         self.requirements: list[Requirement] = []
         self.constraints: list[Requirement] = []
+        self.overrides: list[Requirement] = []
         self.index = IndexOptions()
         self.itself: Itself | None = None
         """Set when a line asks for the project itself ('-e .')."""
@@ -103,6 +104,19 @@ class RequirementFiles:
                     raise ProjectError(f"too long; {MAX_LINE} characters are read")
                 if text := _COMMENT.sub("", line.text).strip():
                     self._line(self._expand(text, place), place, constraint=False)
+
+    def add_limits(self, constraints: Iterable[Line], overrides: Iterable[Line], folder: Path) -> None:
+        """Add constraints and overrides that another kind of file in `folder` has."""
+        for line in constraints:
+            with self._problems.at(line.origin):
+                place = Place(root=self._root, folder=folder, origin=line.origin)
+                self._requirement(line.text, place, constraint=True)
+        for line in overrides:
+            with self._problems.at(line.origin):
+                parsed = parse_requirement(line.text, Place(root=self._root, folder=folder, origin=line.origin))
+                if isinstance(parsed, Itself):
+                    raise ProjectError("the project cannot override itself")
+                self.overrides.append(parsed)
 
     def add_index(self, options: IndexOptions) -> None:
         """Add index options that another kind of file has."""
@@ -225,6 +239,7 @@ def merged(old: IndexOptions, new: IndexOptions) -> IndexOptions:
         trusted_hosts=_unique(old.trusted_hosts, new.trusted_hosts),
         only_binary=_formats(old.only_binary, new.only_binary),
         no_binary=_formats(old.no_binary, new.no_binary),
+        pins=tuple(dict.fromkeys((*old.pins, *new.pins))),
     )
 
 

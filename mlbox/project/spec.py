@@ -18,7 +18,7 @@ REQUIREMENT_FILES = (
     *(f"requirements/{name}.in" for name in ("requirements", "base", "main", "prod", "production")),
 )
 
-CANDIDATES = (*REQUIREMENT_FILES, "environment.yml", "environment.yaml")
+CANDIDATES = (*REQUIREMENT_FILES, "Pipfile", "environment.yml", "environment.yaml")
 """Files that count without being named, after [project] of pyproject.toml; the first that asks for something wins."""
 
 
@@ -39,6 +39,7 @@ class Spec(Value, frozen=True, kw_only=True):
     lines: tuple[Line, ...] = ()
     """Lines for pip that are still to be read, options and nested files included."""
     constraints: tuple[Line, ...] = ()
+    overrides: tuple[Line, ...] = ()
     index: IndexOptions = IndexOptions()
     python: str = ""
     """'3.11' or '3.11.4' when it asks for just one."""
@@ -60,6 +61,14 @@ Reader = Callable[[Path, str, Problems], Spec]
 def reader_of(file: str) -> Reader | None:
     """Return what reads `file`, by its name; None for requirement files of pip, which any other name may be."""
     name = PurePosixPath(file).name
+    if name == "Pipfile":
+        from mlbox.project.pipfile import read_pipfile
+
+        return read_pipfile
+    if name == "pyproject.toml":
+        from mlbox.project.tools import read_pyproject
+
+        return read_pyproject
     if name.endswith((".yml", ".yaml")):
         from mlbox.project.environment import read_environment_file
 

@@ -45,6 +45,8 @@ class Question(Value, frozen=True, kw_only=True):
 
     requirements: tuple[str, ...]
     constraints: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    """Take the place of what anybody asks for of the same packages."""
     target: Target
     indexes: Indexes
     preferences: dict[str, str] = {}

@@ -37,6 +37,8 @@ class _Answer(msgspec.Struct):
 
 def resolve_with_piptools(question: Question) -> tuple[Pinned, ...]:
     """Answer `question`; ResolveError carries pip's own explanation."""
+    if question.overrides:
+        raise ResolveError("pip-tools cannot override what packages ask for", hint="use --resolver uv")
     commits: dict[str, str] = {}
     asked = _asked(question, [_with_commit(line, commits) for line in question.requirements])
     env = {**transport_environment(), "PIP_CONFIG_FILE": "/dev/null", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}

@@ -132,6 +132,7 @@ def _question(
     return Question(
         requirements=asked.lines,
         constraints=tuple(constraints),
+        overrides=tuple(requirement.text for requirement in project.overrides),
         target=target,
         indexes=indexes,
         preferences=preferences,

@@ -54,6 +54,7 @@ def _pins(question: Question, folder: Path) -> dict[str, _Pin]:
     """
     (folder / "in.txt").write_text("".join(f"{line}\n" for line in question.requirements))
     (folder / "constraints.txt").write_text("".join(f"{line}\n" for line in question.constraints))
+    (folder / "overrides.txt").write_text("".join(f"{line}\n" for line in question.overrides))
     output = folder / "pins.txt"
     output.write_text("".join(f"{name}=={version}\n" for name, version in sorted(question.preferences.items())))
     style = ["--no-header", "--annotation-style", "split", "--emit-index-annotation", "--quiet"]
@@ -111,6 +112,7 @@ def _exact(pins: Mapping[str, _Pin], folder: Path) -> Path:
 def _compile(question: Question, folder: Path, extra: list[str]) -> str:
     argv = [
         *(_program(), "pip", "compile", str(folder / "in.txt"), "--constraints", str(folder / "constraints.txt")),
+        *("--overrides", str(folder / "overrides.txt")),
         *("--no-config", "--no-progress", "--color", "never", "--no-sources", "--keyring-provider", "disabled"),
         *("--python", sys.executable, "--python-version", question.target.python_full),
         *("--python-platform", _platform(question)),

@@ -150,7 +150,7 @@ def test_no_requirements_are_fine(tmp_path: Path, files: Files) -> None:
         ),
         ({"requirements-dev.txt": ""}, "found only requirements-dev.txt", "requirements = "),
         ({"pyproject.toml": "", "setup.py": ""}, "setup.py: is the only file", "empty one"),
-        ({"pyproject.toml": "[tool.poetry.dependencies]\nnumpy='*'"}, "Poetry's own table is not read", "export"),
+        ({"pyproject.toml": "[tool.poetry.dependencies]\nnumpy='x'"}, "'x' is no version constraint", "^1.2"),
         ({"pyproject.toml": f'{PROJECT}dynamic = ["dependencies"]'}, "left to the build backend", "requirements.txt"),
         ({"pyproject.toml": "[tool.mlbox]", "mlbox.toml": ""}, "pyproject.toml has [tool.mlbox] too", "one of the two"),
         ({"pyproject.toml": "a = = 1"}, "pyproject.toml: is not TOML", ""),
@@ -395,9 +395,9 @@ def test_no_package_without_a_build_system(tmp_path: Path) -> None:
 
 def test_notes(tmp_path: Path) -> None:
     """What has no effect is said."""
-    text = '[build-system]\nbuild-backend = "maturin"\n' + PLAIN + '[tool.uv.sources]\ntorch = {index = "x"}\n'
+    text = '[build-system]\nbuild-backend = "maturin"\n' + PLAIN + "[tool.uv]\nexclude-newer = '2026-01-01'\n"
     notes = load_project(make(tmp_path, {"pyproject.toml": text})).notes
-    assert any("[tool.uv] sources" in note for note in notes)
+    assert any("[tool.uv.exclude-newer] has no effect" in note for note in notes)
     assert any("maturin compiles" in note for note in notes)
 
 

@@ -1,0 +1,210 @@
+"""[tool.uv] of pyproject.toml: sources, indexes, constraints and overrides, for the lines they are for.
+
+https://docs.astral.sh/uv/concepts/projects/dependencies/ and .../concepts/indexes/
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mlbox.errors import ProjectError
+from mlbox.project.indexes import NamedIndex, Rank, Use, index_options
+from mlbox.project.model import IndexOptions
+from mlbox.project.pyproject import at
+from mlbox.project.requirement import normalize, pep508
+from mlbox.project.spec import Line, Spec
+from mlbox.project.tables import both, get, named, place_of, strings
+
+if TYPE_CHECKING:
+    from mlbox.project.tools import Context
+
+TABLE = "tool.uv"
+
+MAX_MEMBERS = 200
+"""Folders of a workspace that are looked at."""
+
+_UNREAD = ("dependency-metadata", "exclude-newer", "exclude-newer-package", "no-binary-package", "no-build-package")
+
+Sources = dict[str, list[dict[str, Any]]]
+
+
+def read_uv(table: dict[str, Any], context: "Context") -> Spec:
+    """Return what [tool.uv] says; dependencies with a source of their own are written with it."""
+    return _Reader(table, context).read()
+
+
+class _Reader:
+    def __init__(self, table: dict[str, Any], context: "Context") -> None:
+        self._table = table
+        self._uv = table["tool"]["uv"]
+        self._context = context
+        self._problems = context.problems
+        self._uses: list[Use] = []
+
+    def read(self) -> Spec:
+        sources: Sources = {}
+        with self._problems.at(self._at("sources")):
+            sources = {normalize(name): _variants(value) for name, value in get(self._uv, "sources", dict).items()}
+        changed = self._with_sources(sources)
+        groups = dict(changed.get("dependency-groups", {}))
+        if dev := self._strings("dev-dependencies"):
+            groups["dev"] = [*groups.get("dev", []), *self._lines(dev, sources, group="dev")]
+        if groups:
+            changed["dependency-groups"] = groups
+        if self._uv.get("package") is False:
+            changed["build-system"] = {}
+        self._check_environments()
+        return Spec(
+            table=changed,
+            constraints=self._also("constraint-dependencies"),
+            overrides=self._also("override-dependencies"),
+            index=self._index(),
+            notes=tuple(f"{self._at(key)} has no effect" for key in _UNREAD if key in self._uv),
+        )
+
+    def _at(self, key: str, name: str = "") -> str:
+        return self._context.at(f"{TABLE}.{key}", name)
+
+    def _strings(self, key: str) -> list[str]:
+        with self._problems.at(self._at(key)):
+            return strings(self._uv, key)
+        return []
+
+    def _also(self, key: str) -> tuple[Line, ...]:
+        return tuple(Line(text, self._at(key)) for text in self._strings(key))
+
+    def _with_sources(self, sources: Sources) -> dict[str, Any]:
+        """Return [project] and [dependency-groups] with the places and pins that the sources give."""
+        changed: dict[str, Any] = {}
+        project = self._table.get("project")
+        if sources and isinstance(project, dict):
+            own = {"dependencies": self._lines(project.get("dependencies"), sources)}
+            optional = project.get("optional-dependencies")
+            if isinstance(optional, dict):
+                lines = {extra: self._lines(texts, sources, extra=extra) for extra, texts in optional.items()}
+                own["optional-dependencies"] = lines
+            changed["project"] = {**project, **{key: value for key, value in own.items() if key in project}}
+        groups = self._table.get("dependency-groups")
+        if isinstance(groups, dict):
+            changed["dependency-groups"] = {
+                group: self._lines(texts, sources, group=group) for group, texts in groups.items()
+            }
+        return changed
+
+    def _lines(self, texts: Any, sources: Sources, *, extra: str = "", group: str = "") -> Any:  # noqa: ANN401 (TOML)
+        """Return a list of dependencies with their sources; what is no such list is left for others to refuse."""
+        if not sources or not isinstance(texts, list):
+            return texts
+        found: list[Any] = []
+        for text in texts:
+            if not isinstance(text, str):
+                found.append(text)
+                continue
+            with self._problems.at(self._at("sources")):
+                found += self._line(text, sources, extra, group)
+        return found
+
+    def _line(self, text: str, sources: Sources, extra: str, group: str) -> Iterator[str]:
+        asked = pep508(text)
+        variants = [
+            source
+            for source in sources.get(normalize(asked.name), [])
+            if _applies(source, "extra", extra) and _applies(source, "group", group)
+        ]
+        placed = []
+        for source in variants:
+            marker = both(str(asked.marker or ""), get(source, "marker", str))
+            if index := get(source, "index", str):
+                if not extra or normalize(extra) in self._context.extras:
+                    self._uses.append(Use(asked.name, index, marker))
+            elif place := self._place(asked.name, source):
+                placed.append(named(asked.name, extras=sorted(asked.extras), place=place, marker=marker))
+        if placed and not any("marker" not in source for source in variants):
+            where = ", ".join(str(source.get("marker")) for source in variants)
+            raise ProjectError(f"{asked.name}: has a source only where {where}", hint="give it one without a marker")
+        yield from placed or [text]
+
+    def _place(self, name: str, source: Mapping[str, Any]) -> str:
+        if source.get("workspace") is True:
+            return self._member(name)
+        return place_of(source)
+
+    def _member(self, name: str) -> str:
+        """Return the folder of the workspace's member that is called so."""
+        from mlbox.codec import load_toml
+        from mlbox.project.reading import read_bytes
+
+        folder = (self._context.root / self._context.file).parent
+        patterns = strings(get(self._uv, "workspace", dict), "members")
+        looked = 0
+        for pattern in patterns:
+            if pattern.startswith("/") or ".." in pattern.split("/"):
+                raise ProjectError(f"{pattern[:100]!r} leaves the project's folder")
+            for file in sorted(folder.glob(f"{pattern.rstrip('/')}/pyproject.toml")):
+                looked += 1
+                if looked > MAX_MEMBERS:
+                    raise ProjectError(f"more than {MAX_MEMBERS} members of the workspace")
+                table = load_toml(read_bytes(file), what=f"{file.name} is not TOML", error=ProjectError)
+                found = at(table, "project", "name")
+                if isinstance(found, str) and normalize(found) == normalize(name):
+                    return f"./{file.parent.relative_to(folder).as_posix()}"
+        raise ProjectError(f"{name}: the workspace has no such member", hint="members are named in [tool.uv.workspace]")
+
+    def _index(self) -> IndexOptions:
+        with self._problems.at(self._at("index")):
+            indexes = [
+                NamedIndex(get(one, "name", str) or f"#{number}", get(one, "url", str), _rank(one))
+                for number, one in enumerate(get(self._uv, "index", list), 1)
+                if isinstance(one, dict)
+            ]
+            if url := get(self._uv, "index-url", str):
+                indexes.append(NamedIndex("index-url", url, "default"))
+            extra = get(self._uv, "extra-index-url", list)
+            indexes += [NamedIndex(f"extra-{number}", str(url)) for number, url in enumerate(extra, 1)]
+            return msgspec.structs.replace(
+                index_options(indexes, self._uses),
+                find_links=tuple(strings(self._uv, "find-links")),
+                no_index=get(self._uv, "no-index", bool),
+                pre=get(self._uv, "prerelease", str) == "allow",
+            )
+        return IndexOptions()
+
+    def _check_environments(self) -> None:
+        """Say so when the project is meant for other systems only; which of several it is, mlbox's target says."""
+        from packaging.markers import InvalidMarker, Marker, default_environment
+
+        environments = self._strings("environments")
+        with self._problems.at(self._at("environments")):
+            try:
+                markers = [Marker(text) for text in environments]
+            except InvalidMarker as problem:
+                raise ProjectError(str(problem).splitlines()[0]) from problem
+            linux = {**default_environment(), "sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
+            machines = [{**linux, "platform_machine": machine} for machine in ("x86_64", "aarch64")]
+            versions = [f"3.{minor}" for minor in range(8, 16)]
+            possible = [
+                {**machine, "python_version": version, "python_full_version": f"{version}.99"}
+                for machine in machines
+                for version in versions
+            ]
+            if markers and not any(marker.evaluate(one) for marker in markers for one in possible):  # type: ignore[arg-type]
+                raise ProjectError("admit no Linux, and images are made for Linux", hint="add sys_platform == 'linux'")
+
+
+def _variants(value: object) -> list[dict[str, Any]]:
+    found = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, dict)]
+    if not found or (isinstance(value, list) and len(found) < len(value)):
+        raise ProjectError("a source must be a table, or a list of tables", hint='{ git = "https://HOST/x" }')
+    return found
+
+
+def _applies(source: Mapping[str, Any], key: str, name: str) -> bool:
+    wanted = get(source, key, str)
+    return not wanted or normalize(wanted) == normalize(name)
+
+
+def _rank(index: Mapping[str, Any]) -> Rank:
+    if get(index, "explicit", bool):
+        return "explicit"
+    return "default" if get(index, "default", bool) else "extra"

@@ -1,0 +1,254 @@
+"""[tool.uv], [tool.pdm], [tool.flit] and [tool.hatch]: what they add to [project]."""
+
+from pathlib import Path
+
+import pytest
+
+from mlbox.errors import ProjectError
+from mlbox.project.discover import load_project
+from mlbox.project.model import IndexPin, Project
+
+PROJECT = '[project]\nname = "x"\nversion = "1"\n'
+UV = (
+    PROJECT
+    + """\
+dependencies = ["torch>=2.5", "torchvision", "tool[cli]>=1; sys_platform == 'linux'", "member", "numpy", "private"]
+
+[project.optional-dependencies]
+cpu = ["torch>=2.5"]
+cu126 = ["torch>=2.5"]
+
+[dependency-groups]
+lint = ["ruff", "tool"]
+
+[tool.uv]
+constraint-dependencies = ["numpy<2.2"]
+override-dependencies = ["pillow>=11"]
+dev-dependencies = ["pytest>=8"]
+environments = ["sys_platform == 'linux'", "sys_platform == 'darwin'"]
+prerelease = "allow"
+find-links = ["wheels"]
+
+[tool.uv.sources]
+torch = [
+    { index = "torch-cpu", marker = "platform_machine == 'aarch64'" },
+    { index = "torch-cu126", extra = "cu126" },
+]
+torchvision = { index = "torch-cpu" }
+tool = { git = "https://git.example.org/a/tool", tag = "v2", subdirectory = "py" }
+member = { workspace = true }
+private = { index = "ours" }
+
+[tool.uv.workspace]
+members = ["packages/*"]
+
+[[tool.uv.index]]
+name = "torch-cpu"
+url = "https://wheels.example.org/cpu"
+explicit = true
+
+[[tool.uv.index]]
+name = "torch-cu126"
+url = "https://wheels.example.org/cu126"
+explicit = true
+
+[[tool.uv.index]]
+name = "ours"
+url = "https://me:hunter2@index.example.org/simple"
+
+[[tool.uv.index]]
+name = "mirror"
+url = "https://mirror.example.org/simple"
+default = true
+"""
+)
+
+
+def project(root: Path, text: str | bytes, **options: list[str]) -> Project:
+    """Load a project with this pyproject.toml, in a workspace with one member."""
+    (root / "pyproject.toml").write_bytes(text.encode() if isinstance(text, str) else text)
+    (root / "packages/a").mkdir(parents=True, exist_ok=True)
+    (root / "packages/a/pyproject.toml").write_text('[project]\nname = "Member"\nversion = "1"\n')
+    return load_project(root, **options)  # type: ignore[arg-type]
+
+
+def asks(read: Project) -> list[str]:
+    """What it requires."""
+    return [one.text for one in read.requirements]
+
+
+def test_uv(tmp_path: Path) -> None:
+    """Sources, indexes, constraints and overrides, each where it holds."""
+    read = project(tmp_path, UV)
+
+    assert asks(read) == [
+        "torch>=2.5",
+        "torchvision",
+        'tool[cli] @ git+https://git.example.org/a/tool@v2#subdirectory=py ; sys_platform == "linux"',
+        "./packages/a",
+        "numpy",
+        "private",
+    ]
+    assert [(one.text, one.origin) for one in read.constraints] == [
+        ("numpy<2.2", "pyproject.toml [tool.uv.constraint-dependencies]")
+    ]
+    assert [(one.text, one.origin) for one in read.overrides] == [
+        ("pillow>=11", "pyproject.toml [tool.uv.override-dependencies]")
+    ]
+    index = read.index
+    assert (index.index_url, index.extra_index_urls) == (
+        "https://mirror.example.org/simple",
+        ("https://me:hunter2@index.example.org/simple",),
+    )
+    assert (index.find_links, index.pre) == (("wheels",), True)
+    cpu = "https://wheels.example.org/cpu"
+    assert set(index.pins) == {
+        IndexPin(package="torch", index="torch-cpu", url=cpu, marker="platform_machine == 'aarch64'"),
+        IndexPin(package="torchvision", index="torch-cpu", url=cpu),
+        IndexPin(package="private", index="ours", url="https://me:hunter2@index.example.org/simple"),
+    }
+
+
+def test_uv_extras_and_groups(tmp_path: Path) -> None:
+    """A source for an extra counts with it; groups have sources too, and the old name of one."""
+    pins = project(tmp_path, UV, extras=["cu126"]).index.pins
+    assert IndexPin(package="torch", index="torch-cu126", url="https://wheels.example.org/cu126") in pins
+    assert asks(project(tmp_path, UV, groups=["lint", "dev"]))[6:] == [
+        "ruff",
+        "tool @ git+https://git.example.org/a/tool@v2#subdirectory=py",
+        "pytest>=8",
+    ]
+
+
+def test_uv_counts_with_project(tmp_path: Path) -> None:
+    """When requirement files are named instead, so are its indexes and constraints left."""
+    (tmp_path / "r.txt").write_text("a")
+    (tmp_path / "mlbox.toml").write_text('requirements = ["r.txt"]')
+    read = project(tmp_path, UV)
+    assert (asks(read), read.constraints, read.overrides, read.index.pins) == (["a"], (), (), ())
+
+
+def test_uv_without_a_package(tmp_path: Path) -> None:
+    """package = false: the project itself is not installed."""
+    build = '[build-system]\nrequires = []\nbuild-backend = "hatchling.build"\n'
+    assert project(tmp_path, PROJECT + build).package is not None
+    assert project(tmp_path, PROJECT + build + "[tool.uv]\npackage = false\n").package is None
+
+
+PDM = """\
+[project]
+name = "x"
+version = "1"
+dependencies = ["a"]
+[tool.pdm.dev-dependencies]
+test = ["pytest>=8", "-e file:///${PROJECT_ROOT}/sub#egg=sub"]
+[tool.pdm.resolution]
+allow-prereleases = true
+[tool.pdm.resolution.overrides]
+b = "1.2"
+c = ">=2"
+d = "https://files.example.org/d-1.0-py3-none-any.whl"
+[[tool.pdm.source]]
+name = "pypi"
+url = "https://mirror.example.org/simple"
+[[tool.pdm.source]]
+name = "ours"
+url = "https://index.example.org/simple"
+[[tool.pdm.source]]
+name = "page"
+type = "find_links"
+url = "https://pages.example.org/wheels"
+"""
+
+
+def test_pdm(tmp_path: Path) -> None:
+    """Groups of its own, sources and overrides."""
+    read = project(tmp_path, PDM, groups=["test"])
+    assert asks(read) == ["a", "pytest>=8"]
+    assert [one.text for one in read.overrides] == [
+        "b==1.2",
+        "c>=2",
+        "d @ https://files.example.org/d-1.0-py3-none-any.whl",
+    ]
+    assert read.index.index_url == "https://mirror.example.org/simple"
+    assert read.index.extra_index_urls == ("https://index.example.org/simple",)
+    assert read.index.find_links == ("https://pages.example.org/wheels",)
+    assert read.index.pre
+    assert read.notes == ("pyproject.toml [tool.pdm.dev-dependencies] test: -e lines of groups are not read",)
+
+
+FLIT = """\
+[build-system]
+requires = ["flit_core<4"]
+build-backend = "flit_core.buildapi"
+[tool.flit.metadata]
+module = "seg.net"
+requires = ["numpy>=1.20", "tomli; python_version < '3.11'"]
+requires-python = ">=3.9"
+[tool.flit.metadata.requires-extra]
+test = ["pytest"]
+[tool.flit.scripts]
+seg = "seg.net:main"
+"""
+
+
+def test_flit(tmp_path: Path) -> None:
+    """The metadata that it had before [project]."""
+    read = project(tmp_path, FLIT, extras=["test"])
+    assert asks(read) == ["numpy>=1.20", 'tomli; python_version < "3.11"', "pytest"]
+    assert read.requirements[0].origin == "pyproject.toml [tool.flit.metadata] requires"
+    assert read.requires_python == ">=3.9"
+    assert read.package is not None
+    assert (read.package.name, read.package.scripts) == ("seg-net", {"seg": "seg.net:main"})
+
+
+def test_hatch(tmp_path: Path) -> None:
+    """The one thing in its dependencies that is not static has one answer."""
+    text = PROJECT + 'dependencies = ["member @ {root:uri}/packages/a"]\n[tool.hatch.metadata]\n'
+    assert asks(project(tmp_path, text + "allow-direct-references = true\n")) == ["./packages/a"]
+
+
+SOURCES = PROJECT + "dependencies = ['a']\n[tool.uv.sources]\n"
+BAD = {
+    "uv is a word": ("[tool]\nuv = 'x'", "[tool.uv]: uv must be a table"),
+    "sources are a list": ("[tool.uv]\nsources = []", "[tool.uv.sources]: sources must be a table"),
+    "a source is a word": (SOURCES + "a = 'x'", "[tool.uv.sources]: a source must be a table"),
+    "an empty list": (SOURCES + "a = []", "[tool.uv.sources]: a source must be a table"),
+    "an unknown index": (SOURCES + "a = {index = 'x'}", "a comes from index 'x', which is not declared"),
+    "no member": (SOURCES + "a = {workspace = true}", "a: the workspace has no such member"),
+    "members that climb": (
+        SOURCES + "a = {workspace = true}\n[tool.uv.workspace]\nmembers = ['../*']",
+        "'../*' leaves the project's folder",
+    ),
+    "a path outside": (SOURCES + "a = {path = '../a'}", "'../a' leaves the project's folder"),
+    "a git address": (SOURCES + "a = {git = 'file:///srv/a'}", "[project.dependencies]"),
+    "a marker": (SOURCES + "a = {path = 'packages/a', marker = 'x'}", "a: has a source only where x"),
+    "constraints": ("[tool.uv]\nconstraint-dependencies = 'a'", "constraint-dependencies must be a list"),
+    "a constraint": (
+        PROJECT + "dependencies = ['a']\n[tool.uv]\nconstraint-dependencies = ['a=1']",
+        "[tool.uv.constraint-dependencies]: invalid requirement 'a=1'",
+    ),
+    "an override that is a path": (
+        PROJECT + "dependencies = ['a']\n[tool.uv]\noverride-dependencies = ['../evil']",
+        "'../evil' leaves the project's folder",
+    ),
+    "an index": ("[[tool.uv.index]]\nurl = 'ftp://me:hunter2@h'", "'ftp://h' is no address of an index"),
+    "indexes": ("[tool.uv]\nindex = 1", "[tool.uv.index]: index must be a list"),
+    "many indexes": ("[[tool.uv.index]]\nurl = 'https://h'\n" * 51, "more than 50 indexes"),
+    "other systems": ("[tool.uv]\nenvironments = [\"sys_platform == 'win32'\"]", "admit no Linux"),
+    "an environment": ("[tool.uv]\nenvironments = ['x']", "[tool.uv.environments]: Expected"),
+    "pdm is a word": ("[tool]\npdm = 'x'", "[tool.pdm]: pdm must be a table"),
+    "pdm's groups": ("[tool.pdm.dev-dependencies]\nx = 'a'", "[tool.pdm]: x must be a list"),
+    "pdm's overrides": ("[tool.pdm.resolution.overrides]\nx = 1", "[tool.pdm]: x must be a string"),
+    "flit's extras": ("[tool.flit.metadata]\nmodule = 'x'\nrequires-extra = []", "requires-extra must be a table"),
+    "flit's name": ("[tool.flit.metadata]\nmodule = '../x'\nrequires = ['a']", "is no valid name"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BAD.values(), ids=BAD)
+def test_refused(tmp_path: Path, text: str, message: str) -> None:
+    """With the place, and no secret."""
+    with pytest.raises(ProjectError) as refused:
+        project(tmp_path, text)
+    assert message in str(refused.value)
+    assert "hunter2" not in str(refused.value)
