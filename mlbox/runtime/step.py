@@ -53,6 +53,8 @@ def _options(step: Step) -> RunOptions:
         mounts=mounts,
         network="host" if step.network else "none",
         remove=True,
+        changes=str(step.changes or ""),
+        tied=True,
     )
 
 
