@@ -9,6 +9,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from mlbox.engine.arch import host_arch
+from mlbox.engine.compiling import Stager, with_architectures
 from mlbox.engine.freshness import LockOptions
 from mlbox.errors import LockError
 from mlbox.events import Listener
@@ -147,6 +148,8 @@ class Locker:
             self._listener.note(note)
         settings, kept = self._project.settings, _kept(previous, found.target)
         default_epoch = kept.epoch if kept else EPOCH
+        stager = Stager(self._project, self._home, self._http, self._listener, kept, options)
+        stage = stager.lock(found.packages.packages, found.base, found.target, found.debs)
         return Lock(
             inputs=inputs_digest(self._project),
             epoch=options.epoch if options.epoch is not None else default_epoch,
@@ -160,6 +163,8 @@ class Locker:
             build_packages=found.packages.build_packages,
             layers=group_layers(found.packages.packages, kept.layers if kept else ()),
             debs=found.debs,
+            build_base=stage.base,
+            build_debs=stage.debs,
         )
 
     def _on_debian(self, arch: Arch, previous: Lock | None, options: LockOptions) -> "_Found":
@@ -318,7 +323,7 @@ class Locker:
         return Target(arch=arch, python=python, python_full=full, glibc=glibc, accelerator=accelerator)
 
     def _python(self, target: Target, kept: Lock | None, options: LockOptions) -> LockedPython:
-        return lock_python(
+        found = lock_python(
             self._project,
             target,
             previous=kept,
@@ -328,6 +333,8 @@ class Locker:
             find_links=self._find_links,
             home=self._home,
         )
+        packages = with_architectures(found.packages, target, self._project.settings)
+        return LockedPython(packages, found.build_packages)
 
 
 class _Found(msgspec.Struct, frozen=True, kw_only=True):

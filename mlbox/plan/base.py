@@ -47,11 +47,15 @@ def base_layers(base: Base) -> tuple[DiffID, ...] | UnsetType:
     return tuple(layer.diff_id for layer in base.layers) if base.kind == "image" else UNSET
 
 
-def home_of(lock: Lock) -> str | UnsetType:
-    """Return the folder of the interpreter, as pieces hold it: unset when it is HOME."""
+def home_of(lock: Lock, base: Base | None = None) -> str | UnsetType:
+    """Return the folder of the interpreter, as pieces hold it: unset when it is HOME.
+
+    `base` is what the interpreter is of, when not the lock's own.
+    """
     if lock.conda:
         return f"/{PREFIX}/bin"
-    return lock.base.home if lock.base.home not in ("", HOME) else UNSET
+    home = (base or lock.base).home
+    return home if home not in ("", HOME) else UNSET
 
 
 def deb_pieces(debs: Sequence[Deb], epoch: int) -> tuple[DebPiece, ...]:
