@@ -1,7 +1,7 @@
 """Carries out a build plan: what is there already is left alone, the rest is fetched, unpacked and assembled."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,6 @@ from pathlib import Path
 from mlbox.build.addition import fill_addition
 from mlbox.build.bytecode import compile_pieces, fill_bytecode
 from mlbox.build.changes import Changes
-from mlbox.build.compiling import Place, Smith
 from mlbox.build.conda import fill_conda_env, link_scripts, unpack_conda
 from mlbox.build.configure import configure, run_link_scripts
 from mlbox.build.deb import unpack_deb
@@ -17,6 +16,7 @@ from mlbox.build.env import fill_env
 from mlbox.build.project import fill_project
 from mlbox.build.rootfs import fill_rootfs, needs_configure
 from mlbox.build.run import run_command
+from mlbox.build.sdist import build_wheel
 from mlbox.build.sources import Sources
 from mlbox.build.step import StepRunner
 from mlbox.build.wheel import unpack_wheel
@@ -33,6 +33,7 @@ from mlbox.oci.image import (
 )
 from mlbox.plan.model import (
     GROUND,
+    PREFIX,
     AdditionPiece,
     AnyPiece,
     BuildPlan,
@@ -51,9 +52,8 @@ from mlbox.plan.model import (
     RunPiece,
     WheelPiece,
 )
-from mlbox.plan.planner import created
+from mlbox.plan.planner import created, direct_url
 from mlbox.plan.run import below_key, run_piece, shown
-from mlbox.plan.stage import ground_of
 from mlbox.store.layers import Layer
 from mlbox.store.pieces import StoredPiece
 from mlbox.store.store import Store
@@ -81,12 +81,8 @@ class Builder:
         project_root: Path,
         bases: Bases | None = None,
         env: Mapping[str, str] = {},
-        accepted: Collection[str] = (),
     ) -> None:
-        """`env` are the variables of this process that commands may ask for as secrets.
-
-        `accepted` are libraries that a built package may lack.
-        """
+        """`env` are the variables of this process that commands may ask for as secrets."""
         self._store = store
         self._sources = sources
         self._runner = runner
@@ -94,10 +90,6 @@ class Builder:
         self._project_root = project_root
         self._bases = bases
         self._host_env = env
-        self._accepted = accepted
-        self._smith = Smith(store, sources, runner, listener)
-        self._places: dict[str, Place] = {}
-        self._quiet: set[str] = set()
         self._lower: tuple[Path, ...] = ()
         self._env: tuple[str, ...] = ()
         self._configured: frozenset[str] = frozenset()
@@ -114,7 +106,7 @@ class Builder:
             ground = [layer for layer in plan.layers if layer.kind in GROUND]
             self._make_pieces(plan.layers)
             self._lower = tuple(self._store.layers.root(self._layer(layer).diff_id) for layer in ground)
-            self._make_in_containers(plan)
+            self._make_in_containers(plan.layers)
             layers = self._all_layers(plan.layers)
             image = assemble_image(plan, layers, below)
             self._store.images.add(image)
@@ -190,48 +182,18 @@ class Builder:
         for piece in rootfs:
             self._piece(piece)
 
-    def _make_in_containers(self, plan: BuildPlan) -> None:
+    def _make_in_containers(self, layers: Iterable[LayerPlan]) -> None:
         """Make what must run code, one after the other: a compiler takes all processors itself."""
-        missing = self._missing(plan.layers)
+        missing = self._missing(layers)
         for piece in missing:
             if isinstance(piece, ConfiguredPiece | CondaConfiguredPiece):
                 self._piece(piece)
-        compiled = [piece for piece in missing if isinstance(piece, BytecodePiece)]
-        sources = {piece.of.key: piece.of for piece in compiled if isinstance(piece.of, BuiltWheelPiece)}
-        sources |= {piece.key: piece for piece in missing if isinstance(piece, BuiltWheelPiece)}
-        self._build(plan, [piece for key, piece in sources.items() if not self._store.pieces.has(key)])
-        self._compile(compiled)
-
-    def _build(self, plan: BuildPlan, pieces: Sequence[BuiltWheelPiece]) -> None:
-        """Build packages from source, each on its stage; what is known of them is unpacked."""
-        unknown = [piece for piece in pieces if self._smith.known(piece) is None]
-        needed = {piece.key: piece for one in unknown for piece in build_pieces(one)}
+        built = [piece for piece in missing if isinstance(piece, BuiltWheelPiece)]
+        needed = {piece.key: piece for one in built for piece in build_pieces(one)}
         self._in_parallel([piece for key, piece in needed.items() if not self._store.pieces.has(key)])
-        if unknown and plan.build_base and self._bases:
-            self._bases(plan.build_base)
-        for piece in unknown:
-            self._places[piece.key] = self._place(plan, piece)
-        for piece in pieces:
+        for piece in built:
             self._piece(piece)
-
-    def _place(self, plan: BuildPlan, piece: BuiltWheelPiece) -> Place:
-        """Have what `piece` is built on and with."""
-        ground = ground_of(plan, piece)
-        self._quiet.update(part.key for layer in ground for part in layer.pieces)
-        self._make_pieces(ground)
-        site = self._store.layers.assemble(
-            key_of([needed.key for needed in build_pieces(piece)]),
-            f"build requirements of {piece.source.name}",
-            [self._piece(needed) for needed in build_pieces(piece)],
-        )
-        return Place(
-            image=[self._layer(layer).diff_id for layer in plan.layers if layer.kind in GROUND],
-            ground=[self._layer(layer).diff_id for layer in ground],
-            stage=[self._piece(deb) for deb in piece.build_debs or ()],
-            site=site.diff_id,
-            environment=frozenset(package.name for package in plan.packages),
-            accepted=self._accepted,
-        )
+        self._compile([piece for piece in missing if isinstance(piece, BytecodePiece)])
 
     def _compile(self, pieces: list[BytecodePiece]) -> None:
         """Compile the byte code of many packages in one container."""
@@ -311,8 +273,6 @@ class Builder:
     def _unpacked(self, piece: RootfsPiece | AdditionPiece) -> list[tuple[Path, Tree]]:
         """Return the unpacked .debs of a root file system, saying whose scripts would have done more than mlbox."""
         trees = [(stored.root, stored.tree) for stored in map(self._piece, piece.debs)]
-        if piece.key in self._quiet:  # of a stage, which nobody lives in
-            return trees
         if scripted := [name for name in needs_configure(trees) if name not in self._configured]:
             self._listener.note(
                 f"the maintainer scripts of {', '.join(scripted)} make files that this image lacks; "
@@ -340,10 +300,22 @@ class Builder:
             return run_link_scripts(root, piece, self._lower, self._runner, scratch)
 
     def _built_wheel(self, root: Path, piece: BuiltWheelPiece) -> Tree:
-        if (wheel := self._smith.known(piece)) is not None:
-            return self._smith.fill_known(root, piece, wheel)
         self._listener.step(f"build a wheel of {piece.source.name} {piece.source.version} in a container")
-        return self._smith.fill(root, piece, self._places[piece.key])
+        with self._store.scratch("build") as scratch:
+            site = self._store.layers.assemble(
+                key_of([needed.key for needed in build_pieces(piece)]),
+                f"build requirements of {piece.source.name}",
+                [self._piece(needed) for needed in build_pieces(piece)],
+            )
+            wheel = build_wheel(
+                piece,
+                self._sources.source_of(piece.source, scratch),
+                self._store.layers.root(site.diff_id) / PREFIX,
+                self._runner,
+                self._lower,
+                scratch,
+            )
+            return unpack_wheel(wheel, root, as_wheel(piece, wheel))
 
 
 def _filled(compiled: Path, piece: BytecodePiece, root: Path) -> Tree:
@@ -366,6 +338,20 @@ def build_pieces(piece: BuiltWheelPiece) -> tuple[EnvPiece | CondaPiece | WheelP
         for needed in piece.build_packages
     )
     return *below, *wheels
+
+
+def as_wheel(piece: BuiltWheelPiece, wheel: Path) -> WheelPiece:
+    """Return the piece that installs the built `wheel`."""
+    return WheelPiece(
+        name=piece.source.name,
+        version=piece.source.version,
+        filename=wheel.name,
+        sha256="",
+        python=piece.python,
+        requested=piece.requested,
+        direct_url=direct_url(piece.source),
+        epoch=piece.epoch,
+    )
 
 
 def assemble_image(plan: BuildPlan, layers: Sequence[Layer], below: ImageConfig | None = None) -> Image:

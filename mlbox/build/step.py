@@ -28,8 +28,6 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     network: bool = False
     changes: Path | None = None
     """An empty folder of the store's file system."""
-    gpus: bool = False
-    """Whether it sees all GPUs of the host."""
 
 
 class StepRunner(Protocol):

@@ -41,7 +41,6 @@ COMMANDS = {
     "pull": "share",
     "push": "share",
     "copy": "share",
-    "cache": "wheels",
     "save": "archive",
     "load": "archive",
     "serve-store": "archive",

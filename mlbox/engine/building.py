@@ -11,7 +11,7 @@ import msgspec
 from mlbox.codec import canonical_json
 from mlbox.engine.arch import host_arch, runs_here
 from mlbox.engine.freshness import LockOptions, check_fresh, lock_path
-from mlbox.errors import LackingError, LockError, ProjectError, UsageError
+from mlbox.errors import LockError, ProjectError, UsageError
 from mlbox.events import Listener
 from mlbox.lock.file import FILENAME, encode_lock, read_lock, write_lock
 from mlbox.lock.model import Lock
@@ -120,7 +120,10 @@ class Workshop:
         if lock != self.usable_lock:
             write_lock(lock_path(self.project.root), lock)
             self.__dict__["usable_lock"] = lock  # what is locked after this starts from it
-            self.listener.note(f"wrote {FILENAME}: {len(lock.packages)} Python, {len(lock.debs)} Debian packages")
+            conda = f"{len(lock.conda)} conda, " if lock.conda else ""
+            self.listener.note(
+                f"wrote {FILENAME}: {conda}{len(lock.packages)} Python, {len(lock.debs)} Debian packages"
+            )
         self.say_of_cuda(lock)
         return lock
 
@@ -168,7 +171,7 @@ class Workshop:
     def states(self, plan: BuildPlan, lock: Lock) -> dict[str, LayerState]:
         """Return what the store has of each layer, by layer key."""
         sizes = {package.sha256: package.size for package in (*lock.packages, *lock.build_packages)}
-        sizes |= {deb.sha256: deb.size for deb in (*lock.debs, *lock.build_debs)}
+        sizes |= {deb.sha256: deb.size for deb in lock.debs}
         sizes |= {package.sha256: package.size for package in lock.conda}
         sizes |= {hex_of(one.diff_id): one.size for one in lock.base.layers}
         return {layer.key: self._state(layer, sizes) for layer in plan.layers}
@@ -230,17 +233,7 @@ class Workshop:
         from mlbox.engine.bases import have_base
 
         runner, bases = step_runner(self.home), partial(have_base, self.store, listener=self.listener)
-        builder = Builder(
-            self.store,
-            sources,
-            runner,
-            self.listener,
-            self.project.root,
-            bases,
-            env=os.environ,
-            accepted=self.project.settings.allow_missing,
-        )
-        return builder.build(plan)
+        return Builder(self.store, sources, runner, self.listener, self.project.root, bases, os.environ).build(plan)
 
     def _proven(self, plan: BuildPlan, lock: Lock, *, locked: bool) -> tuple[Image, BuildPlan, Lock]:
         """Build `plan` and look whether its packages find their libraries; what they lack may be added to the lock.
@@ -249,26 +242,16 @@ class Workshop:
         """
         from mlbox.engine.linking import judge, lacking_packages, prove
 
-        settings = self.project.settings
-        try:
-            image = self._image(plan, lock)
-        except LackingError as problem:
-            if locked or not (settings.auto_system_packages and problem.packages):
-                raise
-            image, plan, lock = self._with_packages(problem.packages)
+        settings, image = self.project.settings, self._image(plan, lock)
         findings, new = prove(self.store, image, plan, lock)
         if not locked and (lacking := lacking_packages(findings, settings, lock)):
-            image, plan, lock = self._with_packages(lacking)
+            self.listener.note(f"the environment lacks libraries; added to {FILENAME}: {', '.join(lacking)}")
+            lock = self.lock(LockOptions(found_packages=lacking))
+            plan = self.plan(lock)
+            image = self._image(plan, lock)
             findings, new = prove(self.store, image, plan, lock)
         judge(findings, settings, lock, self.listener, tell=new)
         return image, plan, lock
-
-    def _with_packages(self, lacking: tuple[str, ...]) -> tuple[Image, BuildPlan, Lock]:
-        """Add Debian packages whose libraries the environment lacks to the lock, and build that."""
-        self.listener.note(f"the environment lacks libraries; added to {FILENAME}: {', '.join(lacking)}")
-        lock = self.lock(LockOptions(found_packages=lacking))
-        plan = self.plan(lock)
-        return self._image(plan, lock), plan, lock
 
     def _image(self, plan: BuildPlan, lock: Lock) -> Image:
         known = self.store.images.built(plan.key)
@@ -294,8 +277,7 @@ class Workshop:
         if built is not None:
             return LayerState(built=True, size=built.size)
         unpacked = sum(self.store.pieces.has(piece.key) for piece in layer.pieces)
-        unknown = [piece for piece in layer.pieces if not self.store.pieces.has(piece.key)]
-        missing = {sha for piece in unknown if not self.store.built.get(piece.key) for sha in artifacts(piece)}
+        missing = {sha for piece in layer.pieces if not self.store.pieces.has(piece.key) for sha in artifacts(piece)}
         fetch = sum(sizes.get(sha, 0) for sha in missing if not self.store.artifacts.has(sha))
         return LayerState(fetch=fetch, unpacked=unpacked)
 
@@ -306,8 +288,7 @@ def artifacts(piece: AnyPiece) -> tuple[str, ...]:
         case WheelPiece() | DebPiece() | CondaPiece():
             return (piece.sha256,)
         case BuiltWheelPiece():
-            wheels = (needed.sha256 for needed in piece.build_packages)
-            return (piece.source.sha256, *wheels, *(deb.sha256 for deb in piece.build_debs or ()))
+            return (piece.source.sha256, *(needed.sha256 for needed in piece.build_packages))
         case RootfsPiece() | AdditionPiece():
             return tuple(deb.sha256 for deb in piece.debs)
         case _:

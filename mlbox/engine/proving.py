@@ -35,7 +35,6 @@ from mlbox.plan.model import (
     ProjectPiece,
 )
 from mlbox.plan.run import run_piece
-from mlbox.plan.stage import built_pieces
 from mlbox.project.model import Project, Settings
 from mlbox.store.layers import Layer
 from mlbox.store.store import Store
@@ -103,14 +102,12 @@ class Remaker:
         return made, reasons
 
     def _link_base(self) -> None:
-        """Let the scratch store have the layers of the images below, which are pinned by their digests."""
+        """Let the scratch store have the layers of the image below, which are pinned by their digests."""
         self._scratch.home.layers.mkdir(parents=True, exist_ok=True)
-        plan = self._basis.plan
-        below = {one.diff_id for layer in plan.layers for one in layer.pieces if isinstance(one, ImageLayerPiece)}
-        below.update(diff_id for piece in built_pieces(plan) for diff_id in piece.base or ())
-        for diff_id in below:
-            if self._store.layers.has(diff_id):
-                self._scratch.layers.folder(diff_id).symlink_to(self._store.layers.folder(diff_id))
+        for layer in self._basis.plan.layers:
+            for piece in layer.pieces:
+                if isinstance(piece, ImageLayerPiece) and self._store.layers.has(piece.diff_id):
+                    self._scratch.layers.folder(piece.diff_id).symlink_to(self._store.layers.folder(piece.diff_id))
 
     def _in_containers(self, plans: list[LayerPlan]) -> list[Layer]:
         """Make layers that are pinned by what containers put out, all in as few of these as a build takes."""

@@ -144,8 +144,6 @@ class BuiltWheelPiece(Piece, frozen=True, kw_only=True, tag="built-wheel"):
     """What the image below sets, its compilers' paths for one; mlbox's own variables win."""
     conda: tuple[CondaPiece, ...] | UnsetType = UNSET
     """The environment it is built in, when it is conda's."""
-    build_debs: tuple[DebPiece, ...] | UnsetType = UNSET
-    """What is laid over that to compile with. (Unset, it is built on what the image itself stands on.)"""
 
 
 class BytecodePiece(Piece, frozen=True, kw_only=True, tag="bytecode"):
@@ -250,12 +248,9 @@ class BuildPlan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     base: Base | None = None
     """The image below, whose layers come first; None for a base made of debs."""
     debs: tuple[Deb, ...] = ()
-    """Those of the image, and those that sources are compiled with."""
     packages: tuple[Package, ...] = ()
     build_packages: tuple[Package, ...] = ()
     conda: tuple[CondaPackage, ...] | UnsetType = UNSET
-    build_base: Base | UnsetType = UNSET
-    """The image that sources are compiled on, when it is another one."""
 
     @cached_property
     def key(self) -> str:

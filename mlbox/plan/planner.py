@@ -57,11 +57,10 @@ def make_plan(
         config=container_config(lock, settings),
         epoch=lock.epoch,
         base=lock.base if lock.base.kind == "image" else None,
-        debs=(*lock.debs, *lock.build_debs),
+        debs=lock.debs,
         packages=lock.packages,
         build_packages=lock.build_packages,
         conda=lock.conda or UNSET,
-        build_base=lock.build_base or UNSET,
     )
 
 
@@ -187,22 +186,19 @@ def _package_piece(package: Package, lock: Lock) -> WheelPiece | BuiltWheelPiece
             direct_url=direct_url(package),
             epoch=lock.epoch,
         )
-    base = lock.build_base or lock.base
-    staged = lock.build_base is not None or bool(lock.build_debs)
     return BuiltWheelPiece(
         source=_without_edges(package),
         build_packages=tuple(_without_edges(needed) for needed in lock.build_packages),
-        debs=() if lock.build_base else deb_pieces(lock.debs, lock.epoch),
+        debs=deb_pieces(lock.debs, lock.epoch),
         python=lock.target.python,
         python_full=lock.target.python_full,
-        suite=base.suite,
+        suite=lock.base.suite,
         arch=lock.target.arch,
         requested=requested,
-        home=home_of(lock, base),
+        home=home_of(lock),
+        base=base_layers(lock.base),
+        env=lock.base.env or UNSET,
         conda=conda_pieces(lock) or UNSET,
-        base=base_layers(base),
-        env=base.env or UNSET,
-        build_debs=deb_pieces(lock.build_debs, lock.epoch) if staged else UNSET,
         epoch=lock.epoch,
     )
 

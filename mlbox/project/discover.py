@@ -38,7 +38,7 @@ PYTHON_FILE = ".python-version"
 
 _LONGEST_NAME = 200  # a repository of an image may have 255 letters, what goes before the name included
 
-UNREAD = ("conda-lock.yml", "pixi.toml", "pixi.lock", "setup.py", "setup.cfg")
+UNREAD = ("pixi.toml", "setup.py", "setup.cfg")
 """Specs of other tools: listed, so that nobody wonders, but not read."""
 
 _DECLARING = ("pixi.toml", "setup.py", "setup.cfg")

@@ -12,8 +12,7 @@ import msgspec
 
 from mlbox.errors import ProjectError, UsageError
 from mlbox.oci.reference import parse_reference
-from mlbox.project.building import architecture, check_build
-from mlbox.project.model import ACCELERATOR, AptSource, BuildOptions, Health, RunStep, Settings, Task
+from mlbox.project.model import ACCELERATOR, AptSource, Health, RunStep, Settings, Task
 from mlbox.project.problems import Problems, did_you_mean
 from mlbox.project.requirement import without_credentials
 
@@ -84,10 +83,7 @@ def _value(kind: Any, value: object, where: Where, dotted: str, problems: Proble
     if kind == dict[str, Task] and isinstance(value, dict):
         read = {name: _value(Task, task, where, f"{dotted}.{name}", problems) for name, task in value.items()}
         return {name: task for name, task in read.items() if task is not None}
-    if kind == dict[str, BuildOptions] and isinstance(value, dict):
-        found = {name: _value(BuildOptions, one, where, f"{dotted}.{name}", problems) for name, one in value.items()}
-        return {name: one for name, one in found.items() if one is not None}
-    struct = next((option for option in (Task, Health, BuildOptions) if kind in (option, option | None)), None)
+    struct = next((option for option in (Task, Health) if kind in (option, option | None)), None)
     if struct is not None:
         if not isinstance(value, dict):
             raise ProjectError("must be a table")
@@ -146,7 +142,6 @@ def check_settings(settings: Settings, where: Where, root: Path, problems: Probl
     if len(settings.run) > _MOST_STEPS:
         hint = "join commands: each is a layer"
         problems.add(where("run"), f"{len(settings.run)} commands; at most {_MOST_STEPS} are possible", hint)
-    _check_building(settings, where, problems)
     tasks = {"train": settings.train, "serve": settings.serve}
     for name in settings.tasks:
         if name in tasks or not _TASK.fullmatch(name):
@@ -167,12 +162,7 @@ def _check_target(settings: Settings, where: Where, problems: Problems) -> None:
     if not ACCELERATOR.fullmatch(settings.accelerator):
         hint = "cpu, a CUDA or ROCm version like cu126 or rocm6.4, or default: what the index itself has"
         problems.add(where("accelerator"), f"unknown accelerator {settings.accelerator!r}", hint)
-    lists = {
-        "system-packages": settings.system_packages,
-        "configure": settings.configure,
-        "build-packages": settings.build_packages,
-    }
-    for key, names in lists.items():
+    for key, names in (("system-packages", settings.system_packages), ("configure", settings.configure)):
         for name in names:
             if not _DEB.fullmatch(name):
                 hint = (
@@ -185,29 +175,15 @@ def _check_target(settings: Settings, where: Where, problems: Problems) -> None:
 
 
 def _check_base(settings: Settings, where: Where, problems: Problems) -> None:
-    if settings.base not in _NAMED_BASES:
-        hint = '"debian", "auto", or an image of a registry: "docker.io/library/python:3.12-slim"'
-        _check_reference("base", settings.base, hint, where, problems)
-
-
-def _check_reference(key: str, name: str, hint: str, where: Where, problems: Problems) -> None:
+    if settings.base in _NAMED_BASES:
+        return
+    hint = '"debian", "auto", or an image of a registry: "docker.io/library/python:3.12-slim"'
     try:
-        parse_reference(name)
+        parse_reference(settings.base)
     except UsageError:
         # What stands before an '@' may be a password.
-        problems.add(where(key), f"{name[:100].rpartition('@')[2]!r} is no name of an image", hint)
-
-
-def _check_building(settings: Settings, where: Where, problems: Problems) -> None:
-    if settings.build_base:
-        hint = 'an image with the compilers: "docker.io/nvidia/cuda:12.8.1-devel-ubuntu24.04"'
-        _check_reference("build-base", settings.build_base, hint, where, problems)
-    for one in settings.gpu_architectures:
-        if architecture(one) is None:
-            problems.add(where("gpu-architectures"), f"{one!r} is no architecture of a GPU", 'like "8.0" or "sm_90"')
-    for name, options in settings.build.items():
-        _check_env(f"build.{name}.env", options.env, where, problems)
-        check_build(name, options, lambda key, message, hint: problems.add(where(key), message, hint))
+        shown = settings.base[:100].rpartition("@")[2]
+        problems.add(where("base"), f"{shown!r} is no name of an image", hint)
 
 
 def _check_sources(settings: Settings, where: Where, root: Path, problems: Problems) -> None:
