@@ -1,27 +1,24 @@
 """Carries out a build plan: what is there already is left alone, the rest is fetched, unpacked and assembled."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 
 from mlbox.build.addition import fill_addition
 from mlbox.build.bytecode import compile_pieces, fill_bytecode
-from mlbox.build.changes import Changes
 from mlbox.build.conda import fill_conda_env, link_scripts, unpack_conda
 from mlbox.build.configure import configure, run_link_scripts
 from mlbox.build.deb import unpack_deb
 from mlbox.build.env import fill_env
 from mlbox.build.project import fill_project
 from mlbox.build.rootfs import fill_rootfs, needs_configure
-from mlbox.build.run import run_command
 from mlbox.build.sdist import build_wheel
 from mlbox.build.sources import Sources
 from mlbox.build.step import StepRunner
 from mlbox.build.wheel import unpack_wheel
 from mlbox.codec import key_of
-from mlbox.errors import BuildError
 from mlbox.events import Listener
 from mlbox.lock.model import Base
 from mlbox.oci.image import (
@@ -49,11 +46,9 @@ from mlbox.plan.model import (
     LayerPlan,
     ProjectPiece,
     RootfsPiece,
-    RunPiece,
     WheelPiece,
 )
 from mlbox.plan.planner import created, direct_url
-from mlbox.plan.run import below_key, run_piece, shown
 from mlbox.store.layers import Layer
 from mlbox.store.pieces import StoredPiece
 from mlbox.store.store import Store
@@ -62,7 +57,7 @@ from mlbox.store.tree import Tree
 _DOWNLOADS = 8
 _SYSTEM = RootfsPiece | AdditionPiece
 _IN_CONTAINERS = ConfiguredPiece | CondaConfiguredPiece | BuiltWheelPiece | BytecodePiece
-_MADE_FROM_OTHERS = ImageLayerPiece | _SYSTEM | _IN_CONTAINERS | RunPiece
+_MADE_FROM_OTHERS = ImageLayerPiece | _SYSTEM | _IN_CONTAINERS
 
 
 Bases = Callable[[Base], ImageConfig]
@@ -80,16 +75,13 @@ class Builder:
         listener: Listener,
         project_root: Path,
         bases: Bases | None = None,
-        env: Mapping[str, str] = {},
     ) -> None:
-        """`env` are the variables of this process that commands may ask for as secrets."""
         self._store = store
         self._sources = sources
         self._runner = runner
         self._listener = listener
         self._project_root = project_root
         self._bases = bases
-        self._host_env = env
         self._lower: tuple[Path, ...] = ()
         self._env: tuple[str, ...] = ()
         self._configured: frozenset[str] = frozenset()
@@ -107,7 +99,8 @@ class Builder:
             self._make_pieces(plan.layers)
             self._lower = tuple(self._store.layers.root(self._layer(layer).diff_id) for layer in ground)
             self._make_in_containers(plan.layers)
-            layers = self._all_layers(plan.layers)
+            with ThreadPoolExecutor(_workers()) as pool:
+                layers = list(pool.map(self._layer, plan.layers))
             image = assemble_image(plan, layers, below)
             self._store.images.add(image)
             self._store.images.remember_build(plan.key, image.digest)
@@ -126,31 +119,6 @@ class Builder:
             self._make_pieces(plans)
             with ThreadPoolExecutor(_workers()) as pool:
                 return list(pool.map(self._hashed, plans))
-
-    def _all_layers(self, plans: Sequence[LayerPlan]) -> list[Layer]:
-        """Return the layers; those of commands one after the other, each on all that are below it."""
-        with ThreadPoolExecutor(_workers()) as pool:
-            ready = pool.map(self._layer, [plan for plan in plans if run_piece(plan) is None])
-            made: list[Layer] = []
-            for plan in plans:
-                piece = run_piece(plan)
-                made.append(self._run(plan, piece, plans[: len(made)], made) if piece else next(ready))
-        return made
-
-    def _run(self, plan: LayerPlan, piece: RunPiece, below: Sequence[LayerPlan], made: Sequence[Layer]) -> Layer:
-        """Return the layer of a command, which runs when nobody has run it on these layers."""
-        if piece.below != below_key(below):
-            raise BuildError(f"layer {plan.name}: the plan has it on other layers than those it was planned for")
-        return self._store.layers.capture(plan.key, plan.name, partial(self._run_command, piece, made))
-
-    def _run_command(self, piece: RunPiece, made: Sequence[Layer], scratch: Path) -> Changes:
-        self._listener.step(f"run {shown(piece.command)} in a container")
-        layers = self._store.layers
-        lower = [(layers.root(one.diff_id), Tree(entries=layers.entries(one.diff_id))) for one in made]
-        changes = run_command(piece, lower, self._project_root, self._runner, scratch, self._host_env)
-        for note in changes.notes:
-            self._listener.note(f"{shown(piece.command)}: {note}")
-        return changes
 
     def _hashed(self, plan: LayerPlan) -> Layer:
         if any(isinstance(piece, ImageLayerPiece) for piece in plan.pieces):
@@ -258,8 +226,6 @@ class Builder:
                 raise AssertionError("byte code is compiled for many packages at once")
             case ImageLayerPiece():
                 raise AssertionError("a layer of an image is there, or was fetched")
-            case RunPiece():
-                raise BuildError(f"{label(piece)}: what a command makes is a layer, and no part of one")
 
     def _rootfs(self, root: Path, piece: RootfsPiece) -> Tree:
         trees = self._unpacked(piece)
@@ -405,8 +371,6 @@ def label(piece: AnyPiece) -> str:
             return f"environment for Python {piece.python}"
         case ProjectPiece():
             return "project files"
-        case RunPiece():
-            return shown(piece.command)
 
 
 def _workers() -> int:

@@ -120,10 +120,7 @@ class Workshop:
         if lock != self.usable_lock:
             write_lock(lock_path(self.project.root), lock)
             self.__dict__["usable_lock"] = lock  # what is locked after this starts from it
-            conda = f"{len(lock.conda)} conda, " if lock.conda else ""
-            self.listener.note(
-                f"wrote {FILENAME}: {conda}{len(lock.packages)} Python, {len(lock.debs)} Debian packages"
-            )
+            self.listener.note(f"wrote {FILENAME}: {len(lock.packages)} Python, {len(lock.debs)} Debian packages")
         self.say_of_cuda(lock)
         return lock
 
@@ -150,7 +147,7 @@ class Workshop:
 
     def plan(self, lock: Lock) -> BuildPlan:
         """Return what would be built from `lock` and the project's files as they stand."""
-        from mlbox.build.scan import scan_inputs, scan_project
+        from mlbox.build.project import scan_project
         from mlbox.build.secrets import files_with_credentials
 
         settings = self.project.settings
@@ -165,8 +162,7 @@ class Workshop:
                 f"{', '.join(telling)}: a password or token in an address would become part of the image",
                 hint="write ${NAME} in its place and set the variable, use ~/.netrc, or name the file in .mlboxignore",
             )
-        inputs = [scan_inputs(self.project.root, step.inputs) for step in settings.run]
-        return make_plan(lock, settings, files, self.project.package, inputs)
+        return make_plan(lock, settings, files, self.project.package)
 
     def states(self, plan: BuildPlan, lock: Lock) -> dict[str, LayerState]:
         """Return what the store has of each layer, by layer key."""
@@ -233,7 +229,7 @@ class Workshop:
         from mlbox.engine.bases import have_base
 
         runner, bases = step_runner(self.home), partial(have_base, self.store, listener=self.listener)
-        return Builder(self.store, sources, runner, self.listener, self.project.root, bases, os.environ).build(plan)
+        return Builder(self.store, sources, runner, self.listener, self.project.root, bases).build(plan)
 
     def _proven(self, plan: BuildPlan, lock: Lock, *, locked: bool) -> tuple[Image, BuildPlan, Lock]:
         """Build `plan` and look whether its packages find their libraries; what they lack may be added to the lock.

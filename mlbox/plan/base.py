@@ -31,7 +31,7 @@ def image_layers(lock: Lock) -> list[LayerPlan]:
         added = AdditionPiece(
             suite=base.suite, arch=lock.target.arch, debs=debs, base=base_layers(base) or (), epoch=lock.epoch
         )
-        wanted = (*lock.system_packages, *(() if base.home or lock.conda else ("python3",)))
+        wanted = (*lock.system_packages, *(() if base.home else ("python3",)))
         reason = f"{', '.join(wanted)} and what they need beyond the base: {len(debs)} packages"
         layers.append(LayerPlan(name="system packages", kind="system", pieces=(*debs, added), reason=reason))
     return layers

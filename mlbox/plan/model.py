@@ -181,26 +181,6 @@ class ProjectPiece(Piece, frozen=True, kw_only=True, tag="project"):
     package: ProjectPackage | None = None
 
 
-class RunPiece(Piece, frozen=True, kw_only=True, tag="run"):
-    """What a command changes in the image so far: pinned by its output, a layer of its own."""
-
-    command: tuple[str, ...]
-    below: str
-    """Key of the layers that it runs on."""
-    arch: Arch
-    workdir: str
-    env: tuple[str, ...]
-    """'NAME=VALUE'."""
-    inputs: tuple[ProjectFile, ...] = ()
-    """Files of the project that it sees below the working directory, whether the image has them or not."""
-    input_names: tuple[str, ...] = ()
-    """The files and folders that these are, or are in."""
-    network: bool = False
-    gpu: bool = False
-    secrets: tuple[str, ...] = ()
-    """Their names; what they are is no part of anything."""
-
-
 AnyPiece = (
     ImageLayerPiece
     | DebPiece
@@ -215,10 +195,9 @@ AnyPiece = (
     | CondaConfiguredPiece
     | BytecodePiece
     | ProjectPiece
-    | RunPiece
 )
 
-LayerKind = Literal["base", "system", "configured", "conda", "environment", "project", "run"]
+LayerKind = Literal["base", "system", "configured", "conda", "environment", "project"]
 GROUND: frozenset[LayerKind] = frozenset(("base", "system", "conda"))
 """The layers that steps in containers stand on."""
 

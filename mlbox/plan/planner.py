@@ -26,34 +26,24 @@ from mlbox.plan.model import (
     RootfsPiece,
     WheelPiece,
 )
-from mlbox.plan.run import add_run_layers
 from mlbox.project.model import Package as ProjectPackage
 from mlbox.project.model import Settings, Task
 
 
 def make_plan(
-    lock: Lock,
-    settings: Settings,
-    files: Sequence[ProjectFile],
-    package: ProjectPackage | None,
-    inputs: Sequence[Sequence[ProjectFile]] = (),
+    lock: Lock, settings: Settings, files: Sequence[ProjectFile], package: ProjectPackage | None
 ) -> BuildPlan:
-    """Return the plan of the image: base, system, environment and project layers, in that order.
-
-    The project's commands come after the last two; `inputs` are the files of each (see add_run_layers).
-    """
-    layers = [
+    """Return the plan of the image: base, system, environment and project layers, in that order."""
+    layers = (
         *(image_layers(lock) if lock.base.kind == "image" else _debian_layers(lock)),
         *_configured_layers(lock, settings),
         *(conda_layers(lock, settings) if lock.conda else ()),
         *_environment_layers(lock, settings),
-    ]
-    layers = add_run_layers(layers, "environment", lock, settings, inputs)
-    layers += _project_layers(lock, settings, files, package)
-    layers = add_run_layers(layers, "project", lock, settings, inputs)
+        *_project_layers(lock, settings, files, package),
+    )
     return BuildPlan(
         arch=lock.target.arch,
-        layers=tuple(layers),
+        layers=layers,
         config=container_config(lock, settings),
         epoch=lock.epoch,
         base=lock.base if lock.base.kind == "image" else None,

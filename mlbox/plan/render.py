@@ -73,7 +73,5 @@ def _state(layer: LayerPlan, state: LayerState) -> str:
         return f"to fetch, {mega(state.fetch)}"
     if state.fetch:
         return f"to build, downloads {mega(state.fetch)}"
-    if layer.kind == "run":
-        return "to run"
     missing = len(layer.pieces) - state.unpacked
     return f"to build, {missing} to unpack" if missing else "to assemble"

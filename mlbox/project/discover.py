@@ -24,25 +24,21 @@ from mlbox.project.distribution import read_package
 from mlbox.project.inputs import inputs_digest
 from mlbox.project.locks import KNOWN, choose_lock, lock_named, only_lock, read_lock_of
 from mlbox.project.model import CondaSpec, ForeignLock, Project, Requirement, Settings, Source
+from mlbox.project.plain import APT, VERSION, read_python
 from mlbox.project.problems import Problems, did_you_mean
 from mlbox.project.pyproject import Pyproject
-from mlbox.project.reading import read_bytes, read_text
+from mlbox.project.reading import read_bytes
 from mlbox.project.requirement import normalize
 from mlbox.project.requirements import RequirementFiles
 from mlbox.project.settings import Where, check_settings, read_settings
-from mlbox.project.spec import CANDIDATES, Reader, Spec, reader_of
+from mlbox.project.spec import CANDIDATES, SETUP, Reader, Spec, reader_of
 
 __all__ = ["inputs_digest", "load_project"]
 
-PYTHON_FILE = ".python-version"
-
 _LONGEST_NAME = 200  # a repository of an image may have 255 letters, what goes before the name included
 
-UNREAD = ("pixi.toml", "setup.py", "setup.cfg")
+UNREAD = ("conda-lock.yml", "pixi.lock")
 """Specs of other tools: listed, so that nobody wonders, but not read."""
-
-_DECLARING = ("pixi.toml", "setup.py", "setup.cfg")
-_VERSION_LINE = re.compile(r"(?:c?python[-@]?)?(\d{1,3}\.\d{1,3}(?:\.\d{1,3})?)", re.IGNORECASE | re.ASCII)
 
 
 def load_project(
@@ -97,10 +93,13 @@ class _Loader:
         self._specs: dict[str, Spec] = {}
         """What was read of other kinds of files."""
         self._counting: list[Pyproject] = []
-        """Those of them that count."""
+        """Those of them that count and have the words of [project]."""
+        self._counted: list[str] = []
         self._foreign: ForeignLock | None = None
         self._conda: CondaSpec | None = None
-        self._python = ""
+        self._python = ("", "")
+        """What one of them names, and which."""
+        self._system_packages: list[str] = []
 
     def load(self, given: dict[str, Any], extras: tuple[str, ...], groups: tuple[str, ...]) -> Project:
         """Return the whole Project, or raise all problems."""
@@ -108,16 +107,18 @@ class _Loader:
         settings, where = self._settings(given, extras, groups)
         self._foreign = self._foreign_lock(settings)
         self._read_pyproject(settings)
-        python_file = self._python_file()
+        python, named_by, sources = read_python(self._root, self._problems)
+        self._sources += sources
         requirements = self._requirements(settings, where)
-        package, notes = read_package(self._root, self._pyproject, asked_for=self._files.itself is not None)
+        settings = self._with_system_packages(settings)
+        package, notes = read_package(self._root, self._own, asked_for=self._files.itself is not None)
         requires_python = next((one.requires_python for one in self._metadata if one.requires_python), "")
-        python = python_file or self._python
-        self._check_python(settings, python, requires_python, where)
+        python, named_by = (python, named_by) if python else self._python
+        self._check_python(settings, python, named_by, requires_python, where)
         self._problems.check()
         return Project(
             root=self._root,
-            name=_image_name(self._pyproject.name or self._root.name),
+            name=_image_name(self._own.name or self._root.name),
             settings=settings,
             sources=tuple(self._sources),
             requirements=requirements,
@@ -131,6 +132,13 @@ class _Loader:
             foreign=self._foreign,
             notes=tuple(dict.fromkeys([*self._notes, *self._files.notes, *notes])),
         )
+
+    @property
+    def _own(self) -> Pyproject:
+        """What says which distribution the project is."""
+        if self._pyproject.has_project:
+            return self._pyproject
+        return next((one for one in self._counting if one.file in SETUP), self._pyproject)
 
     @property
     def _metadata(self) -> list[Pyproject]:
@@ -208,26 +216,15 @@ class _Loader:
                     hint = did_you_mean(name, known) or f"{self._metadata[-1].file} has none"
                     self._problems.add(where(key), f"there is no {kind} {name!r}", hint)
 
-    def _python_file(self) -> str:
-        if not (self._root / PYTHON_FILE).exists():
-            return ""
-        lines: list[str] = []
-        with self._problems.at(PYTHON_FILE):
-            lines = [line.split("#")[0].strip() for line in read_text(self._root / PYTHON_FILE).splitlines()]
-        found = next((match[1] for line in lines if (match := _VERSION_LINE.fullmatch(line))), "")
-        reason = f"Python {found}" if found else "names no version like 3.11"
-        self._sources.append(Source(path=PYTHON_FILE, used=bool(found), reason=reason))
-        return found
-
-    def _check_python(self, settings: Settings, python: str, allowed: str, where: Where) -> None:
+    def _check_python(self, settings: Settings, python: str, named_by: str, allowed: str, where: Where) -> None:
         stated = settings.python or python
-        if not stated or not allowed or not _VERSION_LINE.fullmatch(stated):
+        if not stated or not allowed or not VERSION.fullmatch(stated):
             return
         from packaging.specifiers import SpecifierSet
 
         minor = ".".join(stated.split(".")[:2])
         if not any(SpecifierSet(allowed).contains(f"{minor}.{patch}") for patch in range(100)):
-            place = where("python") if settings.python else PYTHON_FILE
+            place = where("python") if settings.python else named_by
             file = next(one.file for one in self._metadata if one.requires_python)
             self._problems.add(
                 place, f"Python {stated} contradicts requires-python {allowed!r} of {file}", "change one of them"
@@ -259,9 +256,8 @@ class _Loader:
         if self._foreign is None:  # which extras and groups a lock has, its reader knows
             self._check_names(settings, where)
         itself = self._files.itself
-        if itself and not self._pyproject.has_project:
-            hint = "add [project] with name, version and dependencies; setup.py is not run"
-            self._problems.add(self._files.itself_at, "the project has no [project] in pyproject.toml", hint)
+        if itself and not self._own.has_project:
+            self._add_setup()
         use_project = choice.project or itself is not None
         wanted = (*settings.extras, *(itself.extras if itself else ()))
         own = []
@@ -276,27 +272,50 @@ class _Loader:
         self._list_sources(choice, use_project, settings)
         return tuple({(one.text, one.origin): one for one in (*self._files.requirements, *own)}.values())
 
+    def _add_setup(self) -> None:
+        """Let setup.cfg and setup.py count, because '-e .' asks for the project."""
+        if not (there := self._there(SETUP)):
+            hint = "add [project] with name, version and dependencies"
+            self._problems.add(self._files.itself_at, "the project has no [project] in pyproject.toml", hint)
+            return
+        self._add(there[-1])
+
+    def _with_system_packages(self, settings: Settings) -> Settings:
+        """Return the settings with what apt.txt asks for; it counts by itself unless they name packages."""
+        if (self._root / APT).is_file() and APT not in self._specs:
+            used = not (settings.system_packages or settings.requirements)
+            if used:
+                self._add(APT)
+            reason = "system packages" if used else "the settings come first"
+            self._sources.append(Source(path=APT, used=used, reason=reason))
+        names = tuple(dict.fromkeys((*settings.system_packages, *self._system_packages)))
+        return msgspec.structs.replace(settings, system_packages=names)
+
     def _choose(self, settings: Settings) -> _Choice:
         project = self._pyproject
         if self._foreign:
             known = lock_named(self._foreign.path)
-            spec = self._there({known.spec} & set(CANDIDATES)) if known else []
-            return _Choice(tuple(spec), project.has_project and not spec, f"{self._foreign.path} is made from it")
+            made_from = self._there({known.spec} & set(CANDIDATES)) if known else []
+            return _Choice(
+                tuple(made_from), project.has_project and not made_from, f"{self._foreign.path} is made from it"
+            )
         if settings.requirements:
             files = tuple(file for file in settings.requirements if file != pyproject_file.FILE)
             return _Choice(files, len(files) < len(settings.requirements), "the settings name it")
-        if project.dependencies or project.dynamic_files():
+        if project.dependencies or project.dynamic_files() or self._standard.conda or self._standard.lines:
             return _Choice((), project=True, reason="[project] of pyproject.toml comes first")
         for file in self._there(CANDIDATES):
             if (reader := reader_of(file)) is None:
                 return _Choice((file,), reason="the project's requirements")
-            if self._spec(file, reader).asks:
+            spec = self._spec(file, reader)
+            if spec.computed and not pyproject_file.at(spec.table, "project", "dependencies"):
+                hint = "list what it needs in requirements.txt (an empty one says: nothing)"
+                self._problems.add(file, f"{spec.computed}, and nothing of a project is run to read it", hint)
+            if spec.asks:
                 return _Choice((file,), reason="the first spec that asks for something")
         if "dependencies" in project.dynamic:
             hint = "list them there, or in requirements.txt"
             self._problems.add("pyproject.toml [project.dynamic]", "dependencies are left to the build backend", hint)
-        elif not project.has_project and not (settings.extras or settings.groups):
-            self._refuse_silence()
         return _Choice(project=project.has_project)
 
     def _spec(self, file: str, reader: Reader) -> Spec:
@@ -311,14 +330,19 @@ class _Loader:
             self._files.add(self._root / file)
             return
         spec = self._spec(file, reader)
-        self._counting.append(Pyproject(self._root, spec.table, self._problems, file=file, labels=spec.labels))
+        self._counted.append(file)
+        if spec.table:
+            self._counting.append(Pyproject(self._root, spec.table, self._problems, file=file, labels=spec.labels))
         self._take(file, spec)
 
     def _take(self, file: str, spec: Spec) -> None:
         """Let count what a spec has beside [project] and groups."""
         folder = (self._root / file).parent
         self._notes += spec.notes
-        self._python = self._python or spec.python
+        self._python = self._python if self._python[0] else (spec.python, file)
+        self._system_packages += (line.text for line in spec.system_packages)
+        if spec.computed:
+            self._notes.append(f"{file}: {spec.computed}, and only what is written down is read")
         self._files.add_index(spec.index)
         self._files.add_limits(spec.constraints, spec.overrides, folder)
         before = len(self._files.requirements)
@@ -329,12 +353,6 @@ class _Loader:
             pip = tuple(self._files.requirements[before:])
             self._conda = msgspec.structs.replace(spec.conda, requirements=pip)
 
-    def _refuse_silence(self) -> None:
-        """An environment without requirements is fine, unless a spec that is not read may have some."""
-        for file in self._there(_DECLARING):
-            hint = "list what it needs in requirements.txt (an empty one says: nothing)"
-            self._problems.add(file, "is the only file that may name requirements, and is not read", hint)
-
     def _add_dynamic(self, one: Pyproject, extras: Iterable[str], used: bool) -> None:
         by_extra = one.dynamic_extras()
         files = one.dynamic_files() if used else []
@@ -342,7 +360,7 @@ class _Loader:
             self._files.add(self._root / file, named_by=f"{one.file} [tool]")
 
     def _check_own_extras(self, extras: Iterable[str]) -> None:
-        known = self._pyproject.extra_names
+        known = self._own.extra_names
         for extra in extras:
             if extra not in known:
                 hint = did_you_mean(extra, known) or "pyproject.toml has none"
@@ -351,7 +369,7 @@ class _Loader:
     def _list_sources(self, choice: _Choice, use_project: bool, settings: Settings) -> None:
         if self._table is not None:
             self._sources.append(self._pyproject_source(use_project, settings, bool(choice.files)))
-        self._sources += [Source(path=one.file, used=True, reason=choice.reason) for one in self._counting]
+        self._sources += [self._counted_source(file, choice) for file in self._counted]
         for file, named_by in self._files.read:
             why = f"read by {named_by}" if named_by else choice.reason
             self._sources.append(Source(path=file, used=True, reason=why))
@@ -368,6 +386,10 @@ class _Loader:
                 self._sources.append(Source(path=file, used=False, reason="only read when requirements names it"))
         for file in self._there(UNREAD):
             self._sources.append(Source(path=file, used=False, reason="not read in this version"))
+
+    def _counted_source(self, file: str, choice: _Choice) -> Source:
+        reason = choice.reason if file in choice.files else f"read by {self._files.itself_at}"
+        return Source(path=file, used=True, reason=reason)
 
     def _pyproject_source(self, use_project: bool, settings: Settings, has_files: bool) -> Source:
         project = self._pyproject

@@ -6,7 +6,7 @@ from typing import Any
 
 from mlbox.errors import ProjectError
 from mlbox.project.model import Package
-from mlbox.project.pyproject import FILE, Pyproject, at
+from mlbox.project.pyproject import Pyproject, at
 from mlbox.project.reading import read_text
 from mlbox.project.requirement import without_credentials
 
@@ -30,7 +30,8 @@ def read_package(root: Path, pyproject: Pyproject, *, asked_for: bool) -> tuple[
     backend = str(pyproject.build_system.get("build-backend", ""))
     if backend.startswith(_COMPILING):
         notes.append(
-            f"{FILE}: {backend} compiles parts of the project, which mlbox does not: only its Python is installed"
+            f"{pyproject.file}: {backend} compiles parts of the project, which mlbox does not:"
+            " only its Python is installed"
         )
     package = Package(
         name=pyproject.name,
@@ -96,10 +97,15 @@ def _version(root: Path, pyproject: Pyproject, source: str) -> tuple[str, str]:
     """Return the version and, when it had to be made up, a note that says why."""
     static = pyproject.project.get("version")
     if isinstance(static, str):
-        return _valid(static) or UNKNOWN, "" if _valid(static) else f"{FILE}: {static!r} is no version (PEP 440)"
+        return _valid(static) or UNKNOWN, "" if _valid(
+            static
+        ) else f"{pyproject.file}: {static!r} is no version (PEP 440)"
     if read := _valid(_dynamic_version(root, pyproject, source)):
         return read, ""
-    return UNKNOWN, f"{FILE}: the version is made by the build backend, so the installed metadata says {UNKNOWN}"
+    return (
+        UNKNOWN,
+        f"{pyproject.file}: the version is made by the build backend, so the installed metadata says {UNKNOWN}",
+    )
 
 
 def _valid(text: str) -> str:

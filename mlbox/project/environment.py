@@ -21,10 +21,10 @@ MAX_LENGTH = 1000
 _KEYS = frozenset({"name", "channels", "dependencies", "variables", "platforms"})
 _IGNORED = {"prefix": "a place on one machine", "category": "conda-lock's own"}
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
-_CHANNEL = re.compile(r"(?:https?|file)://[^\s\[\]]+|(?!\.{1,2}(?:/|$))[A-Za-z0-9][\w.-]*(?:/(?!\.)[\w.-]+)*", re.ASCII)
+CHANNEL = re.compile(r"(?:https?|file)://[^\s\[\]]+|(?!\.{1,2}(?:/|$))[A-Za-z0-9][\w.-]*(?:/(?!\.)[\w.-]+)*", re.ASCII)
 _SPEC = re.compile(rf"(?:(?P<channel>\S+?)::)?(?P<name>{_NAME})(?:\[[^\[\]]*\]|[\s=!<>~].*)?", re.ASCII)
 _SPEC_REST = re.compile(r"[\w\s.,:;|()*^$+!<>=~\[\]'\"/-]*", re.ASCII)
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Environment(NamedTuple):
@@ -105,7 +105,7 @@ class _Reader:
 
     def _channels(self, node: Node | None) -> Iterator[tuple[str, Node]]:
         for channel, item in self._words(node):
-            if _CHANNEL.fullmatch(channel):
+            if CHANNEL.fullmatch(channel):
                 yield channel, item
             else:
                 shown = without_credentials(channel)
@@ -138,7 +138,7 @@ class _Reader:
             return {}
         found = {}
         for name, value in node.value.items():
-            if not _VARIABLE.fullmatch(name):
+            if not VARIABLE.fullmatch(name):
                 self._problems.add(self._at(value), f"{name[:50]!r} is no name for an environment variable")
             elif value.value is None or isinstance(value.value, str):
                 found[name] = value.value or ""
@@ -150,11 +150,13 @@ class _Reader:
 def match_spec(text: str) -> str:
     """Return a conda dependency on one line; ProjectError when it cannot be a MatchSpec that names a package."""
     plain = " ".join(text.split())
+    if without_credentials(plain) != plain:
+        raise ProjectError("a package's address has a password", hint="name the channel with it under channels")
     found = _SPEC.fullmatch(plain)
     shown = without_credentials(plain[:100])
     if not found or not _SPEC_REST.fullmatch(plain[found.end("name") :]):
         hint = "like numpy=1.26, 'numpy>=1.26,<2' or conda-forge::numpy"
         raise ProjectError(f"{shown!r} is no conda package", hint=hint)
-    if (channel := found["channel"]) is not None and not _CHANNEL.fullmatch(channel):
+    if (channel := found["channel"]) is not None and not CHANNEL.fullmatch(channel):
         raise ProjectError(f"{shown!r}: what stands before '::' is no channel", hint="a name, or https://HOST/PATH")
     return plain

@@ -94,22 +94,6 @@ class AptSource(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, re
     """The file of the project with the only key that may have signed it."""
 
 
-class RunStep(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """A command that changes the image, for what nothing else can express."""
-
-    command: tuple[str, ...]
-    """One written as a string is run by a shell."""
-    network: bool = False
-    gpu: bool = False
-    env: dict[str, str] = {}
-    inputs: tuple[str, ...] = ()
-    """Files and folders of the project that it sees below the working directory; they decide whether it runs again."""
-    secrets: tuple[str, ...] = ()
-    """Variables of the host that it finds as files in /run/secrets, and that nothing keeps."""
-    after: Literal["environment", "project"] = "environment"
-    """What is there already when it runs."""
-
-
 class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
     """[tool.mlbox] of pyproject.toml, or mlbox.toml."""
 
@@ -133,7 +117,6 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
     """The day ('2026-09-01') or second ('2026-09-01T12:00:00Z') that the release's packages are taken of."""
     configure: tuple[str, ...] = ()
     """Debian packages whose maintainer scripts are run in a container, because mlbox does not replicate them."""
-    run: tuple[RunStep, ...] = ()
     index_url: str = ""
     extra_index_urls: tuple[str, ...] = ()
     find_links: tuple[str, ...] = ()

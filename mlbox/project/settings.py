@@ -12,7 +12,7 @@ import msgspec
 
 from mlbox.errors import ProjectError, UsageError
 from mlbox.oci.reference import parse_reference
-from mlbox.project.model import ACCELERATOR, AptSource, Health, RunStep, Settings, Task
+from mlbox.project.model import ACCELERATOR, AptSource, Health, Settings, Task
 from mlbox.project.problems import Problems, did_you_mean
 from mlbox.project.requirement import without_credentials
 
@@ -22,7 +22,7 @@ FILE = "mlbox.toml"
 
 _PYTHON = re.compile(r"3\.[0-9]{1,2}")
 _EXACT_PYTHON = re.compile(r"3\.[0-9]{1,2}(\.[0-9]{1,2})?")
-_DEB = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+DEB = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _APT_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _APT_SUITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_/-]*|\.?/")
 _APT_COMPONENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_/-]*")
@@ -32,7 +32,6 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
 _URL = re.compile(r"(https?|file)://\S+")
-_MOST_STEPS = 32
 _RESERVED = ("/proc", "/sys", "/dev", "/etc", "/usr", "/bin", "/lib", "/opt/mlbox")
 _NAMED_BASES = ("debian", "auto")
 _COMMANDS = ("command", "entrypoint")
@@ -88,7 +87,7 @@ def _value(kind: Any, value: object, where: Where, dotted: str, problems: Proble
         if not isinstance(value, dict):
             raise ProjectError("must be a table")
         return _read(struct, value, where, dotted, problems)
-    listed = next((option for option in (AptSource, RunStep) if kind == tuple[option, ...]), None)  # type: ignore[valid-type]
+    listed = next((option for option in (AptSource,) if kind == tuple[option, ...]), None)  # type: ignore[valid-type]
     if listed is not None:
         return _tables(listed, value, where, dotted, problems)
     if isinstance(value, str) and dotted.split(".")[-1] in _COMMANDS:
@@ -97,20 +96,10 @@ def _value(kind: Any, value: object, where: Where, dotted: str, problems: Proble
 
 
 def _tables(kind: type[T], value: object, where: Where, dotted: str, problems: Problems) -> tuple[T, ...]:
-    if kind is RunStep and isinstance(value, list):
-        value = [_with_shell(item) for item in value]
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise ProjectError("must be a list of tables", hint='like [{ ... = "..." }]')
+        raise ProjectError("must be a list of tables", hint='like [{ name = "..." }]')
     read = [_read(kind, item, where, f"{dotted}[{number}]", problems) for number, item in enumerate(value)]
     return tuple(item for item in read if item is not None)
-
-
-def _with_shell(item: object) -> object:
-    """Return a step as a table; a command that is one string is for a shell, as in a Dockerfile's RUN."""
-    table = {"command": item} if isinstance(item, str) else item
-    if isinstance(table, dict) and isinstance(command := table.get("command"), str):
-        return {**table, "command": ["/bin/sh", "-ec", command]}
-    return table
 
 
 def _words(command: str) -> list[str]:
@@ -137,11 +126,6 @@ def check_settings(settings: Settings, where: Where, root: Path, problems: Probl
     _check_sources(settings, where, root, problems)
     _check_apt(settings, where, root, problems)
     _check_image(settings, where, problems)
-    for number, step in enumerate(settings.run):
-        _check_step(f"run[{number}]", step, where, problems)
-    if len(settings.run) > _MOST_STEPS:
-        hint = "join commands: each is a layer"
-        problems.add(where("run"), f"{len(settings.run)} commands; at most {_MOST_STEPS} are possible", hint)
     tasks = {"train": settings.train, "serve": settings.serve}
     for name in settings.tasks:
         if name in tasks or not _TASK.fullmatch(name):
@@ -164,7 +148,7 @@ def _check_target(settings: Settings, where: Where, problems: Problems) -> None:
         problems.add(where("accelerator"), f"unknown accelerator {settings.accelerator!r}", hint)
     for key, names in (("system-packages", settings.system_packages), ("configure", settings.configure)):
         for name in names:
-            if not _DEB.fullmatch(name):
+            if not DEB.fullmatch(name):
                 hint = (
                     "only the name; the lock pins the version" if re.search("[=:/]", name) else "like libgl1 or ffmpeg"
                 )
@@ -260,22 +244,6 @@ def _check_image(settings: Settings, where: Where, problems: Problems) -> None:
     for key, value in settings.labels.items():
         if not key or "\0" in key + value:
             problems.add(where("labels"), f"{key!r} cannot be a label")
-
-
-def _check_step(key: str, step: RunStep, where: Where, problems: Problems) -> None:
-    words = (*step.command, *step.env.values())
-    if not step.command or not all(step.command) or not step.command[-1].strip() or any("\0" in word for word in words):
-        problems.add(where(f"{key}.command"), "is no command", 'write "python -m nltk.downloader punkt"')
-    if any(without_credentials(word) != word for word in words):
-        hint = "name a variable in secrets, and read it from /run/secrets: every image keeps what stands here"
-        problems.add(where(key), "has an address with a user or password in it", hint)
-    _check_env(f"{key}.env", step.env, where, problems)
-    for name in step.inputs:
-        if problem := _outside(name):
-            problems.add(where(f"{key}.inputs"), f"{name!r} {problem}", "name files or folders of the project")
-    for name in step.secrets:
-        if not _VARIABLE.fullmatch(name):
-            problems.add(where(f"{key}.secrets"), f"{name!r} is no name for an environment variable", "like HF_TOKEN")
 
 
 def _check_env(key: str, env: Mapping[str, str], where: Where, problems: Problems) -> None:

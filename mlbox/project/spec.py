@@ -18,7 +18,10 @@ REQUIREMENT_FILES = (
     *(f"requirements/{name}.in" for name in ("requirements", "base", "main", "prod", "production")),
 )
 
-CANDIDATES = (*REQUIREMENT_FILES, "Pipfile", "environment.yml", "environment.yaml")
+SETUP = ("setup.cfg", "setup.py")
+"""Read together."""
+
+CANDIDATES = (*REQUIREMENT_FILES, "Pipfile", "environment.yml", "environment.yaml", "pixi.toml", *SETUP)
 """Files that count without being named, after [project] of pyproject.toml; the first that asks for something wins."""
 
 
@@ -44,14 +47,21 @@ class Spec(Value, frozen=True, kw_only=True):
     python: str = ""
     """'3.11' or '3.11.4' when it asks for just one."""
     conda: CondaSpec | None = None
+    system_packages: tuple[Line, ...] = ()
+    """Debian packages."""
+    computed: str = ""
+    """What only running the project's code would tell; empty when nothing is."""
     notes: tuple[str, ...] = ()
 
     @property
     def asks(self) -> bool:
         """Whether it names anything to install: files that only configure tools do not count as specs."""
         project = self.table.get("project", {})
-        stated = any(project.get(key) for key in ("dependencies", "optional-dependencies", "dynamic"))
-        return bool(stated or self.lines or self.conda or any(self.table.get("dependency-groups", {}).values()))
+        stated = any(project.get(key) for key in ("dependencies", "optional-dependencies"))
+        stated = stated or "dependencies" in project.get("dynamic", ())
+        return bool(
+            stated or self.computed or self.lines or self.conda or any(self.table.get("dependency-groups", {}).values())
+        )
 
 
 Reader = Callable[[Path, str, Problems], Spec]
@@ -69,6 +79,22 @@ def reader_of(file: str) -> Reader | None:
         from mlbox.project.tools import read_pyproject
 
         return read_pyproject
+    if name == "pixi.toml":
+        from mlbox.project.pixi import read_pixi
+
+        return read_pixi
+    if name in ("setup.cfg", "setup.py"):
+        from mlbox.project.setuptools import read_setup
+
+        return read_setup
+    if name.endswith((".py", ".ipynb")):
+        from mlbox.project.script import read_script
+
+        return read_script
+    if name == "apt.txt":
+        from mlbox.project.plain import read_apt
+
+        return read_apt
     if name.endswith((".yml", ".yaml")):
         from mlbox.project.environment import read_environment_file
 

@@ -66,6 +66,8 @@ def _joined(spec: Spec, more: Spec) -> Spec:
     return Spec(
         table={**spec.table, **more.table},
         labels={**spec.labels, **more.labels},
+        lines=(*spec.lines, *more.lines),
+        conda=more.conda or spec.conda,
         constraints=(*spec.constraints, *more.constraints),
         overrides=(*spec.overrides, *more.overrides),
         index=merged(spec.index, more.index),
@@ -166,6 +168,21 @@ def _uv(table: dict[str, Any], context: Context) -> Spec:
     return read_uv(table, context)
 
 
+def _pixi(table: dict[str, Any], context: Context) -> Spec:
+    """Read pixi's packages unless [project] has some: whoever wants both names pixi.toml or environment.yml."""
+    from mlbox.project.pixi import read_pixi_table
+
+    spec = read_pixi_table(table["tool"]["pixi"], context.file, "tool.pixi.", context.problems)
+    project = table.get("project", {})
+    if not isinstance(project, dict) or not spec.conda:
+        return Spec()
+    if project.get("dependencies"):
+        names = ", ".join(one.text for one in spec.conda.dependencies[:5])
+        note = f"{context.at('tool.pixi')}: {names} of conda do not count: [project] comes first"
+        return Spec(notes=(note,) if names else ())
+    return msgspec.structs.replace(spec, table={"project": {**project, **spec.table["project"]}})
+
+
 def _hatch(table: dict[str, Any], context: Context) -> Spec:
     """Fill in the only context that Hatch's dependencies need to be static: {root:uri}, the project's folder."""
     project = table.get("project")
@@ -187,5 +204,5 @@ def _rooted(value: Any) -> Any:  # noqa: ANN401 (TOML)
     return value
 
 
-_TOOLS: dict[str, Tool] = {"poetry": _poetry, "flit": _flit, "pdm": _pdm, "hatch": _hatch, "uv": _uv}
+_TOOLS: dict[str, Tool] = {"poetry": _poetry, "flit": _flit, "pdm": _pdm, "pixi": _pixi, "hatch": _hatch, "uv": _uv}
 """In the order in which they are read: uv's sources are for lines that the others may have brought."""

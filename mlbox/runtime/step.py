@@ -53,8 +53,6 @@ def _options(step: Step) -> RunOptions:
         mounts=mounts,
         network="host" if step.network else "none",
         remove=True,
-        changes=str(step.changes or ""),
-        tied=True,
     )
 
 

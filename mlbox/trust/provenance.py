@@ -9,8 +9,7 @@ from mlbox import __version__
 from mlbox.lock.debian.distributions import distribution_of
 from mlbox.lock.model import Lock
 from mlbox.oci.digest import Digest, digest_of, hex_of
-from mlbox.plan.model import BuildPlan, RunPiece
-from mlbox.plan.run import run_piece
+from mlbox.plan.model import BuildPlan
 from mlbox.trust.bill import base_url, deb_url, python_url
 from mlbox.trust.statement import ResourceDescriptor, statement_about
 
@@ -30,8 +29,6 @@ def provenance(digest: Digest, name: str, lock: Lock, lock_bytes: bytes, plan: B
     }
     if plan is not None:
         external["plan"] = plan.key
-        if commands := [_command(piece) for layer in plan.layers if (piece := run_piece(layer))]:
-            external["run"] = commands
     predicate = {
         "buildDefinition": {
             "buildType": BUILD_TYPE,
@@ -42,17 +39,6 @@ def provenance(digest: Digest, name: str, lock: Lock, lock_bytes: bytes, plan: B
         "runDetails": {"builder": {"id": BUILDER, "version": {"mlbox": __version__}}},
     }
     return statement_about(digest, name, PREDICATE, predicate)
-
-
-def _command(piece: RunPiece) -> dict[str, object]:
-    """Return what is known of a command whose output is part of the image: it follows from no inputs."""
-    return {
-        "command": piece.command,
-        "network": piece.network,
-        "inputs": {file.path: file.sha256 for file in piece.inputs if file.sha256},
-        "secrets": piece.secrets,
-        "reproducible": False,
-    }
 
 
 def _materials(lock: Lock) -> Iterator[ResourceDescriptor]:

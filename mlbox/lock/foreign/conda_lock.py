@@ -44,11 +44,8 @@ class _Lock(msgspec.Struct, frozen=True):
     package: tuple[_Package, ...]
 
 
-def read_conda_lock(data: bytes, selection: Selection, *, local: bool = False) -> Imported:
-    """Return the packages for the target: the category 'main' and those that the extras and groups name.
-
-    `local` lets wheels lie in a folder of this machine, as they do where the index is one.
-    """
+def read_conda_lock(data: bytes, selection: Selection) -> Imported:
+    """Return the packages for the target: the category 'main' and those that the extras and groups name."""
     lock = read_yaml(data, _Lock, what=_WHAT)
     if lock.version != 1:
         raise LockError(f"{_WHAT}: version {lock.version}, and only 1 is known", hint="lock again with conda-lock")
@@ -63,7 +60,7 @@ def read_conda_lock(data: bytes, selection: Selection, *, local: bool = False) -
     taken = [one for one in here if normalize(one.category) in wanted]
     return Imported(
         conda=tuple(sorted(_conda(taken), key=lambda one: one.package.name)),
-        pins=tuple(sorted(_pip(taken, local), key=lambda one: one.name)),
+        pins=tuple(sorted(_pip(taken), key=lambda one: one.name)),
         notes=tuple(_left_out(here, wanted)),
     )
 
@@ -89,7 +86,7 @@ def _conda(taken: list[_Package]) -> Iterator[PinnedConda]:
         yield found
 
 
-def _pip(taken: list[_Package], local: bool) -> Iterator[Pinned]:
+def _pip(taken: list[_Package]) -> Iterator[Pinned]:
     pip = [one for one in taken if one.manager == "pip"]
     names = {normalize(one.name) for one in pip}
     for one in _once(pip):
@@ -99,7 +96,6 @@ def _pip(taken: list[_Package], local: bool) -> Iterator[Pinned]:
             one.url,
             sha256=one.hash.sha256 or "",
             direct=one.source is not None,
-            local=local,
             requires=sorted(names & {normalize(name) for name in one.dependencies}),
         )
     if unknown := sorted({one.manager for one in taken} - {"conda", "pip"}):

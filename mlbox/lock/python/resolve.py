@@ -49,11 +49,8 @@ def lock_python(
     listener: Listener = SILENT,
     find_links: Sequence[str] = (),
     home: Home | None = None,
-    pins: Sequence[Pinned] | None = None,
 ) -> LockedPython:
     """Resolve the project's requirements for `target`, or take what its foreign lock pins; choose one file per package.
-
-    `pins` are those of a conda environment, which are resolved with it.
 
     Versions of `previous` are kept where the requirements allow it, except those that `upgrade` names
     (True: all). Where the files are is remembered in `home`, so that a build need not ask the index again.
@@ -65,14 +62,7 @@ def lock_python(
         http.learn(index.url)
     asked = asked_for(project, target)
     question = _question(project, target, asked, indexes, _preferences(previous, target, upgrade), listener)
-    if pins is not None:
-        from mlbox.lock.foreign.completing import complete
-
-        what = project.foreign.path if project.foreign else "conda-lock"
-        known = previous.packages if previous else ()
-        pins = complete(pins, target, indexes, http, folder=project.root, known=known, what=what)
-        asked = asked.also_by(what, pins)
-    elif project.foreign is not None:
+    if project.foreign is not None:
         from mlbox.lock.foreign.importing import import_pins, upgrade_note
 
         if upgrade:
@@ -132,7 +122,7 @@ def _question(
     options, accelerator = project.index, target.accelerator
     constraints = [requirement.text for requirement in project.constraints]
     backend = ""
-    if accelerator not in _NO_BACKEND and project.foreign is None and project.conda is None:
+    if accelerator not in _NO_BACKEND and project.foreign is None:
         local = _accelerated(indexes, target)
         constraints += [f"{name}=={version}" for name, version in local.items()]
         for name, version in local.items():

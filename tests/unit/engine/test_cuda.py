@@ -159,8 +159,7 @@ class Resolved:
         self.stood.append(name)
         made = lock(*self.names, base=cuda_base(*RUNTIME, "NV_CUDNN_VERSION=9", reference=name))
         found = LockedPython(made.packages, ())
-        environment = locking._Environment(target=made.target, wheels=found)
-        return locking._Found(base=made.base, system=(), environment=environment, debs=())
+        return locking._Found(base=made.base, system=(), target=made.target, debs=(), packages=found)
 
     def lock(self, *names: str, previous: Lock | None = None, upgrade: bool = False, python: str = "") -> Lock:
         self.names, self.stood = names, []

@@ -124,7 +124,7 @@ def test_every_file_found_is_listed_with_its_reason(tmp_path: Path) -> None:
         "requirements-dev.txt": (False, "only read when requirements names it"),
         "dev-requirements.txt": (False, "only read when requirements names it"),
         "uv.lock": (False, "pyproject.toml has no [project] or [tool.uv]"),
-        "setup.py": (False, "not read in this version"),
+        "setup.py": (False, "requirements.txt comes first"),
     }
 
 
@@ -141,7 +141,7 @@ def test_no_requirements_are_fine(tmp_path: Path, files: Files) -> None:
     ("files", "message", "hint"),
     [
         ({}, "has no pyproject.toml", "mlbox init --template"),
-        ({"pixi.toml": ""}, "found only pixi.toml", "requirements.txt"),
+        ({"pixi.lock": ""}, "found only pixi.lock", "requirements.txt"),
         ({"environment.yml": "dependencies: x"}, "environment.yml:1: must be a list", "begin each line"),
         (
             {"mlbox.toml": "requirements = ['a.yml', 'b.yml']", "a.yml": "", "b.yml": ""},
@@ -149,7 +149,11 @@ def test_no_requirements_are_fine(tmp_path: Path, files: Files) -> None:
             "one of the two",
         ),
         ({"requirements-dev.txt": ""}, "found only requirements-dev.txt", "requirements = "),
-        ({"pyproject.toml": "", "setup.py": ""}, "setup.py: is the only file", "empty one"),
+        (
+            {"setup.py": "from setuptools import setup\nsetup(install_requires=open('r.txt').readlines())"},
+            "setup.py: install_requires of setup() is computed, and nothing of a project is run",
+            "empty one",
+        ),
         ({"pyproject.toml": "[tool.poetry.dependencies]\nnumpy='x'"}, "'x' is no version constraint", "^1.2"),
         ({"pyproject.toml": f'{PROJECT}dynamic = ["dependencies"]'}, "left to the build backend", "requirements.txt"),
         ({"pyproject.toml": "[tool.mlbox]", "mlbox.toml": ""}, "pyproject.toml has [tool.mlbox] too", "one of the two"),
@@ -170,7 +174,7 @@ def test_no_requirements_are_fine(tmp_path: Path, files: Files) -> None:
         ({"pyproject.toml": f"{PROJECT}[project.scripts]\nx = 'a; evil()'"}, "is not 'module:function'", ""),
         ({"pyproject.toml": f'{PROJECT}[project.entry-points.g]\nx = "a\\n[b]"'}, "is no entry point", ""),
         ({"pyproject.toml": f"{PROJECT}[project.entry-points.console_scripts]\nx = 'a:b'"}, "[project.scripts]", ""),
-        ({"requirements.txt": "-e ."}, "requirements.txt:1: the project has no [project]", "setup.py"),
+        ({"requirements.txt": "-e ."}, "requirements.txt:1: the project has no [project]", "add [project]"),
         (
             {"requirements.txt": "-e .[dve]", "pyproject.toml": PROJECT + "optional-dependencies.dev=[]"},
             "'dve'",
