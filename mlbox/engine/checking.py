@@ -112,25 +112,48 @@ def check(needs: Needs, *, gpu: str = "", driver: str = "", roots: Roots | None 
     )
 
 
+class Fitting(msgspec.Struct, frozen=True, kw_only=True):
+    """The GPUs that an image may be given."""
+
+    units: tuple[Unit, ...]
+    left_out: tuple[str, ...] = ()
+    """Why each of the others is not among them."""
+
+
 def refuse_unfit(store: Store, digest: Digest, request: Request, roots: Roots | None = None) -> None:
     """Raise ContainerError when the image cannot run on the GPUs that `request` means.
 
-    Of a number of GPUs any may be given, so it is refused only when none of them fits.
+    Of a number of GPUs any may be given, so it is refused only when fewer fit.
     """
     inventory = read_inventory(roots)
-    if inventory.driver is None:
-        return
-    found = [unit for unit in candidates(inventory, request) if unit.gpu.vendor == "nvidia"]
+    fitting(store, digest, request, inventory, candidates(inventory, request))
+
+
+def fitting(store: Store, digest: Digest, request: Request, inventory: Inventory, found: Sequence[Unit]) -> Fitting:
+    """Return those of the units `found` that the image runs on; raises ContainerError when they are too few."""
+    nvidia = [unit for unit in found if unit.gpu.vendor == "nvidia"]
+    if inventory.driver is None or not nvidia:
+        return Fitting(units=tuple(found))
     needs = needs_of(store, digest)
-    if not found or not needs.any:
-        return
-    refused = [(unit, verdict) for unit, verdict in _verdicts(found, inventory, needs) if verdict.verdict == "refused"]
-    if len(refused) == len(found) or (refused and not request.count):
-        unit, verdict = refused[0]
-        raise ContainerError(
-            f"the image does not fit GPU {unit.label} ({unit.gpu.name}): {'; '.join(verdict.reasons)}",
-            hint=f"{verdict.hint}; --no-check starts it all the same",
-        )
+    if not needs.any:
+        return Fitting(units=tuple(found))
+    refused = {unit.id: fit for unit, fit in _verdicts(nvidia, inventory, needs) if fit.verdict == "refused"}
+    bad = [unit for unit in found if unit.id in refused]
+    if bad and (not request.count or len(found) - len(bad) < request.count):
+        raise _unfit(bad, refused[bad[0].id], len(found), request)
+    return Fitting(
+        units=tuple(unit for unit in found if unit.id not in refused),
+        left_out=tuple(f"GPU {unit.label} ({unit.gpu.name}): {refused[unit.id].reasons[0]}" for unit in bad),
+    )
+
+
+def _unfit(bad: Sequence[Unit], why: Fit, many: int, request: Request) -> ContainerError:
+    first = bad[0]
+    text = f"the image does not fit GPU {first.label} ({first.gpu.name}): {'; '.join(why.reasons)}"
+    if request.count and len(bad) < many:
+        labels = ", ".join(unit.label for unit in bad)
+        text = f"--gpus {request.count}: of {many} GPUs the image fits {many - len(bad)}, and not {labels}; {text}"
+    return ContainerError(text, hint=f"{why.hint}; --no-check starts it all the same")
 
 
 def _verdicts(found: Sequence[Unit], inventory: Inventory, needs: Needs) -> Iterator[tuple[Unit, Fit]]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,21 +16,28 @@ from mlbox.errors import ContainerError
 from mlbox.files import write_atomic
 from mlbox.gpu.choose import Request, Unit, candidates, parse_request
 from mlbox.gpu.compat import lines_in
-from mlbox.gpu.driver import DEFAULT_CAPABILITIES, driver_files, parse_capabilities
-from mlbox.gpu.edits import edits_of, libraries_of
+from mlbox.gpu.driver import DEFAULT_CAPABILITIES, driver_files, parse_capabilities, without_compat32
+from mlbox.gpu.edits import TARGET, edits_of, libraries_of
 from mlbox.gpu.inventory import read_inventory
 from mlbox.gpu.leases import FOLDER, Leases, Tenant
 from mlbox.gpu.limits import SYSTEM
 from mlbox.gpu.model import Inventory, Roots
-from mlbox.gpu.nvml import ask
-from mlbox.gpu.tables import is_of_data_center
+from mlbox.gpu.nvml import ask, with_mig_modes
+from mlbox.gpu.tables import can_be_divided, is_of_data_center
 from mlbox.linux import cgroup
+from mlbox.linux.mig import in_mig_mode
+from mlbox.oci.digest import Digest
 from mlbox.oci.image import ContainerConfig
 from mlbox.runtime.grant import Grant
-from mlbox.runtime.options import RunOptions
+from mlbox.runtime.options import BindMount, RunOptions
 from mlbox.runtime.record import Folder, Record
 
+if TYPE_CHECKING:
+    from mlbox.store.store import Store
+
 _CAPABILITIES = "NVIDIA_DRIVER_CAPABILITIES"
+TARGETS = (TARGET, "/opt/mlbox/nvidia", "/run/mlbox/nvidia")
+"""Where the driver's libraries may lie: where no folder of the user's is mounted."""
 _RDMA = "/dev/infiniband"
 
 
@@ -42,12 +50,15 @@ class HostDevices:
         folder: Path = FOLDER,
         say: Callable[[str], None] = lambda _: None,
         limits: Path = SYSTEM,
+        store: Callable[[], "Store"] | None = None,
     ) -> None:
+        """`store` opens the store of the containers' images; without it any GPU is given to any of them."""
         self._roots = roots or Roots()
         self._leases = Leases(folder)
         self._folder = folder
         self._say = say
         self._limits = limits
+        self._store = store
 
     def check(self, options: RunOptions) -> None:
         """Raise ContainerError for a device or GPU that this host does not have, held or not."""
@@ -69,8 +80,8 @@ class HostDevices:
 
     def _with_gpus(self, record: Record, request: Request, edits: ContainerEdits) -> Grant:
         inventory = self._inventory(request)
-        found = candidates(inventory, request)
         options = record.options
+        found = self._fitting(record, request, inventory)
         user = user_of(record.caller)
         limits = allowed(options, user, request.count or len(found), self._limits)
         tenant = Tenant(
@@ -97,6 +108,18 @@ class HostDevices:
             lease.close()
             raise
 
+    def _fitting(self, record: Record, request: Request, inventory: Inventory) -> tuple[Unit, ...]:
+        """Return what may be given: of a number of GPUs, those that the image has code for."""
+        found = candidates(inventory, request)
+        if self._store is None or not record.options.gpu_check or not request.count or _are_alike(found):
+            return found
+        from mlbox.engine.checking import fitting
+
+        chosen = fitting(self._store(), Digest(record.image_digest), request, inventory, found)
+        for line in chosen.left_out:
+            self._say(f"left out: {line}")
+        return chosen.units
+
     def _grant(
         self,
         record: Record,
@@ -119,16 +142,27 @@ class HostDevices:
                 hint="reboot, or stop what uses the GPUs and reload the module",
             )
         files = driver_files(version, capabilities, host_arch(), self._roots)
-        gpus = edits_of(chosen, inventory, capabilities, files, self._roots, params=self._params())
-        grant = Grant(edits=edits + gpus, libraries=libraries_of(files), descriptors=descriptors)
+        binds = [one for one in record.options.mounts if isinstance(one, BindMount)]
+        target = next((one for one in TARGETS if not covering(one, binds)), TARGETS[0])
+        gpus = edits_of(chosen, inventory, capabilities, files, self._roots, params=self._params(), target=target)
+        grant = Grant(
+            edits=edits + without_new_files(gpus, binds, self._say),
+            libraries=libraries_of(files, target),
+            descriptors=descriptors,
+        )
         if "compute" in capabilities and all(is_of_data_center(unit.gpu.name) for unit in chosen):
             return msgspec.structs.replace(grant, preferred=partial(lines_in, driver=inventory.driver.version))
         return grant
 
     def _inventory(self, request: Request) -> Inventory:
         inventory = read_inventory(self._roots)
-        # Only NVIDIA's library knows the UUIDs of MIG instances; it is slow to load, so it is asked for nothing else.
-        return ask(inventory).inventory if any(name.startswith("MIG-") for name in request.devices) else inventory
+        # Only NVIDIA's library knows UUIDs of MIG instances and the mode of who has none; it is slow to load.
+        if any(name.startswith("MIG-") for name in request.devices):
+            return ask(inventory).inventory
+        # Where the driver is not this host's own, as in tests, its library is not either.
+        undivided = [gpu.pci for gpu in inventory.gpus if not gpu.mig and can_be_divided(gpu.name)]
+        asked = inventory.driver is not None and undivided and self._roots.driver == "/"
+        return with_mig_modes(inventory, in_mig_mode(undivided)) if asked else inventory
 
     def _params(self) -> str:
         """Return a copy of the driver's parameters that forbids to make device nodes, '' where there are none."""
@@ -143,6 +177,30 @@ class HostDevices:
         return str(path)
 
 
+def covering(path: str, binds: Sequence[BindMount]) -> BindMount | None:
+    """Return the mount of the user's in which `path` would lie, None for none: what is made there is on the host."""
+    found = [one for one in binds if path == one.target or path.startswith(one.target.rstrip("/") + "/")]
+    return max(found, key=lambda one: len(one.target), default=None)
+
+
+def without_new_files(edits: ContainerEdits, binds: Sequence[BindMount], say: Callable[[str], None]) -> ContainerEdits:
+    """Return `edits` without the mounts for which a file would have to be made in a folder of the host."""
+    left = []
+    for mount in edits.mounts:
+        bind = covering(mount.container_path, binds)
+        place = Path(bind.source, mount.container_path[len(bind.target) :].lstrip("/")) if bind else None
+        if place is not None and not place.exists():
+            say(f"{mount.container_path} of the driver is left out: it would be made at {place}")
+        else:
+            left.append(mount)
+    return msgspec.structs.replace(edits, mounts=tuple(left))
+
+
+def _are_alike(found: Sequence[Unit]) -> bool:
+    """Whether what fits one of them fits all, as was checked when the container was made."""
+    return len({(unit.gpu.vendor, unit.gpu.name) for unit in found}) == 1
+
+
 def _lives(container: str) -> bool:
     return bool(cgroup.processes(Folder(Path(container)).cgroup, cgroup.hierarchies()))
 
@@ -154,5 +212,5 @@ def _devices(options: RunOptions) -> tuple[str, ...]:
 def capabilities_of(options: RunOptions, config: ContainerConfig) -> tuple[str, ...]:
     """Return what was asked for, else what the image says it needs: libraries only, never another GPU."""
     image = next((line.partition("=")[2] for line in config.env if line.startswith(f"{_CAPABILITIES}=")), "")
-    asked = options.gpu_capabilities or options.env.get(_CAPABILITIES, image)
+    asked = options.gpu_capabilities or without_compat32(options.env.get(_CAPABILITIES, image))
     return parse_capabilities(asked or ",".join(DEFAULT_CAPABILITIES))

@@ -38,20 +38,21 @@ _LOOPBACK = "127.0.0.1"
 
 def containers_of(home: Home, say: Say = lambda _: None) -> Containers:
     """Return the containers of a store, and what gives them devices; `say` hears what is waited for."""
-    return Containers(home, granter=_Devices(say))
+    return Containers(home, granter=_Devices(say, partial(Store, home)))
 
 
 class _Devices:
     """Gives devices; what knows them is imported when the first container wants one."""
 
-    def __init__(self, say: Say) -> None:
+    def __init__(self, say: Say, store: Callable[[], Store]) -> None:
         self._say = say
+        self._store = store
 
     @cached_property
     def _host(self) -> "HostDevices":
         from mlbox.engine.granting import HostDevices
 
-        return HostDevices(say=self._say)
+        return HostDevices(say=self._say, store=self._store)
 
     def check(self, options: RunOptions) -> None:
         """Raise MlboxError for what can never be had here."""

@@ -93,18 +93,22 @@ def candidates(inventory: Inventory, request: Request) -> tuple[Unit, ...]:
     """
     every = units(inventory)
     if not every:
+        if undivided := [gpu for gpu in inventory.gpus if gpu.mig_enabled]:
+            raise _without_instances(undivided[0])
         problems = "".join(f"\n  {problem}" for problem in inventory.problems)
         raise ContainerError(f"this host has no GPU that could be given{problems}", hint="'mlbox doctor' says more")
     if request.devices:
-        named = [_named(every, name) for name in request.devices]
+        named = [_named(inventory, every, name) for name in request.devices]
         return _usable({unit.id: unit for unit in named}.values())
     same = tuple(unit for unit in every if unit.gpu.vendor == every[0].gpu.vendor)
     if request.all:
         return _usable(same)
     same = tuple(unit for unit in same if unit.is_usable)
     if request.count > len(same):
+        empty = [str(gpu.index) for gpu in inventory.gpus if gpu.mig_enabled and not gpu.mig]
+        besides = f", besides {', '.join(empty)} in MIG mode without instances" if empty else ""
         raise ContainerError(
-            f"--gpus {request.count}: this host has {len(same)} ({', '.join(unit.label for unit in same)})",
+            f"--gpus {request.count}: this host has {len(same)} ({', '.join(unit.label for unit in same)}){besides}",
             hint="'mlbox gpu ls' lists them",
         )
     return same
@@ -128,12 +132,25 @@ def pick(found: Sequence[Unit], request: Request, taken: Collection[str]) -> tup
     return tuple(found) if len(free) == len(found) else None
 
 
-def _named(every: Sequence[Unit], name: str) -> Unit:
+def _names(gpu: Gpu) -> tuple[str, ...]:
+    return (str(gpu.index), f"{gpu.vendor}:{gpu.index}", gpu.uuid)
+
+
+def _without_instances(gpu: Gpu) -> ContainerError:
+    return ContainerError(
+        f"GPU {gpu.index} is in MIG mode and has no instances, so nothing can be given of it",
+        hint=f"'nvidia-smi mig -i {gpu.index} -cgi 0 -C' makes one, 'nvidia-smi -i {gpu.index} -mig 0' ends the mode",
+    )
+
+
+def _named(inventory: Inventory, every: Sequence[Unit], name: str) -> Unit:
     matches = list(_matching(every, name))
     if len(matches) == 1:
         return matches[0]
     if matches:
         raise ContainerError(f"--gpus device={name}: several GPUs begin with that", hint="give more of the UUID")
+    if undivided := [gpu for gpu in inventory.gpus if gpu.mig_enabled and not gpu.mig and name in _names(gpu)]:
+        raise _without_instances(undivided[0])
     divided = [unit for unit in every if unit.mig and name in (str(unit.gpu.index), unit.gpu.uuid)]
     if divided:
         parts = ", ".join(unit.label for unit in divided)

@@ -16,6 +16,7 @@ from mlbox.loader import MACHINES
 
 DEFAULT_CAPABILITIES = ("compute", "utility")
 _PROGRAM_FOLDERS = ("usr/bin", "usr/sbin", "usr/lib/nvidia/current", "bin", "sbin")
+_COMPAT32 = "compat32"
 _LINKED = ("libcuda", "libnvidia-opticalflow")
 """Libraries that programs also open by their bare name."""
 
@@ -65,6 +66,10 @@ def capability_table() -> dict[str, Capability]:
 def parse_capabilities(text: str) -> tuple[str, ...]:
     """Return the capabilities that 'compute,utility' or 'all' names, with those they imply; raises UsageError."""
     names = [name.strip() for name in text.split(",") if name.strip()]
+    if _COMPAT32 in names:
+        raise UsageError(
+            f"{_COMPAT32}: the driver's libraries for programs of 32 bits are not given", hint="leave it out"
+        )
     if "all" in names:
         names = list(capability_table())
     if unknown := [name for name in names if name not in NAMED_CAPABILITIES]:
@@ -72,6 +77,11 @@ def parse_capabilities(text: str) -> tuple[str, ...]:
             f"not a GPU capability: {unknown[0][:40]!r}", hint=f"known are {', '.join(NAMED_CAPABILITIES)} and all"
         )
     return tuple(dict.fromkeys(_closed(names or DEFAULT_CAPABILITIES)))
+
+
+def without_compat32(text: str) -> str:
+    """Return what an image asks for without that: it is for NVIDIA's runtime, and runs without it here."""
+    return ",".join(name for name in text.split(",") if name.strip() != _COMPAT32)
 
 
 def _closed(names: Iterable[str]) -> Iterator[str]:

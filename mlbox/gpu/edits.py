@@ -35,11 +35,12 @@ def edits_of(
     roots: Roots,
     *,
     params: str = "",
+    target: str = TARGET,
 ) -> ContainerEdits:
     """Return the edits that give exactly the `chosen` GPUs, and NVIDIA's driver `files` when any is NVIDIA's.
 
     `params` is a file of the host that stands for /proc/driver/nvidia/params in the container: its libraries read
-    there that they must make no device nodes.
+    there that they must make no device nodes. `target` is where the libraries lie.
     """
     rows = [capability_table()[name] for name in capabilities]
     nvidia = any(unit.gpu.vendor == "nvidia" for unit in chosen)
@@ -53,7 +54,7 @@ def edits_of(
         # NVIDIA's own hook, where a host has it, must not add to this.
         env=("NVIDIA_VISIBLE_DEVICES=void",) if nvidia else (),
         device_nodes=tuple(_node(node, roots) for node in dict.fromkeys(nodes)),
-        mounts=tuple(_mounts(files)) if files else (),
+        mounts=tuple(_mounts(files, target)) if files else (),
         hooks=(_masked(params),) if params else (),
     )
 
@@ -84,9 +85,9 @@ def _alone(chosen: Sequence[Unit], inventory: Inventory, capabilities: Sequence[
     )
 
 
-def libraries_of(files: DriverFiles) -> tuple[Library, ...]:
+def libraries_of(files: DriverFiles, target: str = TARGET) -> tuple[Library, ...]:
     """Return what the loader's cache of a container must say."""
-    return tuple(Library(name, f"{TARGET}/{name}") for one in files.libraries for name in one.names)
+    return tuple(Library(name, f"{target}/{name}") for one in files.libraries for name in one.names)
 
 
 def _node(node: DeviceNumber, roots: Roots) -> DeviceNode:
@@ -102,11 +103,11 @@ def _node(node: DeviceNumber, roots: Roots) -> DeviceNode:
     )
 
 
-def _mounts(files: DriverFiles) -> Iterator[CdiMount]:
+def _mounts(files: DriverFiles, target: str) -> Iterator[CdiMount]:
     # A library is mounted once under each of its names: no link has to be made in the image, and all are one file.
     for one in files.libraries:
         for name in one.names:
-            yield CdiMount(host_path=one.path, container_path=f"{TARGET}/{name}", options=_READ_ONLY)
+            yield CdiMount(host_path=one.path, container_path=f"{target}/{name}", options=_READ_ONLY)
     for program in files.programs:
         yield CdiMount(host_path=program, container_path=f"/usr/bin/{PurePosixPath(program).name}", options=_READ_ONLY)
     for path, inside in files.files:

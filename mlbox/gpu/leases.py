@@ -1,8 +1,9 @@
 """Who may use which GPU: a locked file for each, on this host, whichever store a container is in.
 
 The lock belongs to an open file that the container's monitor keeps: it is gone with it, however it ends, and nobody
-needs to clean up. Those who wait stand in a queue of locked tickets, the first come first served, each watching only
-the one before it.
+needs to clean up. Who has a GPU alone has the whole file locked. Those who share it have its first byte together, and
+each one more byte, whose number says where in the file it has written down who it is. Those who wait stand in a queue
+of locked tickets, the first come first served, each watching only the one before it.
 """
 
 import os
@@ -22,6 +23,9 @@ from mlbox.linux import lock
 from mlbox.linux.inotify import watch
 
 FOLDER = Path("/run/mlbox/gpus")
+_RECORD = 1024
+"""Bytes in which a tenant is written down: its name and its user's are short."""
+_MOST_SHARERS = 256
 _LOOK = 1.0
 """Seconds between two looks at GPUs that programs outside of containers use: nothing tells when those end."""
 
@@ -71,7 +75,7 @@ class _Room:
         """Return why there is no room now, '' when there is."""
         if self._most is None:
             return ""
-        has = sum(one.tenant.user == self._user for one in self._held())
+        has = len({one.id for one in self._held() if one.tenant.user == self._user})
         if has + self._need <= self._most:
             return ""
         return f"{self._user} has {has} GPUs and may have {self._most} at once, not {self._need} more"
@@ -177,7 +181,8 @@ class Leases:
                 fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # closing it must wake nobody
                 try:
                     if lock.is_taken(fd):
-                        found.append(Held(id=path.stem, tenant=_tenant(os.pread(fd, 4096, 0))))
+                        present = [one for slot, one in _tenants(fd) if lock.is_taken(fd, _slot_byte(slot))]
+                        found += [Held(id=path.stem, tenant=one) for one in present or (Tenant(),)]
                 finally:
                     os.close(fd)
         return tuple(found)
@@ -187,8 +192,9 @@ class Leases:
         with suppress(FileNotFoundError):
             fd = os.open(self._folder / lease_file(id), os.O_RDWR | os.O_CLOEXEC)
             try:
-                if _tenant(os.pread(fd, 4096, 0)).container == container:
-                    os.ftruncate(fd, 0)
+                for slot, tenant in _tenants(fd):
+                    if tenant.container == container:
+                        os.pwrite(fd, bytes(_RECORD), slot * _RECORD)
             finally:
                 os.close(fd)
 
@@ -236,13 +242,15 @@ def _silent(_: str) -> None:
 def _locked(files: dict[str, int], wish: _Wish) -> tuple[list[str], dict[str, str]]:
     """Lock all units that are free; return their ids, and why others are not free although nobody has leased them."""
     tenant = wish.tenant
-    free = [unit.id for unit in wish.found if lock.take(files[unit.id], shared=tenant.shared)]
+    byte = 0 if tenant.shared else None
+    free = [unit.id for unit in wish.found if lock.take(files[unit.id], shared=tenant.shared, byte=byte)]
     why = dict.fromkeys(wish.busy() if free and not tenant.shared else (), "is used by a program that has no lease")
     for id in free:
-        before = _tenant(os.pread(files[id], 4096, 0))
-        together = before.shared and tenant.shared
-        if before.container not in ("", tenant.container) and not together and wish.lives(before.container):
-            why[id] = f"is used by what {before.name} left running when its monitor was killed ('mlbox rm -f' ends it)"
+        for _, before in _tenants(files[id]):
+            together = before.shared and tenant.shared
+            if before.container not in ("", tenant.container) and not together and wish.lives(before.container):
+                left = f"what {before.name} left running when its monitor was killed ('mlbox rm -f' ends it)"
+                why[id] = f"is used by {left}"
     for id in set(free) & set(why):
         lock.release(files[id])
     return [id for id in free if id not in why], why
@@ -258,8 +266,10 @@ def _taken(files: dict[str, int], wish: _Wish, free: Collection[str]) -> Lease |
         return None
     now = msgspec.structs.replace(wish.tenant, since=time.time())
     for id in given:
-        os.ftruncate(files[id], 0)
-        os.pwrite(files[id], msgspec.json.encode(now), 0)
+        slot = _slot_of_ours(files[id]) if now.shared else 0
+        if not now.shared:
+            os.ftruncate(files[id], 0)
+        os.pwrite(files[id], msgspec.json.encode(now).ljust(_RECORD), slot * _RECORD)
     return Lease(units=chosen, descriptors=tuple(files.pop(id) for id in given))
 
 
@@ -269,6 +279,26 @@ def _next_change(changes: int) -> None:
     with suppress(BlockingIOError):
         while os.read(changes, 1 << 16):
             pass
+
+
+def _tenants(fd: int) -> Iterator[tuple[int, Tenant]]:
+    """Yield who has written down that they have the unit, with their slots, whether they live or not."""
+    data = os.pread(fd, _RECORD * _MOST_SHARERS, 0)
+    for slot in range(0, len(data), _RECORD):
+        if record := data[slot : slot + _RECORD].strip(b"\0 "):
+            yield slot // _RECORD, _tenant(record)
+
+
+def _slot_of_ours(fd: int) -> int:
+    """Take a slot that nobody has, while nobody else looks for one; ours until the file is closed."""
+    for slot in range(_MOST_SHARERS):
+        if lock.take(fd, byte=_slot_byte(slot)):
+            return slot
+    raise ContainerError(f"{_MOST_SHARERS} containers share this GPU already")
+
+
+def _slot_byte(slot: int) -> int:
+    return 1 + slot
 
 
 def _tenant(data: bytes) -> Tenant:

@@ -6,7 +6,7 @@ import msgspec
 
 Vendor = Literal["nvidia", "amd", "intel"]
 
-NAMED_CAPABILITIES = ("compute", "utility", "video", "graphics", "display", "ngx", "compat32")
+NAMED_CAPABILITIES = ("compute", "utility", "video", "graphics", "display", "ngx")
 """What NVIDIA_DRIVER_CAPABILITIES and --gpu-capabilities may name, besides 'all'."""
 
 

@@ -1,6 +1,6 @@
 """What only NVIDIA's own library tells: memory, utilisation, MIG's UUIDs. Asked for only when the driver is loaded."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import msgspec
@@ -50,6 +50,20 @@ def ask(inventory: Inventory) -> Answer:
         pynvml.nvmlShutdown()
 
 
+def with_mig_modes(inventory: Inventory, enabled: Collection[str]) -> Inventory:
+    """Return `inventory` with the GPUs at these PCI addresses in MIG mode, and what is wrong where none is divided."""
+    empty = [gpu for gpu in inventory.gpus if gpu.pci in enabled and not gpu.mig]
+    problems = [
+        f"GPU {gpu.index} is in MIG mode and has no instances, so nothing can be given of it: "
+        f"'nvidia-smi mig -i {gpu.index} -cgi 0 -C' makes one, 'nvidia-smi -i {gpu.index} -mig 0' ends the mode"
+        for gpu in empty
+    ]
+    gpus = tuple(
+        msgspec.structs.replace(gpu, mig_enabled=True) if gpu.pci in enabled else gpu for gpu in inventory.gpus
+    )
+    return msgspec.structs.replace(inventory, gpus=gpus, problems=(*inventory.problems, *problems))
+
+
 def _answer(inventory: Inventory, nvml: Any) -> Answer:  # noqa: ANN401 - a module without types
     handles = dict(_handles(nvml))
     gpus, use = [], {}
@@ -60,9 +74,8 @@ def _answer(inventory: Inventory, nvml: Any) -> Answer:  # noqa: ANN401 - a modu
             use[gpu.pci] = _use(handle, nvml)
         else:
             gpus.append(gpu)
-    return Answer(
-        inventory=msgspec.structs.replace(inventory, gpus=tuple(gpus), driver=_driver(inventory.driver, nvml)), use=use
-    )
+    told = msgspec.structs.replace(inventory, gpus=tuple(gpus), driver=_driver(inventory.driver, nvml))
+    return Answer(inventory=with_mig_modes(told, {gpu.pci for gpu in gpus if gpu.mig_enabled}), use=use)
 
 
 def _driver(driver: Driver | None, nvml: Any) -> Driver | None:  # noqa: ANN401

@@ -77,6 +77,12 @@ def is_of_data_center(name: str) -> bool:
     return _known(name, document["capability"]) in document["forward-compatibility"]["devices"]
 
 
+def can_be_divided(name: str) -> bool:
+    """Whether the GPU called `name` has a MIG mode."""
+    document = _devices()
+    return _known(name, document["capability"]) in document["mig"]["devices"]
+
+
 @cache
 def _devices() -> dict[str, Any]:
     path = resources.folder("gpu") / "devices.toml"

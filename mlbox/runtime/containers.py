@@ -125,9 +125,10 @@ class Containers:
         runtime = self._runtime or find_runtime(self._home)
         grant = None
         if granter := self._granter_for(container.record.options):
-            if container.status == "dead":
+            if container.status == "dead" or container.record.options.gpu_wait:
                 self.reconcile()  # what it left running has its devices
-            grant = granter.grant(container.record)
+            with self._shelf.folder(container.id).starting():
+                grant = granter.grant(container.record)
         try:
             container = self.get(container.id)  # it may have waited for long
             return self._start(
@@ -332,6 +333,9 @@ class Containers:
                     rootfs.remove_container(folder, container.name)
             finally:
                 os.close(held)
+        for one in self.list():
+            if one.status == "created" and one.record.options.remove and self._shelf.folder(one.id).was_given_up():
+                rootfs.remove_container(self._shelf.folder(one.id), one.name)
         self._shelf.sweep()
         return found
 

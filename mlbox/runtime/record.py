@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -92,6 +94,7 @@ class Folder:
         self.log = path / "log.json"
         self.socket = path / "control.sock"
         self.lock = path / "lock"
+        self.start_lock = path / "starting"
 
     @property
     def cgroup(self) -> str:
@@ -141,6 +144,28 @@ class Folder:
         finally:
             os.close(fd)
         os.rename(temporary, f"{self.path}/{name}")  # noqa: PTH104
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Show, as long as we live, that somebody is about to start the container: it may wait for its devices."""
+        fd = os.open(self.start_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            lock.take(fd)
+            yield
+        finally:
+            self.start_lock.unlink(missing_ok=True)
+            os.close(fd)
+
+    def was_given_up(self) -> bool:
+        """Whether who was about to start the container was killed."""
+        try:
+            fd = os.open(self.start_lock, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            return not lock.is_taken(fd)
+        finally:
+            os.close(fd)
 
     def is_monitored(self) -> bool:
         """Whether a monitor lives and holds the lock."""

@@ -34,6 +34,7 @@ from mlbox.oci.image import ContainerConfig
 from mlbox.paths import Home
 from mlbox.runtime import hotplug
 from mlbox.runtime.containers import Containers
+from mlbox.runtime.options import BindMount
 
 pytestmark = pytest.mark.integration
 IMAGE = ContainerConfig(env=("NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=utility"))
@@ -372,3 +373,37 @@ def test_a_driver_that_was_updated_under_the_module_is_refused(box: Box, host: F
         path.rename(path.with_name(path.name.replace("550.54.14", "560.35.03")))
     with pytest.raises(ContainerError, match=r"libraries are 560\.35\.03, its kernel module is 550\.54\.14"):
         box.sh("true", gpus="1")
+
+
+def test_who_waits_and_is_killed_leaves_nothing(box: Box, host: FakeHost, tmp_path: Path) -> None:
+    """Neither a container that was never started nor its name; of one without --rm, the container."""
+    held = box.start("sleep", "60", gpus="all")
+    made = [box.create("true", gpus="1", gpu_wait=True, remove=remove) for remove in (True, False)]
+    command = [sys.executable, "-c", WAITER, str(box.home.root), str(host.root), str(tmp_path / "leases")]
+    waiters = [subprocess.Popen([*command, one.id], stderr=subprocess.DEVNULL) for one in made]
+    wait_for(lambda: leases(folder=tmp_path / "leases").waiting == 2, "places in the queue")
+    box.containers.reconcile()
+    assert len(box.containers.list()) == 3, "they live"
+    for waiter in waiters:
+        waiter.kill()
+        waiter.wait(10)
+    box.containers.reconcile()
+    assert {one.name for one in box.containers.list()} == {held.name, made[1].name}
+    box.containers.remove(made[1].id)
+    box.containers.remove(held.id, force=True)
+
+
+def test_nothing_of_the_driver_is_made_in_a_folder_of_the_user(box: Box, tmp_path: Path) -> None:
+    """Mounted over /usr, the libraries lie elsewhere; a program has no place then, and that is said."""
+    usr, said = tmp_path / "usr", []
+    usr.mkdir()
+    box.containers = Containers(
+        box.home,
+        granter=HostDevices(box.containers._granter._roots, tmp_path / "leases", said.append),  # type: ignore[union-attr]
+    )
+    mount = BindMount(source=str(usr), target="/usr", owner="keep")
+    code, out, err = box.sh("ls /opt/mlbox/nvidia", gpus="1", mounts=(mount,))
+    assert code == 0, err
+    assert "libcuda.so.1" in out
+    assert list(usr.iterdir()) == []
+    assert any("/usr/bin/nvidia-smi of the driver is left out" in line for line in said)

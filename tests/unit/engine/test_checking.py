@@ -13,8 +13,9 @@ from fakes.trees import make_image, make_layer
 from mlbox.engine import checking
 from mlbox.engine.checking import check, needs_of, refuse_unfit
 from mlbox.errors import ContainerError, UsageError
-from mlbox.gpu.choose import Request
+from mlbox.gpu.choose import Request, candidates
 from mlbox.gpu.compat import Compat
+from mlbox.gpu.inventory import read_inventory
 from mlbox.oci.artifact import GPU_TYPE, LOCK_TYPE, artifact_of, subject_of
 from mlbox.oci.digest import Digest
 from mlbox.oci.layer import Entry
@@ -137,3 +138,28 @@ def test_an_image_that_does_not_fit_is_refused(store: Store, image: Digest, host
         refuse_unfit(store, other, Request(count=1), host.roots)
     assert "--no-check" in (caught.value.hint or "")
     refuse_unfit(store, make_image(store, label="plain").digest, Request(all=True), host.roots)
+
+
+def test_of_different_gpus_those_that_fit(store: Store, image: Digest, host: FakeHost) -> None:
+    """They are counted; the others are named with the reason."""
+    mixed = FakeHost(host.root / "mixed")
+    mixed.nvidia(0, 1, 2, version="570.124.06")
+    for number, name in ((1, "Tesla V100"), (2, "GeForce RTX 5090")):
+        information = mixed.root / f"proc/driver/nvidia/gpus/0000:{number + 1:02x}:00.0/information"
+        information.write_text(information.read_text().replace("NVIDIA H200", f"NVIDIA {name}"))
+    inventory = read_inventory(mixed.roots)
+
+    def fit(count: int) -> checking.Fitting:
+        request = Request(count=count)
+        return checking.fitting(store, image, request, inventory, candidates(inventory, request))
+
+    assert [unit.label for unit in fit(1).units] == ["0"]
+    assert [line.partition(":")[0] for line in fit(1).left_out] == [
+        "GPU 1 (NVIDIA Tesla V100)",
+        "GPU 2 (NVIDIA GeForce RTX 5090)",
+    ]
+    with pytest.raises(ContainerError, match=r"--gpus 2: of 3 GPUs the image fits 1, and not 1, 2; .* sm_70"):
+        fit(2)
+    with pytest.raises(ContainerError, match="does not fit GPU 1"):
+        refuse_unfit(store, image, Request(all=True), mixed.roots)
+    refuse_unfit(store, image, Request(devices=("0",)), mixed.roots)

@@ -8,7 +8,7 @@ from fakes.gpu import FakeHost
 
 from mlbox.errors import UsageError
 from mlbox.gpu.choose import units
-from mlbox.gpu.driver import DriverFiles, capability_table, driver_files, parse_capabilities
+from mlbox.gpu.driver import DriverFiles, capability_table, driver_files, parse_capabilities, without_compat32
 from mlbox.gpu.edits import TARGET, edits_of, libraries_of
 from mlbox.gpu.inventory import read_inventory
 from mlbox.gpu.model import NAMED_CAPABILITIES, Version
@@ -51,6 +51,13 @@ def test_the_table_has_every_capability() -> None:
 def test_capabilities_bring_what_they_imply(text: str, capabilities: tuple[str, ...]) -> None:
     assert parse_capabilities(text) == capabilities
     assert set(parse_capabilities("all")) == set(NAMED_CAPABILITIES)
+
+
+def test_libraries_of_32_bits_are_refused() -> None:
+    """Not of an image, which asks NVIDIA's runtime for them."""
+    with pytest.raises(UsageError, match="programs of 32 bits"):
+        parse_capabilities("compute,compat32")
+    assert without_compat32("compute,compat32,utility") == "compute,utility"
     with pytest.raises(UsageError, match="'fast'"):
         parse_capabilities("compute,fast")
 

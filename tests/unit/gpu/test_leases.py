@@ -140,6 +140,36 @@ def test_sharing_is_said_on_both_sides(leases: Leases) -> None:
     alone.close()
 
 
+def test_every_sharer_counts(leases: Leases) -> None:
+    """For as long as it lives, whoever came after it; a GPU that one user shares with himself counts once."""
+    found = GPUS[:2]
+
+    def share(name: str, most: int | None = None) -> Lease:
+        tenant = Tenant(container=name * 4, name=name, user=name, shared=True)
+        return leases.take(found[:1], Request(count=1), tenant, busy=NOBODY, most=most)
+
+    def holders() -> list[str]:
+        return [one.tenant.name for one in leases.held()]
+
+    ann, bob = share("ann"), share("bob")
+    eve = share("eve")
+    assert holders() == ["ann", "bob", "eve"]
+    bob.close()
+    assert holders() == ["ann", "eve"]
+    again = share("bob", most=1)
+    assert holders() == ["ann", "bob", "eve"], "it has the place of the one that went"
+    with pytest.raises(ContainerError, match="ann has 1 GPUs and may have 1"):
+        leases.take(found[1:], Request(count=1), Tenant(user="ann"), busy=NOBODY, most=1)
+    leases.vacate(found[0].id, "ann" * 4)
+    assert holders() == ["bob", "eve"]
+    for one in (ann, again, eve):
+        one.close()
+    assert holders() == []
+    alone = leases.take(found[:1], Request(count=1), Tenant(name="zoe", user="zoe"), busy=NOBODY)
+    assert holders() == ["zoe"], "what sharers wrote down is gone"
+    alone.close()
+
+
 def test_who_waits_gets_it_at_once(leases: Leases) -> None:
     """Not at the next look: the closed file wakes it."""
     held = take(leases, "all")

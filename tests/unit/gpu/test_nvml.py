@@ -1,5 +1,7 @@
 """What NVIDIA's library adds to what the kernel shows, and what is left when it does not answer."""
 
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -7,9 +9,12 @@ import pytest
 from fakes.gpu import FakeHost
 from fakes.nvml import MEMORY, FakeNvml
 
+from mlbox.errors import ContainerError
 from mlbox.gpu import nvml
+from mlbox.gpu.choose import Request, candidates
 from mlbox.gpu.inventory import read_inventory
 from mlbox.gpu.model import ComputeCapability, Inventory
+from mlbox.linux.mig import in_mig_mode
 
 
 @pytest.fixture
@@ -50,6 +55,52 @@ def test_mig_instances_get_their_uuids(host: FakeHost, monkeypatch: pytest.Monke
         ("MIG-GPU-0000", "1g.18gb", MEMORY // 8, 2),
     ]
     assert divided.mig[0].uuid != divided.mig[1].uuid
+
+
+def test_mig_mode_without_instances(host: FakeHost, tmp_path: Path) -> None:
+    """Nothing can be given of such a GPU, and everybody says what mends it."""
+    host = FakeHost(tmp_path / "other")
+    host.nvidia(0, 1)
+    inventory = read_inventory(host.roots)
+    marked = nvml.with_mig_modes(inventory, {inventory.gpus[1].pci})
+    assert [gpu.mig_enabled for gpu in marked.gpus] == [False, True]
+    assert marked.problems[-1].startswith("GPU 1 is in MIG mode and has no instances")
+    assert [unit.label for unit in candidates(marked, Request(all=True))] == ["0"]
+    with pytest.raises(ContainerError, match=r"this host has 1 \(0\), besides 1 in MIG mode without instances"):
+        candidates(marked, Request(count=2))
+    with pytest.raises(ContainerError, match="GPU 1 is in MIG mode") as caught:
+        candidates(marked, Request(devices=("1",)))
+    assert "nvidia-smi -i 1 -mig 0" in (caught.value.hint or "")
+    both = nvml.with_mig_modes(inventory, {gpu.pci for gpu in inventory.gpus})
+    with pytest.raises(ContainerError, match="GPU 0 is in MIG mode"):
+        candidates(both, Request(all=True))
+
+
+LIBRARY = """
+int nvmlInit_v2(void) { return INIT; }
+int nvmlShutdown(void) { return 0; }
+static char which;
+int nvmlDeviceGetHandleByPciBusId_v2(const char *id, void **handle) {
+    *handle = &which; which = id[6]; return which == '9';
+}
+int nvmlDeviceGetMigMode(char *id, unsigned *now, unsigned *then) { *now = *then = *id == '2'; return *id == '3'; }
+"""
+
+
+def test_the_library_is_asked_for_the_mode(tmp_path: Path) -> None:
+    """A library of our own answers; what fails, or is not there, is no MIG mode."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("cc is not installed")
+    source = tmp_path / "nvml.c"
+    source.write_text(LIBRARY)
+    for name, code in (("good", "0"), ("bad", "9")):
+        argv = [compiler, "-shared", "-fPIC", f"-DINIT={code}", "-o", tmp_path / f"{name}.so", source]
+        subprocess.run(argv, check=True)
+    addresses = [f"0000:0{n}:00.0" for n in (1, 2, 3, 9)]
+    assert in_mig_mode(addresses, str(tmp_path / "good.so")) == {"0000:02:00.0"}
+    assert in_mig_mode(addresses, str(tmp_path / "bad.so")) == frozenset()
+    assert in_mig_mode(addresses, str(tmp_path / "none.so")) == frozenset()
 
 
 def test_a_library_that_does_not_answer_is_a_problem(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
