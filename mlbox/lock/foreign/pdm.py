@@ -78,7 +78,8 @@ def read_pdm(data: bytes, selection: Selection) -> Imported:
     metadata = lock.metadata
     _check_version(metadata.lock_version)
     groups = {_DEFAULT, *selection.extras, *selection.groups}
-    if metadata.groups and (missing := sorted(groups - set(map(name_of, metadata.groups)))):
+    known = {_DEFAULT, *map(name_of, metadata.groups or {one for package in lock.package for one in package.groups})}
+    if missing := sorted(groups - known):
         raise LockError(f"{WHAT}: was made without {', '.join(missing)}", hint="run 'pdm lock' with these groups")
     if metadata.targets and not any(_fits(target, selection) for target in metadata.targets):
         raise LockError(

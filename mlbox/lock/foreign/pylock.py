@@ -1,5 +1,6 @@
 """pylock.toml (PEP 751): read and selected by packaging, which is the specification's own code."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,16 +26,35 @@ WHAT = "pylock.toml"
 
 def read_pylock(data: bytes, selection: Selection) -> Imported:
     """Return what an installer of PEP 751 installs for the extras and groups, the default groups besides."""
-    from packaging.pylock import PylockSelectError, PylockUnsupportedVersionError, PylockValidationError
+    from packaging.pylock import PylockSelectError, PylockValidationError
 
     bounded(data, what=WHAT)
     document = load_toml(data, what=WHAT, error=LockError)
+    _check_version(document.get("lock-version"))
+    for package in _tables(document.get("packages")):  # Pipenv writes names as they come
+        if isinstance(name := package.get("name"), str):
+            package["name"] = name_of(name)
     try:
         return _imported(document, selection)
-    except PylockUnsupportedVersionError as problem:
-        raise LockError(f"{WHAT}: {problem}", hint="upgrade mlbox, or lock again as version 1.0") from problem
-    except (PylockValidationError, PylockSelectError, RecursionError) as problem:
-        raise LockError(f"{WHAT}: {str(problem)[:1000]}") from problem
+    except PylockSelectError as problem:
+        hint = "set another python in [tool.mlbox], or lock again with the tool that made it"
+        raise LockError(f"{WHAT}: {str(problem)[:1000]}", hint=hint) from problem
+    except (PylockValidationError, RecursionError) as problem:
+        hint = "is it whole? the tool that made it makes it again"
+        raise LockError(f"{WHAT}: {str(problem)[:1000]}", hint=hint) from problem
+
+
+def _check_version(version: object) -> None:
+    """Refuse another major version before its packages, which may have other words, are looked at."""
+    if not (isinstance(version, str) and re.fullmatch(r"1(\.[0-9]{1,3})*", version)):
+        raise LockError(
+            f"{WHAT}: has version {str(version)[:20]!r}, and this mlbox reads version 1.0",
+            hint="upgrade mlbox, or lock again as version 1.0",
+        )
+
+
+def _tables(value: object) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _imported(document: dict[str, Any], selection: Selection) -> Imported:
@@ -64,7 +84,7 @@ def _imported(document: dict[str, Any], selection: Selection) -> Imported:
 
 def _pinned(package: Any, names: set[str]) -> Pinned:  # noqa: ANN401 - packaging.pylock.Package, imported late
     name = str(name_of(package.name))
-    needed = {str(one.get("name", "")) for one in package.dependencies or () if isinstance(one, dict)}
+    needed = _needed(package)
     common: dict[str, Any] = {
         "name": name,
         "version": version_of(str(package.version), name) if package.version else "",
@@ -91,6 +111,17 @@ def _pinned(package: Any, names: set[str]) -> Pinned:  # noqa: ANN401 - packagin
         return Pinned(**common, kind="archive", index="direct", url=file.url, files=(file,), subdirectory=subdirectory)
     index = address(package.index, name) if package.index else ""
     return Pinned(**common, index=index, files=tuple(_file(one, name) for one in _files(package)))
+
+
+def _needed(package: Any) -> set[str]:  # noqa: ANN401
+    """Return the names of what a package asks for: in the standard's words, or in those of PDM's own table."""
+    names = [str(one.get("name", "")) for one in package.dependencies or () if isinstance(one, dict)]
+    tool = (package.tool or {}).get("pdm")
+    lines = tool.get("dependencies") if isinstance(tool, dict) else None
+    names += re.findall(
+        r"^[A-Za-z0-9._-]+", "\n".join(map(str, lines if isinstance(lines, list) else [])), re.MULTILINE
+    )
+    return {name_of(name) for name in names if name}
 
 
 def _files(package: Any) -> Iterator[Any]:  # noqa: ANN401

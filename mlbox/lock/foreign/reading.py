@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
 
@@ -110,9 +110,17 @@ def repository(url: str, name: str) -> str:
     return plain_url(url)
 
 
+def split(url: str, name: str) -> SplitResult:
+    """Take an address apart; LockError when it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError as problem:
+        raise LockError(f"{name}: {redact_text(url)[:200]!r} is no address") from problem
+
+
 def inside(path: str, name: str) -> str:
     """Return a path of the repository, normalised; LockError when it leaves it."""
-    path = unquote(path.removeprefix("file://")) if path.startswith("file:") else path
+    path = unquote(path.removeprefix("file:")) if path.startswith("file:") else path
     pure = PurePosixPath(path)
     if not path or "\0" in path or "\\" in path or pure.is_absolute() or ".." in pure.parts:
         raise LockError(
@@ -129,7 +137,7 @@ def subdirectory_of(path: str | None, name: str) -> str:
 
 def filename_of(text: str, name: str) -> str:
     """Return the file name that `text`, a name, path or URL, ends with."""
-    found = unquote(urlsplit(text).path if "://" in text else text).rpartition("/")[2]
+    found = unquote(split(text, name).path if "://" in text else text).rpartition("/")[2]
     if not _FILENAME.fullmatch(found):
         raise LockError(f"{name}: {found[:200]!r} is no file name")
     return found

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlunsplit
 
 from mlbox.errors import LockError
 from mlbox.lock.foreign.graph import Edge, reach
@@ -20,6 +20,7 @@ from mlbox.lock.foreign.reading import (
     read_toml,
     repository,
     sha256_of,
+    split,
     subdirectory_of,
     version_of,
 )
@@ -317,7 +318,7 @@ def _file(one: _File, name: str, folder: str) -> File:
 
 def _git(git: str, name: str) -> dict[str, Any]:
     """Read 'https://host/repo?rev=main&subdirectory=x#<commit>'."""
-    parts = urlsplit(re.sub(r"\s", "", git))
+    parts = split(re.sub(r"\s", "", git), name)
     query = parse_qs(parts.query)
     return {
         "url": repository(urlunsplit(parts._replace(query="", fragment="")), name),

@@ -1,0 +1,188 @@
+"""Each import against the lock's own tool: what it would install for the target is what is taken."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import missing
+from fakes.index import FakeIndex
+from fakes.server import serving
+from fakes.universe import EDGES, EXTRAS, FORKED, GROUPS, LINES, fill, pipfile, poetry_pyproject, pyproject, write
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from mlbox.http import Http
+from mlbox.lock.foreign.completing import complete
+from mlbox.lock.foreign.importing import reader_of
+from mlbox.lock.foreign.model import Selection
+from mlbox.lock.model import Target
+from mlbox.lock.python.model import Index, Indexes, Pinned
+from mlbox.lock.python.target import marker_environment
+from mlbox.project.requirements import logical_lines, split_options
+
+pytestmark = pytest.mark.integration
+
+OLD = Target(arch="amd64", python="3.11", python_full="3.11.2", glibc="2.36")
+NEW = Target(arch="arm64", python="3.13", python_full="3.13.5", glibc="2.41")
+
+TARGETS = (OLD, NEW)
+SELECTIONS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (((), ()), (("gpu",), ("dev",)))
+
+Tool = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def tool_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Tool]:
+    """Return a function that installs a tool for this session and returns it as a function."""
+    made: dict[str, Tool] = {}
+
+    def install(program: str, *packages: str) -> Tool:
+        name = "-".join((program, *packages)).replace("/", "-")
+        if name not in made:
+            made[name] = _installed(tmp_path_factory.mktemp("tool"), program, packages or (program,))
+        return made[name]
+
+    return install
+
+
+def _installed(folder: Path, program: str, packages: tuple[str, ...]) -> Tool:
+    uv = _uv()
+    home = folder / "home"
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "PIP_", "VIRTUAL_ENV"))}
+    env |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "XDG_CONFIG_HOME": str(home / "config")}
+    env |= {"PIPENV_VENV_IN_PROJECT": "1", "PIPENV_IGNORE_VIRTUALENVS": "1", "CI": "1", "NO_COLOR": "1"}
+    env |= {"PIP_CONFIG_FILE": os.devnull, "PDM_CHECK_UPDATE": "0", "POETRY_VIRTUALENVS_CREATE": "false"}
+    if program != "uv":
+        venv = folder / "venv"
+        for argv in (["venv", "-q", str(venv)], ["pip", "install", "-q", "--python", str(venv), *packages]):
+            done = subprocess.run([uv, *argv], capture_output=True, text=True, timeout=300)
+            if done.returncode:
+                missing(f"{program} cannot be installed: {done.stderr[-500:]}")
+    path = uv if program == "uv" else str(folder / "venv/bin" / program)
+
+    def call(cwd: Path, *args: str) -> str:
+        done = subprocess.run([path, *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{program} {args}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        return done.stdout
+
+    return call
+
+
+def _uv() -> str:
+    from uv import find_uv_bin
+
+    return str(find_uv_bin())
+
+
+@pytest.fixture(scope="module")
+def index() -> Iterator[FakeIndex]:
+    """An index of this machine that has the small world."""
+    with serving() as server:
+        found = FakeIndex(server)
+        fill(found)
+        yield found
+
+
+def more(extras: tuple[str, ...], groups: tuple[str, ...]) -> list[str]:
+    """Return what the project asks for with these, besides."""
+    return [*(line for one in extras for line in EXTRAS[one]), *(line for one in groups for line in GROUPS[one])]
+
+
+def said(text: str, target: Target) -> dict[str, tuple[str, frozenset[str]]]:
+    """Read a requirements file as the tool wrote it: what it means for `target`, with the hashes."""
+    found = {}
+    for _, whole in logical_lines(text):
+        line, options = split_options(whole)
+        if not line:
+            continue
+        parsed = Requirement(line)
+        if parsed.marker is None or parsed.marker.evaluate({**marker_environment(target), "extra": ""}):
+            hashes = frozenset(word.rpartition(":")[2] for word in options.split() if "sha256:" in word)
+            found[canonicalize_name(parsed.name)] = (str(parsed.specifier).removeprefix("=="), hashes)
+    return found
+
+
+def taken(kind: str, lock: Path, target: Target, index: FakeIndex, **selection: tuple[str, ...]) -> tuple[Pinned, ...]:
+    """Import `lock` as `mlbox lock` does."""
+    spec = lock.with_name("Pipfile" if kind == "pipenv" else "pyproject.toml")
+    chosen = Selection(target=target, spec=spec.read_bytes(), **selection)
+    imported = reader_of(kind)(lock.read_bytes(), chosen)
+    indexes = Indexes(default=Index(name="default", url=index.url))
+    return complete(imported.pins, target, indexes, Http(), folder=lock.parent, what=lock.name)
+
+
+def same(pins: tuple[Pinned, ...], owner: dict[str, tuple[str, frozenset[str]]], *, edges: bool = True) -> None:
+    """Compare names, versions, the file's hash and who asks for whom."""
+    assert {pin.name: pin.version for pin in pins} == {name: version for name, (version, _) in owner.items()}
+    for pin in pins:
+        assert len(pin.files) == 1 and pin.index == "default"
+        assert pin.files[0].sha256 in owner[pin.name][1]
+        assert not edges or pin.requires == EDGES[pin.name]
+
+
+def test_uv(tmp_path: Path, tool_of: Callable[..., Tool], index: FakeIndex) -> None:
+    """Forks, markers, extras and groups are those of `uv export --frozen`; pylock.toml says the same."""
+    uv = tool_of("uv")
+    write(tmp_path, "pyproject.toml", pyproject((*LINES, *FORKED)))
+    uv(tmp_path, "lock", "--default-index", index.url)
+    for extras, groups in SELECTIONS:
+        options = [*(f"--extra={extra}" for extra in extras), *(f"--group={group}" for group in groups)]
+        export = ["export", "--frozen", "--no-emit-project", "--no-default-groups", *options]
+        owner = uv(tmp_path, *export)
+        (tmp_path / "pylock.toml").write_text(uv(tmp_path, *export, "--format", "pylock.toml"))
+        for target in TARGETS:
+            pins = taken("uv", tmp_path / "uv.lock", target, index, extras=extras, groups=groups)
+            same(pins, said(owner, target))
+            pins = taken("pylock", tmp_path / "pylock.toml", target, index)
+            same(pins, said(owner, target), edges=False)
+
+
+@pytest.mark.parametrize("version", ["2", "1.8"])
+def test_poetry(tmp_path: Path, tool_of: Callable[..., Tool], index: FakeIndex, version: str) -> None:
+    """Both ways of saying who asks for a package: groups and markers, and a walk from the project."""
+    poetry = tool_of("poetry", f"poetry=={version}.*", "poetry-plugin-export")
+    write(tmp_path, "pyproject.toml", poetry_pyproject(index.url))
+    poetry(tmp_path, "lock")
+    for extras, groups in SELECTIONS:
+        options = [*(f"--extras={extra}" for extra in extras), *(f"--with={group}" for group in groups)]
+        only = [] if groups else ["--only=main"]
+        owner = poetry(tmp_path, "export", "--format=requirements.txt", *only, *options)
+        asks = ("web[fast]<2,>=1.0", *FORKED, *LINES[1:], *more(extras, groups))
+        for target in TARGETS:
+            lock = tmp_path / "poetry.lock"
+            pins = taken("poetry", lock, target, index, extras=extras, groups=groups, requirements=asks)
+            same(pins, said(owner, target))
+
+
+@pytest.mark.parametrize("strategy", ["inherit_metadata", "static_urls", "no_inherit_metadata"])
+def test_pdm(tmp_path: Path, tool_of: Callable[..., Tool], index: FakeIndex, strategy: str) -> None:
+    """With and without inherited metadata, with and without addresses of files."""
+    pdm = tool_of("pdm", "pdm[locked]")
+    source = f'[tool.pdm]\ndistribution = false\n[[tool.pdm.source]]\nname = "pypi"\nurl = "{index.url}"\n'
+    write(tmp_path, "pyproject.toml", pyproject(LINES, tool=source))
+    lock = write(tmp_path / "ours", "pyproject.toml", pyproject(LINES, tool=source)) / "pdm.lock"
+    pdm(lock.parent, "lock", "-G", "gpu", "-G", "dev", "--strategy", strategy)
+    pdm(tmp_path, "lock", "-G", "gpu", "-G", "dev")  # what can be exported
+    for extras, groups in SELECTIONS:
+        options = [*(f"-G{name}" for name in (*extras, *groups)), *([] if groups else ["--prod"])]
+        owner = pdm(tmp_path, "export", "--format=requirements", *options)
+        asks = (*LINES, *more(extras, groups))
+        for target in TARGETS:
+            pins = taken("pdm", lock, target, index, extras=extras, groups=groups, requirements=asks)
+            same(pins, said(owner, target))
+
+
+def test_pipenv(tmp_path: Path, tool_of: Callable[..., Tool], index: FakeIndex) -> None:
+    """Categories; the files' names come from the index."""
+    pipenv = tool_of("pipenv")
+    if shutil.which("python3.11") is None:
+        missing("pipenv locks for a Python that is here, and there is no python3.11")
+    write(tmp_path, "Pipfile", pipfile(index.url))
+    pipenv(tmp_path, "lock")
+    for groups in ((), ("dev",), ("gpu", "dev")):
+        names = ["packages", *("dev-packages" if group == "dev" else group for group in groups)]
+        owner = pipenv(tmp_path, "requirements", "--hash", f"--categories={','.join(names)}")
+        same(taken("pipenv", tmp_path / "Pipfile.lock", OLD, index, groups=groups), said(owner, OLD), edges=False)
