@@ -18,7 +18,7 @@ _CHAINS = 8
 _NAMES = 8
 _PACKAGES = 25
 _DUPLICATES = 5
-_KINDS = {"python": "Python", "debian": "Debian", "project": "project", "image": "image"}
+_KINDS = {"python": "Python", "conda": "conda", "debian": "Debian", "project": "project", "image": "image"}
 
 
 def print_verification(found: "Verification") -> None:
@@ -129,7 +129,7 @@ def print_why(found: "WhyPackage") -> None:
         print(f"  and in {len(found.chains) - _CHAINS}{' or more' if found.more_chains else ''} other ways")
     if found.required_by:
         print(f"  needed directly by {_some(found.required_by)}")
-    elif not found.chains and found.kind in ("python", "debian"):
+    elif not found.chains and found.kind in ("python", "conda", "debian"):
         print("  nothing in the image asks for it")
     if found.artifact:
         print(f"  {found.artifact}, {mega(found.size)} to download")

@@ -211,7 +211,8 @@ def _packages(store: Store, image: Image, files: "Mapping[str, Place]") -> list[
 
 
 def _locked(lock: "Lock") -> list[tuple[str, str]]:
-    return [(package.name, package.version) for package in lock.packages]
+    wheels = [(package.name, package.version) for package in lock.packages]
+    return [*wheels, *((package.name, package.version) for package in lock.conda)]
 
 
 def _installed(files: "Mapping[str, Place]") -> Iterator[tuple[str, str]]:

@@ -14,7 +14,9 @@ from mlbox.gpu.tables import CudaTable
 
 Verdict = Literal["fits", "limited", "refused", "unknown"]
 
-_RUNTIME = re.compile(r"nvidia-cuda-(?:runtime|nvrtc|cupti)(?:-cu\d+)?|cuda-toolkit")
+_RUNTIME = re.compile(
+    r"nvidia-cuda-(?:runtime|nvrtc|cupti)(?:-cu\d+)?|cuda-toolkit|cudatoolkit|cuda-(?:version|cudart|nvrtc|cupti)"
+)
 """Packages whose version is that of the CUDA toolkit; those of other libraries are versions of their own."""
 _LOCAL = re.compile(r"\+cu(\d{2})(\d+)\b")
 _VARIANT = re.compile(r"(.*_cu(?:da)?)(1[0-9])([0-9])((?:_\w+)?\.so[0-9.]*)", re.ASCII | re.DOTALL)

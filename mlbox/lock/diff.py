@@ -5,13 +5,13 @@ from typing import Literal
 
 import msgspec
 
-from mlbox.lock.model import Base, Deb, LayerGroup, Lock, Package
+from mlbox.lock.model import Base, CondaPackage, Deb, LayerGroup, Lock, Package
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that differs; `old` or `new` is empty when it was added or removed."""
 
-    kind: Literal["package", "build-package", "deb", "target", "base", "setting", "layer"]
+    kind: Literal["package", "build-package", "conda", "deb", "target", "base", "setting", "layer"]
     name: str
     old: str = ""
     new: str = ""
@@ -35,7 +35,7 @@ def diff_locks(old: Lock | None, new: Lock) -> LockDiff:
     """Return what `new` has that `old` (None: nothing) had not, and the other way round."""
     if old is None:
         nothing = msgspec.structs.replace(new, packages=())
-        return LockDiff(changes=(*_packages("package", nothing, new), *_debs((), new.debs)))
+        return LockDiff(changes=(*_packages("package", nothing, new), *_conda((), new.conda), *_debs((), new.debs)))
     return LockDiff(
         changes=(
             *_fields("target", old.target, new.target),
@@ -43,8 +43,10 @@ def diff_locks(old: Lock | None, new: Lock) -> LockDiff:
             *_settings(old, new),
             *_packages("package", old, new),
             *_packages("build-package", old, new),
+            *_conda(old.conda, new.conda),
             *_debs(old.debs, new.debs),
             *_layers(old.layers, new.layers),
+            *_layers(old.conda_layers, new.conda_layers),
         )
     )
 
@@ -133,6 +135,25 @@ def _file_detail(old: Package, new: Package) -> Iterator[str]:
     for field in ("index", "url", "subdirectory"):
         if getattr(old, field) != getattr(new, field):
             yield f"{field} {getattr(old, field)} -> {getattr(new, field)}"
+
+
+def _conda(old: Sequence[CondaPackage], new: Sequence[CondaPackage]) -> Iterator[Change]:
+    before, after = {one.name: one for one in old}, {one.name: one for one in new}
+    for name in sorted(before.keys() | after.keys()):
+        was, now = before.get(name), after.get(name)
+        versions = (was.version if was else "", now.version if now else "")
+        detail = "; ".join(_conda_detail(was, now)) if was and now else ""
+        if versions[0] != versions[1] or detail:
+            yield Change(kind="conda", name=name, old=versions[0], new=versions[1], detail=detail)
+
+
+def _conda_detail(old: CondaPackage, new: CondaPackage) -> Iterator[str]:
+    if old.version == new.version and old.build != new.build:
+        yield f"build {old.build} -> {new.build}"
+    elif old.version == new.version and old.sha256 != new.sha256:
+        yield f"other content of {new.filename}: sha256 {old.sha256[:12]} -> {new.sha256[:12]}"
+    if old.channel != new.channel:
+        yield f"channel {old.channel} -> {new.channel}"
 
 
 def _debs(old: Sequence[Deb], new: Sequence[Deb]) -> Iterator[Change]:

@@ -15,11 +15,11 @@ from mlbox.oci.image import Image
 from mlbox.report.contents import Contents, LayerContents
 from mlbox.report.filediff import FileChange, diff_files
 from mlbox.report.installed import Owner, OwnerKind
-from mlbox.report.requirers import Graph, chains_to, debian_graph, python_graph
+from mlbox.report.requirers import Graph, chains_to, conda_graph, debian_graph, python_graph
 from mlbox.store.store import Store
 
 What = Literal["added", "removed", "changed"]
-_LOCK_TABLE = re.compile(r"\[\[(package|deb)\]\]")
+_LOCK_TABLE = re.compile(r"\[\[(package|conda-package|deb)\]\]")
 _LOCK_NAME = re.compile(r'name = "([^"\\]+)"')
 
 
@@ -40,7 +40,12 @@ class Side(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def graphs(self) -> dict[str, Graph]:
         """Who asks for whom, by kind of package."""
         packages = self.contents.database.packages
-        return {"python": python_graph(self.lock, packages), "debian": debian_graph(self.lock, packages)}
+        made = {"python": python_graph, "conda": conda_graph, "debian": debian_graph}
+        return {kind: make(self.lock, packages) for kind, make in made.items()}
+
+
+_TABLES: dict[str, str] = {"python": "package", "conda": "conda-package", "debian": "deb"}
+"""What the lock calls them."""
 
 
 class PackageChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,7 +156,7 @@ def _packages(old: Side, new: Side) -> Iterator[PackageChange]:
         side, here = (new, now) if now else (old, was)
         if here is None:
             continue
-        table = "package" if here.owner.kind == "python" else "deb"
+        table = _TABLES[here.owner.kind]
         yield PackageChange(
             what="changed" if was and now else "added" if now else "removed",
             kind=here.owner.kind,
@@ -167,11 +172,12 @@ def _packages(old: Side, new: Side) -> Iterator[PackageChange]:
 def _owned(side: Side) -> dict[tuple[str, str], _Had]:
     sizes: defaultdict[Owner, int] = defaultdict(int)
     for owner, place in side.contents.held():
-        if owner.kind in ("python", "debian"):
+        if owner.kind in _TABLES:
             sizes[owner] += place.entry.size
     lock = side.lock
     hashes = {("debian", deb.name): deb.sha256 for deb in lock.debs} if lock else {}
     hashes |= {("python", package.name): package.sha256 for package in lock.packages} if lock else {}
+    hashes |= {("conda", package.name): package.sha256 for package in lock.conda} if lock else {}
     return {
         (owner.kind, owner.name): _Had(owner, size, hashes.get((owner.kind, owner.name), ""))
         for owner, size in sorted(sizes.items())

@@ -1,4 +1,4 @@
-"""The package databases inside an image: dpkg's and the dist-info folders. Pure: reading a file is a parameter."""
+"""The package databases inside an image: dpkg's, conda's and the dist-info folders. Pure: a parameter reads files."""
 
 import csv
 import posixpath
@@ -8,9 +8,12 @@ from typing import Literal
 
 import msgspec
 
+from mlbox.lock.conda.meta import RECORD, read_record
 from mlbox.project.requirement import normalize
 
-OwnerKind = Literal["python", "debian", "project", "image"]
+OwnerKind = Literal["python", "conda", "debian", "project", "image"]
+PACKAGES: frozenset[OwnerKind] = frozenset(("python", "conda", "debian"))
+"""Those of them that are packages."""
 Read = Callable[[str], bytes]
 """The content of a file of the image; the empty bytes when it is too large to be what it should be."""
 
@@ -64,12 +67,14 @@ class Database(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_database(paths: Iterable[str], read: Read, aliases: Mapping[str, str]) -> Database:
     """Read the databases among `paths`; `aliases` are the folders of '/' that are links: {'bin': 'usr/bin'}."""
-    listings, metadata, status = [], [], False
+    listings, metadata, records, status = [], [], [], False
     for path in paths:
         if path.endswith(".list") and (found := _LISTING.fullmatch(path)):
             listings.append((path, found[1]))
         elif path.endswith(".dist-info/METADATA") and (found := _METADATA.fullmatch(path)):
             metadata.append((path, found[1]))
+        elif path.endswith(".json") and (found := RECORD.fullmatch(path)):
+            records.append((path, found["prefix"] or ""))
         status = status or path == _STATUS
     debian = tuple(_dpkg(read(_STATUS).decode("utf-8", "replace"))) if status else ()
     versions = {package.owner.name: package.owner for package in debian}
@@ -77,9 +82,10 @@ def read_database(paths: Iterable[str], read: Read, aliases: Mapping[str, str]) 
     for path, name in listings:
         owner = versions.get(name) or Owner("debian", name)
         files.update(dict.fromkeys(_listed(read(path), path, aliases), owner))
+    conda = tuple(_linked(list(_conda(records, read, files))))
     own = [(path, site) for path, site in metadata if path not in files]
     python = _linked([_distribution(path, site, read, files) for path, site in own])
-    return Database(packages=tuple(sorted((*debian, *python), key=lambda one: one.owner)), files=files)
+    return Database(packages=tuple(sorted((*debian, *conda, *python), key=lambda one: one.owner)), files=files)
 
 
 def _listed(data: bytes, path: str, aliases: Mapping[str, str]) -> Iterator[str]:
@@ -159,6 +165,17 @@ def _requires(head: str) -> Iterator[str]:
         # An extra's requirements are asked for by whoever asks for the extra.
         if key.lower() == "requires-dist" and "extra" not in marker and (name := _NAME.match(requirement.strip())):
             yield normalize(name[0])
+
+
+def _conda(records: Iterable[tuple[str, str]], read: Read, files: dict[str, Owner]) -> Iterator[Installed]:
+    """Yield conda's packages, and enter what their records list into `files`."""
+    for path, prefix in records:
+        record = read_record(read(path))
+        if record is not None:
+            owner = Owner("conda", record.name, record.version)
+            files.update(dict.fromkeys((posixpath.normpath(f"{prefix}/{file}") for file in record.files), owner))
+            files[path] = owner
+            yield Installed(owner=owner, requires=record.requires)
 
 
 def _linked(packages: list[Installed]) -> Iterator[Installed]:

@@ -40,6 +40,16 @@ def python_graph(lock: Lock | None, packages: Sequence[Installed]) -> Graph:
     return Graph(requires=_edges(packages, "python"), roots={})
 
 
+def conda_graph(lock: Lock | None, packages: Sequence[Installed]) -> Graph:
+    """Return the conda packages' graph: the lock's, else what the image's own records say."""
+    if lock is not None:
+        return Graph(
+            requires={package.name: package.requires for package in lock.conda},
+            roots={package.name: package.wanted_by for package in lock.conda if package.wanted_by},
+        )
+    return Graph(requires=_edges(packages, "conda"), roots={})
+
+
 def debian_graph(lock: Lock | None, packages: Sequence[Installed]) -> Graph:
     """Return the Debian packages' graph as dpkg's status has it; a lock says which were asked for."""
     roots: dict[str, tuple[str, ...]] = {}

@@ -16,12 +16,12 @@ import msgspec
 
 from mlbox.oci.digest import hex_of
 from mlbox.report.contents import Contents
-from mlbox.report.installed import Owner
+from mlbox.report.installed import PACKAGES, Owner
 from mlbox.report.squarify import Rect, squarify
 from mlbox.report.usage import LayerUsage, PackageUsage, Usage
 from mlbox.units import mega
 
-KINDS = {"python": "Python", "debian": "Debian", "project": "Project", "image": "Image"}
+KINDS = {"python": "Python", "conda": "conda", "debian": "Debian", "project": "Project", "image": "Image"}
 WIDE = Rect(0, 0, 1600, 900)
 NARROW = Rect(0, 0, 600, 900)
 _TINY = 0.0012
@@ -206,7 +206,7 @@ def _clean(value: object) -> object:
 
 
 def _summary(usage: Usage) -> str:
-    packages = sum(one.kind in ("python", "debian") for one in usage.packages)
+    packages = sum(one.kind in PACKAGES for one in usage.packages)
     files = sum(one.files for one in usage.layers)
     return f"{mega(usage.content)} in {files:,} files, {packages} packages, {len(usage.layers)} layers"
 

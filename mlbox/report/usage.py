@@ -10,7 +10,7 @@ import msgspec
 from mlbox.errors import StoreError
 from mlbox.oci.digest import DiffID, Digest
 from mlbox.report.contents import Contents, LayerContents
-from mlbox.report.installed import Owner, OwnerKind
+from mlbox.report.installed import PACKAGES, Owner, OwnerKind
 from mlbox.store.store import Store
 from mlbox.store.tree import below
 from mlbox.store.view import Place
@@ -174,7 +174,7 @@ def _layer(number: int, layer: LayerContents, total: int) -> LayerUsage:
         content=layer.content,
         tar=layer.size,
         files=sum(owner is not None for owner in layer.owners),
-        packages=len({owner for owner in layer.owners if owner is not None and owner.kind in ("python", "debian")}),
+        packages=len({owner for owner in layer.owners if owner is not None and owner.kind in PACKAGES}),
         share=_share(layer.content, total),
     )
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from mlbox.errors import NotFoundError
-from mlbox.lock.model import Deb, Lock, Package
+from mlbox.lock.model import CondaPackage, Deb, Lock, Package
 from mlbox.oci.digest import DiffID
 from mlbox.project.requirement import normalize
 from mlbox.report.contents import Contents
 from mlbox.report.installed import Owner, OwnerKind
-from mlbox.report.requirers import Chain, Graph, chains_to, debian_graph, python_graph
+from mlbox.report.requirers import Chain, Graph, chains_to, conda_graph, debian_graph, python_graph
 from mlbox.store.view import Place
 
 _LARGEST = 5
@@ -88,8 +88,8 @@ def why_package(
 ) -> WhyPackage:
     """Explain the package `name` of an image; `images` are the others of the store with their layers.
 
-    A Python package wins over a Debian one of the same name; 'debian:NAME' and 'python:NAME' say which. Raises
-    NotFoundError with the closest names.
+    Of the same name a Python package wins over one of conda, and that over Debian's; 'debian:NAME' and others say
+    which. Raises NotFoundError with the closest names.
     """
     owner = _find(contents, name)
     graph = _graph(lock, contents, owner.kind)
@@ -113,15 +113,17 @@ def why_package(
 def why_locked(lock: Lock, name: str, *, what: str = "mlbox.lock") -> WhyPackage:
     """Explain the package `name` of a lock, without an image."""
     packages = {package.name: package for package in lock.packages}
-    debs = {deb.name: deb for deb in lock.debs}
+    debs, conda = {deb.name: deb for deb in lock.debs}, {one.name: one for one in lock.conda}
     if package := packages.get(normalize(name)):
         return _locked("python", package, package.filename, python_graph(lock, ()), what)
+    if one := conda.get(name):
+        return _locked("conda", one, one.filename, conda_graph(lock, ()), what)
     if deb := debs.get(name):
         return _locked("debian", deb, deb.path.rpartition("/")[2], debian_graph(lock, ()), what)
-    raise _unknown(name, what, (*packages, *debs))
+    raise _unknown(name, what, (*packages, *conda, *debs))
 
 
-def _locked(kind: OwnerKind, one: Package | Deb, artifact: str, graph: Graph, what: str) -> WhyPackage:
+def _locked(kind: OwnerKind, one: Package | CondaPackage | Deb, artifact: str, graph: Graph, what: str) -> WhyPackage:
     chains, more = chains_to(graph, one.name)
     return WhyPackage(
         image=what,
@@ -164,7 +166,8 @@ def why_file(contents: Contents, path: str) -> WhyFile:
 def _find(contents: Contents, name: str) -> Owner:
     kind, _, bare = name.rpartition(":")
     owners = {owner for owner, _ in contents.held()}
-    for wanted_kind, wanted in (("python", normalize(bare)), ("debian", bare), ("image", bare), ("project", bare)):
+    others = ("conda", "debian", "image", "project")
+    for wanted_kind, wanted in (("python", normalize(bare)), *((other, bare) for other in others)):
         for owner in sorted(owners):
             if kind in ("", wanted_kind) and (owner.kind, owner.name) == (wanted_kind, wanted):
                 return owner
@@ -181,6 +184,8 @@ def _graph(lock: Lock | None, contents: Contents, kind: OwnerKind) -> Graph | No
     packages = contents.database.packages
     if kind == "python":
         return python_graph(lock, packages)
+    if kind == "conda":
+        return conda_graph(lock, packages)
     return debian_graph(lock, packages) if kind == "debian" else None
 
 

@@ -4,7 +4,7 @@ What is in an image is read from its files; which file it came from, with which 
 says. So a lock that is not the image's can add nothing to the bill that is not there.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 from urllib.parse import quote
@@ -13,7 +13,7 @@ import msgspec
 
 from mlbox.codec import key_of
 from mlbox.lock.debian.distributions import distribution_of
-from mlbox.lock.model import Base, Deb, Lock, Package
+from mlbox.lock.model import Base, CondaPackage, Deb, Lock, Package
 from mlbox.oci.digest import Digest, hex_of
 from mlbox.trust.inventory import Found, Inventory
 
@@ -21,7 +21,7 @@ from mlbox.trust.inventory import Found, Inventory
 class Component(msgspec.Struct, frozen=True, kw_only=True):
     """One thing inside an image."""
 
-    kind: Literal["alpine", "debian", "python", "image"]
+    kind: Literal["alpine", "conda", "debian", "python", "image"]
     name: str
     version: str
     purl: str
@@ -70,11 +70,13 @@ def make_bill(inventory: Inventory, lock: Lock | None, *, name: str, digest: Dig
     """Return the bill of the image whose files make `inventory`; `lock` is the one it was built from, if any."""
     debs = {(deb.name, deb.version): deb for deb in lock.debs} if lock else {}
     packages = {(package.name, package.version): package for package in lock.packages} if lock else {}
+    conda = {(package.name, package.version): package for package in lock.conda} if lock else {}
     urls: dict[tuple[str, str], str] = {}
     for found in inventory.packages:
-        urls.setdefault((found.kind, found.name), _purl(found, inventory))
+        known = conda.get((found.name, found.version)) if found.kind == "conda" else None
+        urls.setdefault((found.kind, found.name), conda_url(known) if known else _purl(found, inventory))
     parts = [
-        _component(found, inventory, debs.get(key), packages.get(key), urls)
+        _component(found, inventory, debs.get(key), packages.get(key), conda.get(key), urls)
         for found in inventory.packages
         for key in [(found.name, found.version)]
     ]
@@ -98,6 +100,7 @@ def bill_of_lock(lock: Lock, *, name: str) -> Bill:
     parts = [
         *(_base(lock.base, lock.target.arch) for _ in range(lock.base.kind == "image")),
         *(_locked_deb(deb) for deb in lock.debs),
+        *_locked_conda(lock.conda),
         *(_locked_package(package, urls) for package in lock.packages),
     ]
     components = tuple({part.purl: part for part in parts}.values())
@@ -138,11 +141,19 @@ def base_url(base: Base, arch: str) -> str:
     return package_url("oci", "", repository.rpartition("/")[2], base.manifest or base.digest, told)
 
 
+def conda_url(package: CondaPackage) -> str:
+    """Return the package URL of a locked conda package."""
+    kind = "conda" if package.filename.endswith(".conda") else "tar.bz2"
+    told = {"build": package.build, "channel": package.channel, "subdir": package.subdir, "type": kind}
+    return package_url("conda", "", package.name, package.version, told)
+
+
 def _component(
     found: Found,
     inventory: Inventory,
     deb: Deb | None,
     package: Package | None,
+    conda: CondaPackage | None,
     urls: Mapping[tuple[str, str], str],
 ) -> Component:
     wanted = package.requires if package and found.kind == "python" else found.requires
@@ -155,6 +166,8 @@ def _component(
         licenses=found.licenses,
         requires=tuple(sorted(requires)),
     )
+    if found.kind == "conda" and conda:
+        return msgspec.structs.replace(plain, purl=conda_url(conda), sha256=conda.sha256, filename=conda.filename)
     if found.kind == "debian" and deb:
         return msgspec.structs.replace(plain, sha256=deb.sha256, filename=deb.path.rpartition("/")[2])
     if found.kind == "python" and package:
@@ -167,6 +180,9 @@ def _component(
 def _purl(found: Found, inventory: Inventory) -> str:
     if found.kind == "python":
         return package_url("pypi", "", found.name, found.version, {})
+    if found.kind == "conda":
+        told = {"build": found.build, "channel": found.channel, "subdir": found.arch}
+        return package_url("conda", "", found.name, found.version, told)
     distribution = inventory.distribution or found.kind
     release = f"{distribution}-{inventory.release}" if inventory.release else ""
     told = {"arch": found.arch, "distro": release, "upstream": found.source}
@@ -183,6 +199,20 @@ def _locked_deb(deb: Deb) -> Component:
         sha256=deb.sha256,
         filename=deb.path.rpartition("/")[2],
     )
+
+
+def _locked_conda(packages: Sequence[CondaPackage]) -> Iterator[Component]:
+    urls = {package.name: conda_url(package) for package in packages}
+    for one in packages:
+        yield Component(
+            kind="conda",
+            name=one.name,
+            version=one.version,
+            purl=urls[one.name],
+            sha256=one.sha256,
+            filename=one.filename,
+            requires=tuple(sorted(urls[name] for name in one.requires if name in urls)),
+        )
 
 
 def _locked_package(package: Package, urls: Mapping[str, str]) -> Component:
@@ -219,5 +249,6 @@ def _top(components: Iterable[Component], lock: Lock | None) -> tuple[str, ...]:
     parts = tuple(components)
     needed = {purl for part in parts for purl in part.requires}
     asked = {package.name for package in lock.packages if package.wanted_by} if lock else set()
+    asked |= {package.name for package in lock.conda if package.wanted_by} if lock else set()
     asked |= set(lock.system_packages) if lock else set()
     return tuple(sorted(part.purl for part in parts if part.purl not in needed or part.name in asked))

@@ -1,4 +1,4 @@
-"""What an image holds, read from its files: Debian and Alpine packages, and Python distributions.
+"""What an image holds, read from its files: Debian, Alpine and conda packages, and Python distributions.
 
 Files are asked for by path through two values, so this is the same for a store, a folder or a test.
 """
@@ -7,15 +7,17 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from email import message_from_bytes
 from email.message import Message
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
+
+from mlbox.lock.conda.meta import RECORD, read_record
 
 Read = Callable[[str], bytes]
 """Returns the content of a file by its path without leading slash."""
 
 _APK = "lib/apk/db/installed"
-_UNREAD = ("var/lib/rpm/", "usr/lib/sysimage/rpm/", "opt/conda/conda-meta/")
+_UNREAD = ("var/lib/rpm/", "usr/lib/sysimage/rpm/")
 """Where other package managers keep what they know, which is not read here."""
 _STATUS = "var/lib/dpkg/status"
 _STATUS_FOLDER = "var/lib/dpkg/status.d/"
@@ -39,13 +41,17 @@ _MIT_LIKE = {
 class Found(msgspec.Struct, frozen=True, kw_only=True, order=True):
     """One package of an image."""
 
-    kind: Literal["alpine", "debian", "python"]
+    kind: Literal["alpine", "conda", "debian", "python"]
     name: str
     """Normalised (PEP 503) for Python."""
     version: str
     arch: str = ""
     source: str = ""
     """Debian, Alpine: the source package where its name differs, with its version where that does: 'gcc@4:12.2'."""
+    build: str = ""
+    """conda: the build string."""
+    channel: str = ""
+    """conda: name of the channel."""
     licenses: tuple[str, ...] = ()
     """As the package says it; a single SPDX expression where it says one."""
     requires: tuple[str, ...] = ()
@@ -69,7 +75,11 @@ def read_inventory(paths: Iterable[str], read: Read) -> Inventory:
     """Return what the image that has `paths` holds; `read` is asked for a few of them only."""
     known = set(paths)
     release = dict(_release(next((read(path) for path in _RELEASES if path in known), b"")))
-    found = {*_debian(known, read), *_alpine(known, read), *_python(known, read)}
+    conda = list(_conda(known, read))
+    # Distributions that a conda package has are that package.
+    brought = {path for one in conda for path in one.files}
+    found = {*_debian(known, read), *_alpine(known, read), *_python(known - brought, read)}
+    found |= {one.found for one in conda}
     return Inventory(
         distribution=release.get("ID", ""),
         release=release.get("VERSION_ID", ""),
@@ -146,6 +156,30 @@ def _alpine(paths: set[str], read: Read) -> Iterator[Found]:
                 # Libraries and commands are asked for by what provides them ('so:libc.musl'); names alone are packages.
                 requires=tuple(dict.fromkeys(_APK_NAME.split(one)[0] for one in fields.get("D", "").split())),
             )
+
+
+class _Conda(NamedTuple):
+    found: Found
+    files: tuple[str, ...]
+
+
+def _conda(paths: set[str], read: Read) -> Iterator[_Conda]:
+    for path in sorted(paths):
+        match = RECORD.fullmatch(path) if path.endswith(".json") else None
+        record = read_record(read(path)) if match else None
+        if match and record:
+            found = Found(
+                kind="conda",
+                name=record.name,
+                version=record.version,
+                arch=record.subdir,
+                build=record.build,
+                channel=record.channel,
+                licenses=(spdx_expression(record.license) or record.license,) if record.license else (),
+                requires=record.requires,
+            )
+            prefix = f"{match['prefix']}/" if match["prefix"] else ""
+            yield _Conda(found, tuple(prefix + file for file in record.files))
 
 
 def _python(paths: set[str], read: Read) -> Iterator[Found]:

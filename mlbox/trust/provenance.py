@@ -10,7 +10,7 @@ from mlbox.lock.debian.distributions import distribution_of
 from mlbox.lock.model import Lock
 from mlbox.oci.digest import Digest, digest_of, hex_of
 from mlbox.plan.model import BuildPlan
-from mlbox.trust.bill import base_url, deb_url, python_url
+from mlbox.trust.bill import base_url, conda_url, deb_url, python_url
 from mlbox.trust.statement import ResourceDescriptor, statement_about
 
 PREDICATE = "https://slsa.dev/provenance/v1"
@@ -50,6 +50,8 @@ def _materials(lock: Lock) -> Iterator[ResourceDescriptor]:
     for package in (*lock.packages, *lock.build_packages):
         digests = {"gitCommit": package.commit} if package.commit else {"sha256": package.sha256}
         yield ResourceDescriptor(uri=python_url(package), digest=digests, name=package.filename)
+    for one in lock.conda:
+        yield ResourceDescriptor(uri=conda_url(one), digest={"sha256": one.sha256}, name=one.filename)
     for deb in lock.debs:
         url = deb_url(deb, distribution_of(deb.suite).id)
         yield ResourceDescriptor(uri=url, digest={"sha256": deb.sha256}, name=deb.path.rpartition("/")[2])

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from mlbox.lock.diff import diff_locks, render_diff
-from mlbox.lock.model import Base, BaseLayer, Deb, LayerGroup, Lock, Package, Target
+from mlbox.lock.model import Base, BaseLayer, CondaPackage, Deb, LayerGroup, Lock, Package, Target
 from mlbox.oci.digest import DiffID, Digest
 
 TARGET = Target(arch="amd64", python="3.11", python_full="3.11.2", glibc="2.36")
@@ -102,3 +102,30 @@ def test_another_base() -> None:
 
     assert "~ base kind debian -> image" in lines
     assert "+ base reference docker.io/library/python:3.12-slim" in lines
+
+
+def test_conda_packages_that_moved() -> None:
+    """Another version, another build of it, another content, another channel; what came and what went."""
+
+    def conda(name: str, version: str = "1.0", build: str = "h0", **more: str) -> CondaPackage:
+        known = {"sha256": "a" * 64, "channel": "conda-forge", "subdir": "linux-64"} | more
+        return CondaPackage(
+            name=name, version=version, build=build, filename=f"{name}-{version}-{build}.conda", **known
+        )
+
+    old = msgspec.structs.replace(OLD, conda=(conda("a"), conda("b"), conda("c"), conda("d"), conda("e")))
+    now = (
+        conda("a", "2.0"),
+        conda("b", build="h1"),
+        conda("c", sha256="b" * 64),
+        conda("d", channel="ours"),
+        conda("f"),
+    )
+    assert render_diff(diff_locks(old, msgspec.structs.replace(OLD, conda=now))) == [
+        "~ conda a 1.0 -> 2.0",
+        "~ conda b 1.0 (build h0 -> h1)",
+        "~ conda c 1.0 (other content of c-1.0-h0.conda: sha256 aaaaaaaaaaaa -> bbbbbbbbbbbb)",
+        "~ conda d 1.0 (channel conda-forge -> ours)",
+        "- conda e 1.0",
+        "+ conda f 1.0",
+    ]

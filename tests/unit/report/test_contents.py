@@ -158,3 +158,28 @@ def test_a_database_that_became_a_link_is_not_followed(store: Store, tmp_path: o
 
     with pytest.raises(StoreError, match="cannot be read"):
         contents_of(store, image)
+
+
+def test_conda_packages_own_their_files() -> None:
+    """Also the distributions in them; what pip put beside them is pip's. A damaged record counts for nothing."""
+    site = "opt/env/lib/python3.11/site-packages"
+    record = (
+        b'{"name": "numpy", "version": "2.0", "depends": ["python >=3.11", "__glibc"],'
+        b' "files": ["lib/python3.11/site-packages/numpy-2.0.dist-info/METADATA", "../../etc/x"]}'
+    )
+    files = {
+        "opt/env/conda-meta/numpy-2.0-0.json": record,
+        "opt/env/conda-meta/python-3.11-0.json": b'{"name": "python", "version": "3.11"}',
+        "opt/env/conda-meta/broken-1-0.json": b"[",
+        f"{site}/numpy-2.0.dist-info/METADATA": b"Name: numpy\nVersion: 2.0\n\n",
+        f"{site}/six-1.0.dist-info/METADATA": b"Name: six\nVersion: 1.0\n\n",
+    }
+    database = read_database(files, lambda path: files.get(path, b""), {})
+    numpy = Owner("conda", "numpy", "2.0")
+    assert database.owner(f"{site}/numpy-2.0.dist-info/METADATA") == numpy
+    assert database.owner("opt/env/conda-meta/numpy-2.0-0.json") == numpy
+    assert [(one.owner.kind, one.owner.name, one.requires) for one in database.packages] == [
+        ("conda", "numpy", ("python",)),
+        ("conda", "python", ()),
+        ("python", "six", ()),
+    ]

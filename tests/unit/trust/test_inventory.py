@@ -98,9 +98,9 @@ def test_alpine_packages() -> None:
 
 def test_what_cannot_be_read_is_named() -> None:
     """A bill that is not whole says so."""
-    assert found({"var/lib/rpm/rpmdb.sqlite": b"", "opt/conda/conda-meta/x.json": b""}).unread == (
+    assert found({"var/lib/rpm/rpmdb.sqlite": b"", "usr/lib/sysimage/rpm/x": b""}).unread == (
         "var/lib/rpm/",
-        "opt/conda/conda-meta/",
+        "usr/lib/sysimage/rpm/",
     )
 
 
@@ -160,3 +160,31 @@ def test_any_values_are_read(text: str) -> None:
     status = b"Package: x\nVersion: %b\nSource: %b\nDepends: %b\n" % (value, value, value)
     found({"lib/apk/db/installed": b"P:x\nV:%b\nD:%b\nL:%b\n" % (value, value, value)})
     found({"var/lib/dpkg/status": status, f"{SITE}/x.dist-info/METADATA": metadata})
+
+
+def test_conda_packages() -> None:
+    """From conda's records, wherever the environment is; their distributions are not counted a second time."""
+    record = b"""{"name": "numpy", "version": "2.0", "build": "py311_0", "subdir": "linux-64", "channel": "conda-forge",
+        "license": "BSD-3-Clause", "depends": ["python >=3.11", "__glibc >=2.17", "conda-forge::libblas"],
+        "files": ["lib/python3.11/site-packages/numpy-2.0.dist-info/METADATA"]}"""
+    metadata = "opt/env/lib/python3.11/site-packages/{}-2.0.dist-info/METADATA"
+    files = {
+        "opt/env/conda-meta/numpy-2.0-py311_0.json": record,
+        "opt/env/conda-meta/broken-1-0.json": b"{",
+        "opt/env/conda-meta/history": b"",
+        metadata.format("numpy"): b"Name: numpy\nVersion: 2.0\n\n",
+        metadata.format("six"): b"Name: six\nVersion: 2.0\n\n",
+    }
+    assert found(files).packages == (
+        Found(
+            kind="conda",
+            name="numpy",
+            version="2.0",
+            arch="linux-64",
+            build="py311_0",
+            channel="conda-forge",
+            licenses=("BSD-3-Clause",),
+            requires=("python", "libblas"),
+        ),
+        Found(kind="python", name="six", version="2.0"),
+    )
