@@ -11,6 +11,7 @@
     +-- RegistryError       an image registry refused, failed or answered nonsense
     +-- ArchiveError        a wheel, .deb or tar is damaged or hostile
     +-- BuildError          a build step failed
+    |   +-- LackingError    what was built needs libraries that the image lacks
     +-- StoreError          the store is damaged or cannot be written
     +-- ContainerError      a container could not be created, started or controlled; exit code 125
     +-- TrustError          a key, a signature or a policy stands in the way
@@ -75,6 +76,14 @@ class ArchiveError(MlboxError):
 
 class BuildError(MlboxError):
     """A build step failed."""
+
+
+class LackingError(BuildError):
+    """What was built needs libraries that the image lacks; `packages` are the Debian packages that have them."""
+
+    def __init__(self, message: str, *, packages: tuple[str, ...] = (), hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.packages = packages
 
 
 class StoreError(MlboxError):

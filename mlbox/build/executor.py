@@ -1,24 +1,27 @@
 """Carries out a build plan: what is there already is left alone, the rest is fetched, unpacked and assembled."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 
 from mlbox.build.addition import fill_addition
 from mlbox.build.bytecode import compile_pieces, fill_bytecode
+from mlbox.build.changes import Changes
+from mlbox.build.compiling import Place, Smith
 from mlbox.build.conda import fill_conda_env, link_scripts, unpack_conda
 from mlbox.build.configure import configure, run_link_scripts
 from mlbox.build.deb import unpack_deb
 from mlbox.build.env import fill_env
 from mlbox.build.project import fill_project
 from mlbox.build.rootfs import fill_rootfs, needs_configure
-from mlbox.build.sdist import build_wheel
+from mlbox.build.run import run_command
 from mlbox.build.sources import Sources
 from mlbox.build.step import StepRunner
 from mlbox.build.wheel import unpack_wheel
 from mlbox.codec import key_of
+from mlbox.errors import BuildError
 from mlbox.events import Listener
 from mlbox.lock.model import Base
 from mlbox.oci.image import (
@@ -30,7 +33,6 @@ from mlbox.oci.image import (
 )
 from mlbox.plan.model import (
     GROUND,
-    PREFIX,
     AdditionPiece,
     AnyPiece,
     BuildPlan,
@@ -46,9 +48,12 @@ from mlbox.plan.model import (
     LayerPlan,
     ProjectPiece,
     RootfsPiece,
+    RunPiece,
     WheelPiece,
 )
-from mlbox.plan.planner import created, direct_url
+from mlbox.plan.planner import created
+from mlbox.plan.run import below_key, run_piece, shown
+from mlbox.plan.stage import ground_of
 from mlbox.store.layers import Layer
 from mlbox.store.pieces import StoredPiece
 from mlbox.store.store import Store
@@ -57,7 +62,7 @@ from mlbox.store.tree import Tree
 _DOWNLOADS = 8
 _SYSTEM = RootfsPiece | AdditionPiece
 _IN_CONTAINERS = ConfiguredPiece | CondaConfiguredPiece | BuiltWheelPiece | BytecodePiece
-_MADE_FROM_OTHERS = ImageLayerPiece | _SYSTEM | _IN_CONTAINERS
+_MADE_FROM_OTHERS = ImageLayerPiece | _SYSTEM | _IN_CONTAINERS | RunPiece
 
 
 Bases = Callable[[Base], ImageConfig]
@@ -75,13 +80,24 @@ class Builder:
         listener: Listener,
         project_root: Path,
         bases: Bases | None = None,
+        env: Mapping[str, str] = {},
+        accepted: Collection[str] = (),
     ) -> None:
+        """`env` are the variables of this process that commands may ask for as secrets.
+
+        `accepted` are libraries that a built package may lack.
+        """
         self._store = store
         self._sources = sources
         self._runner = runner
         self._listener = listener
         self._project_root = project_root
         self._bases = bases
+        self._host_env = env
+        self._accepted = accepted
+        self._smith = Smith(store, sources, runner, listener)
+        self._places: dict[str, Place] = {}
+        self._quiet: set[str] = set()
         self._lower: tuple[Path, ...] = ()
         self._env: tuple[str, ...] = ()
         self._configured: frozenset[str] = frozenset()
@@ -98,9 +114,8 @@ class Builder:
             ground = [layer for layer in plan.layers if layer.kind in GROUND]
             self._make_pieces(plan.layers)
             self._lower = tuple(self._store.layers.root(self._layer(layer).diff_id) for layer in ground)
-            self._make_in_containers(plan.layers)
-            with ThreadPoolExecutor(_workers()) as pool:
-                layers = list(pool.map(self._layer, plan.layers))
+            self._make_in_containers(plan)
+            layers = self._all_layers(plan.layers)
             image = assemble_image(plan, layers, below)
             self._store.images.add(image)
             self._store.images.remember_build(plan.key, image.digest)
@@ -119,6 +134,31 @@ class Builder:
             self._make_pieces(plans)
             with ThreadPoolExecutor(_workers()) as pool:
                 return list(pool.map(self._hashed, plans))
+
+    def _all_layers(self, plans: Sequence[LayerPlan]) -> list[Layer]:
+        """Return the layers; those of commands one after the other, each on all that are below it."""
+        with ThreadPoolExecutor(_workers()) as pool:
+            ready = pool.map(self._layer, [plan for plan in plans if run_piece(plan) is None])
+            made: list[Layer] = []
+            for plan in plans:
+                piece = run_piece(plan)
+                made.append(self._run(plan, piece, plans[: len(made)], made) if piece else next(ready))
+        return made
+
+    def _run(self, plan: LayerPlan, piece: RunPiece, below: Sequence[LayerPlan], made: Sequence[Layer]) -> Layer:
+        """Return the layer of a command, which runs when nobody has run it on these layers."""
+        if piece.below != below_key(below):
+            raise BuildError(f"layer {plan.name}: the plan has it on other layers than those it was planned for")
+        return self._store.layers.capture(plan.key, plan.name, partial(self._run_command, piece, made))
+
+    def _run_command(self, piece: RunPiece, made: Sequence[Layer], scratch: Path) -> Changes:
+        self._listener.step(f"run {shown(piece.command)} in a container")
+        layers = self._store.layers
+        lower = [(layers.root(one.diff_id), Tree(entries=layers.entries(one.diff_id))) for one in made]
+        changes = run_command(piece, lower, self._project_root, self._runner, scratch, self._host_env)
+        for note in changes.notes:
+            self._listener.note(f"{shown(piece.command)}: {note}")
+        return changes
 
     def _hashed(self, plan: LayerPlan) -> Layer:
         if any(isinstance(piece, ImageLayerPiece) for piece in plan.pieces):
@@ -150,18 +190,48 @@ class Builder:
         for piece in rootfs:
             self._piece(piece)
 
-    def _make_in_containers(self, layers: Iterable[LayerPlan]) -> None:
+    def _make_in_containers(self, plan: BuildPlan) -> None:
         """Make what must run code, one after the other: a compiler takes all processors itself."""
-        missing = self._missing(layers)
+        missing = self._missing(plan.layers)
         for piece in missing:
             if isinstance(piece, ConfiguredPiece | CondaConfiguredPiece):
                 self._piece(piece)
-        built = [piece for piece in missing if isinstance(piece, BuiltWheelPiece)]
-        needed = {piece.key: piece for one in built for piece in build_pieces(one)}
+        compiled = [piece for piece in missing if isinstance(piece, BytecodePiece)]
+        sources = {piece.of.key: piece.of for piece in compiled if isinstance(piece.of, BuiltWheelPiece)}
+        sources |= {piece.key: piece for piece in missing if isinstance(piece, BuiltWheelPiece)}
+        self._build(plan, [piece for key, piece in sources.items() if not self._store.pieces.has(key)])
+        self._compile(compiled)
+
+    def _build(self, plan: BuildPlan, pieces: Sequence[BuiltWheelPiece]) -> None:
+        """Build packages from source, each on its stage; what is known of them is unpacked."""
+        unknown = [piece for piece in pieces if self._smith.known(piece) is None]
+        needed = {piece.key: piece for one in unknown for piece in build_pieces(one)}
         self._in_parallel([piece for key, piece in needed.items() if not self._store.pieces.has(key)])
-        for piece in built:
+        if unknown and plan.build_base and self._bases:
+            self._bases(plan.build_base)
+        for piece in unknown:
+            self._places[piece.key] = self._place(plan, piece)
+        for piece in pieces:
             self._piece(piece)
-        self._compile([piece for piece in missing if isinstance(piece, BytecodePiece)])
+
+    def _place(self, plan: BuildPlan, piece: BuiltWheelPiece) -> Place:
+        """Have what `piece` is built on and with."""
+        ground = ground_of(plan, piece)
+        self._quiet.update(part.key for layer in ground for part in layer.pieces)
+        self._make_pieces(ground)
+        site = self._store.layers.assemble(
+            key_of([needed.key for needed in build_pieces(piece)]),
+            f"build requirements of {piece.source.name}",
+            [self._piece(needed) for needed in build_pieces(piece)],
+        )
+        return Place(
+            image=[self._layer(layer).diff_id for layer in plan.layers if layer.kind in GROUND],
+            ground=[self._layer(layer).diff_id for layer in ground],
+            stage=[self._piece(deb) for deb in piece.build_debs or ()],
+            site=site.diff_id,
+            environment=frozenset(package.name for package in plan.packages),
+            accepted=self._accepted,
+        )
 
     def _compile(self, pieces: list[BytecodePiece]) -> None:
         """Compile the byte code of many packages in one container."""
@@ -226,6 +296,8 @@ class Builder:
                 raise AssertionError("byte code is compiled for many packages at once")
             case ImageLayerPiece():
                 raise AssertionError("a layer of an image is there, or was fetched")
+            case RunPiece():
+                raise BuildError(f"{label(piece)}: what a command makes is a layer, and no part of one")
 
     def _rootfs(self, root: Path, piece: RootfsPiece) -> Tree:
         trees = self._unpacked(piece)
@@ -239,6 +311,8 @@ class Builder:
     def _unpacked(self, piece: RootfsPiece | AdditionPiece) -> list[tuple[Path, Tree]]:
         """Return the unpacked .debs of a root file system, saying whose scripts would have done more than mlbox."""
         trees = [(stored.root, stored.tree) for stored in map(self._piece, piece.debs)]
+        if piece.key in self._quiet:  # of a stage, which nobody lives in
+            return trees
         if scripted := [name for name in needs_configure(trees) if name not in self._configured]:
             self._listener.note(
                 f"the maintainer scripts of {', '.join(scripted)} make files that this image lacks; "
@@ -266,22 +340,10 @@ class Builder:
             return run_link_scripts(root, piece, self._lower, self._runner, scratch)
 
     def _built_wheel(self, root: Path, piece: BuiltWheelPiece) -> Tree:
+        if (wheel := self._smith.known(piece)) is not None:
+            return self._smith.fill_known(root, piece, wheel)
         self._listener.step(f"build a wheel of {piece.source.name} {piece.source.version} in a container")
-        with self._store.scratch("build") as scratch:
-            site = self._store.layers.assemble(
-                key_of([needed.key for needed in build_pieces(piece)]),
-                f"build requirements of {piece.source.name}",
-                [self._piece(needed) for needed in build_pieces(piece)],
-            )
-            wheel = build_wheel(
-                piece,
-                self._sources.source_of(piece.source, scratch),
-                self._store.layers.root(site.diff_id) / PREFIX,
-                self._runner,
-                self._lower,
-                scratch,
-            )
-            return unpack_wheel(wheel, root, as_wheel(piece, wheel))
+        return self._smith.fill(root, piece, self._places[piece.key])
 
 
 def _filled(compiled: Path, piece: BytecodePiece, root: Path) -> Tree:
@@ -304,20 +366,6 @@ def build_pieces(piece: BuiltWheelPiece) -> tuple[EnvPiece | CondaPiece | WheelP
         for needed in piece.build_packages
     )
     return *below, *wheels
-
-
-def as_wheel(piece: BuiltWheelPiece, wheel: Path) -> WheelPiece:
-    """Return the piece that installs the built `wheel`."""
-    return WheelPiece(
-        name=piece.source.name,
-        version=piece.source.version,
-        filename=wheel.name,
-        sha256="",
-        python=piece.python,
-        requested=piece.requested,
-        direct_url=direct_url(piece.source),
-        epoch=piece.epoch,
-    )
 
 
 def assemble_image(plan: BuildPlan, layers: Sequence[Layer], below: ImageConfig | None = None) -> Image:
@@ -371,6 +419,8 @@ def label(piece: AnyPiece) -> str:
             return f"environment for Python {piece.python}"
         case ProjectPiece():
             return "project files"
+        case RunPiece():
+            return shown(piece.command)
 
 
 def _workers() -> int:

@@ -11,13 +11,17 @@ from functools import reduce
 
 
 def main(spec: str, output: str) -> None:
-    """Build the wheel of the tree in the working directory into `output`; `spec` is {'backend', 'path'} in JSON."""
+    """Build the wheel of the tree in the working directory into `output`; `spec` is in JSON.
+
+    It names the 'backend', the folders ('path') it is imported from, and the 'settings' it is given.
+    """
     wanted = json.loads(spec)
     sys.path[:0] = [os.path.abspath(path) for path in wanted["path"]]  # noqa: PTH100
     module, _, attribute = wanted["backend"].partition(":")
     backend = reduce(getattr, filter(None, attribute.split(".")), importlib.import_module(module))
     sys.argv[1:] = []  # old setup.py files read the command line
-    backend.build_wheel(output)
+    settings = wanted.get("settings")
+    backend.build_wheel(output, **({"config_settings": settings} if settings else {}))
 
 
 if __name__ == "__main__":

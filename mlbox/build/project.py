@@ -29,7 +29,7 @@ def fill_project(root: Path, piece: ProjectPiece, project_root: Path) -> Tree:
         path = safe_path(f"{workdir}/{file.path}", "project")
         kind: Kind = "symlink" if file.target else "file"
         entries[path] = Entry(path, kind, file.mode, piece.epoch, file.size, file.target)
-        content[path] = lambda file=file: _checked(project_root, file)  # type: ignore[misc]
+        content[path] = lambda file=file: checked(project_root, file)  # type: ignore[misc]
     for path, data, mode in editable_files(piece):
         entries[path] = Entry(path, "file", mode, piece.epoch, len(data))
         content[path] = lambda data=data: (data,)  # type: ignore[misc]
@@ -39,7 +39,8 @@ def fill_project(root: Path, piece: ProjectPiece, project_root: Path) -> Tree:
         return write_tree(root, sort_entries(entries.values()), lambda entry: content[entry.path](), "project")
 
 
-def _checked(project_root: Path, file: ProjectFile) -> Iterator[bytes]:
+def checked(project_root: Path, file: ProjectFile) -> Iterator[bytes]:
+    """Yield the content of `file`; raises ProjectError when it is no longer what it was."""
     digest, left = hashlib.sha256(), file.size
     try:
         fd = os.open(project_root / file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

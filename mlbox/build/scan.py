@@ -6,9 +6,9 @@ import posixpath
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
@@ -79,6 +79,43 @@ def scan_project(
     _tell(note, scan.secrets, "looks like credentials", "'!NAME' in .mlboxignore keeps it")
     _tell(note, scan.odd, "is a socket, pipe or device", "")
     return tuple(files)
+
+
+def scan_inputs(root: Path, names: Sequence[str]) -> tuple[ProjectFile, ...]:
+    """Return the files that a command names, and those in folders that it names, whatever the ignore files say.
+
+    Raises ProjectError for what is not there or leaves the repository.
+    """
+    found: dict[str, ProjectFile] = {}
+    for name in names:
+        start = str(PurePosixPath(name))
+        if not (root / start).resolve().is_relative_to(root.resolve()) or (root / start).is_symlink():
+            raise ProjectError(f"run: the input {name!r} is a link, or lies behind one that leaves the project")
+        waiting = [start]
+        while waiting:
+            path = waiting.pop()
+            status = _status(root, path)
+            if stat.S_ISDIR(status.st_mode):
+                waiting += [f"{path}/{child}" for child in os.listdir(root / path)]  # noqa: PTH208 - names alone
+            else:
+                found[path] = _input(root, path, status)
+    return tuple(sorted(found.values(), key=lambda file: encoded(file.path)))
+
+
+def _status(root: Path, path: str) -> os.stat_result:
+    try:
+        return os.lstat(root / path)
+    except OSError as problem:
+        raise ProjectError(f"run: the input {path!r}: {problem.strerror}") from problem
+
+
+def _input(root: Path, path: str, status: os.stat_result) -> ProjectFile:
+    if stat.S_ISLNK(status.st_mode):
+        return ProjectFile(path, 0o777, 0, target=_link(path, os.readlink(root / path)))  # noqa: PTH115 - as above
+    if not stat.S_ISREG(status.st_mode):
+        raise ProjectError(f"run: the input {path!r} is a socket, pipe or device")
+    mode = 0o755 if status.st_mode & 0o111 else 0o644
+    return ProjectFile(path, mode, status.st_size, _hash(str(root / path), path, _stamp(status)))
 
 
 class _Scan:

@@ -3,12 +3,13 @@
 import lzma
 import os
 import posixpath
+import re
 import shutil
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ _LEGACY = "setuptools.build_meta:__legacy__"
 _PER_JOB = 2 << 30
 """Memory that one C++ compiler may take."""
 _MOST_TOML = 1 << 20
+_HEADER = re.compile(r"fatal error: ([\w./+-]{1,100}): No such file or directory")
+_MODULE = re.compile(r"ModuleNotFoundError: No module named '(\w{1,60})")
+_PREFIX_MAP = f"-ffile-prefix-map={_BUILD}/source=."
 _HINT = "pin another version of the package, one that has a wheel"
 
 
@@ -38,12 +42,14 @@ def build_wheel(
     lower: Sequence[Path],
     scratch: Path,
     *,
+    toolkit: Path | None = None,
     limits: Limits = LIMITS,
 ) -> Path:
     """Build the wheel of `piece` from `source` (sdist file or source tree) and return it, a file below `scratch`.
 
     `build_site` is the environment's prefix with the build requirements in it; `lower` are the layers of the root
-    file system. Raises BuildError naming the package and showing the end of the back end's output.
+    file system, `toolkit` is a CUDA toolkit for it. Raises BuildError naming the package and showing the end of the
+    back end's output.
     """
     name = f"{piece.source.name} {piece.source.version}"
     with disk_errors(f"building a wheel of {name}"):
@@ -52,7 +58,7 @@ def build_wheel(
             (scratch / folder).mkdir()
         (scratch / "hook/hook.py").write_bytes(Path(__file__).with_name("hook.py").read_bytes())
         try:
-            runner.run(_step(piece, tree, build_site, lower, scratch))
+            runner.run(_step(piece, tree, build_site, lower, scratch, toolkit))
         except BuildError as problem:
             raise BuildError(
                 f"building a wheel of {name} failed: {problem.message}", hint=_advice(problem, piece)
@@ -60,9 +66,11 @@ def build_wheel(
         return _only_wheel(piece, scratch / "out")
 
 
-def _step(piece: BuiltWheelPiece, tree: Path, build_site: Path, lower: Sequence[Path], scratch: Path) -> Step:
+def _step(
+    piece: BuiltWheelPiece, tree: Path, build_site: Path, lower: Sequence[Path], scratch: Path, toolkit: Path | None
+) -> Step:
     below = piece.source.subdirectory.strip("/")
-    spec = canonical_json(_backend(tree / below, piece.source.name)).decode()
+    spec = canonical_json({**_backend(tree / below, piece.source.name), **_settings(piece)}).decode()
     isolated = build_site / "bin/python"
     interpreter = f"/{PREFIX}/bin/python" if isolated.is_symlink() else f"{piece.home or HOME}/python{piece.python}"
     return Step(
@@ -74,18 +82,33 @@ def _step(piece: BuiltWheelPiece, tree: Path, build_site: Path, lower: Sequence[
             Bind(source=tree, target=f"{_BUILD}/source", readonly=False),
             Bind(source=scratch / "out", target=f"{_BUILD}/out", readonly=False),
             Bind(source=scratch / "tmp", target="/tmp", readonly=False),  # noqa: S108 - the container's
+            *((Bind(source=toolkit, target=f"{_BUILD}/cuda"),) if toolkit else ()),
         ),
-        env=_environment(piece),
+        env=_environment(piece, f"{_BUILD}/cuda" if toolkit else ""),
         cwd=posixpath.normpath(f"{_BUILD}/source/{below}"),
+        network=piece.source.build_network,
+        gpus=piece.source.build_gpu,
     )
 
 
-def _environment(piece: BuiltWheelPiece) -> dict[str, str]:
+def _settings(piece: BuiltWheelPiece) -> dict[str, dict[str, str | list[str]]]:
+    """Return the config settings as a back end gets them from pip: what is said several times is a list."""
+    said: dict[str, list[str]] = {}
+    for line in piece.source.config_settings:
+        key, _, value = line.partition("=")
+        said.setdefault(key, []).append(value)
+    settings = {key: values if len(values) > 1 else values[0] for key, values in said.items()}
+    return {"settings": settings} if settings else {}
+
+
+def _environment(piece: BuiltWheelPiece, toolkit: str) -> dict[str, str]:
+    """Return what the back end sees: the image's variables below, mlbox's own over them, the project's win."""
     jobs = str(_jobs())
     below = dict(item.partition("=")[::2] for item in piece.env or ())
     below.pop("PYTHONHOME", None)
-    return below | {
-        "PATH": search_path(below),
+    path = search_path(below)
+    ours = {
+        "PATH": f"{toolkit}/bin:{path}" if toolkit else path,
         "PYTHONPATH": f"/{PREFIX}/lib/python{piece.python}/site-packages",
         "HOME": "/tmp",  # noqa: S108 - the container's
         "TMPDIR": "/tmp",  # noqa: S108 - the container's
@@ -96,13 +119,38 @@ def _environment(piece: BuiltWheelPiece) -> dict[str, str]:
         "PYTHONHASHSEED": "0",
         "PYTHONNOUSERSITE": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
-        "PIP_NO_INDEX": "1",
+        **({} if piece.source.build_network else {"PIP_NO_INDEX": "1"}),
+        # Else every file with debug information names the folder of the build.
+        "CFLAGS": _PREFIX_MAP,
+        "CXXFLAGS": _PREFIX_MAP,
+        **_for_gpus(piece, below, toolkit),
         "MAX_JOBS": jobs,
         "MAKEFLAGS": f"-j{jobs}",
         "CMAKE_BUILD_PARALLEL_LEVEL": jobs,
         # version control is not there to be asked (setuptools-scm, hatch-vcs; pdm-backend)
         "SETUPTOOLS_SCM_PRETEND_VERSION": piece.source.version,
         "PDM_BUILD_SCM_VERSION": piece.source.version,
+    }
+    return below | ours | dict(item.partition("=")[::2] for item in piece.source.build_env)
+
+
+def _for_gpus(piece: BuiltWheelPiece, below: Mapping[str, str], toolkit: str) -> dict[str, str]:
+    """Return where the CUDA compiler is and what it compiles for, as PyTorch's extensions and CMake ask for it."""
+    if "cuda" not in piece.source.compiled:
+        return {}
+    architectures = piece.source.gpu_architectures
+    plain = [
+        one.removesuffix("+PTX").replace(".", "") + ("" if one.endswith("+PTX") else "-real") for one in architectures
+    ]
+    return {
+        "CUDA_HOME": toolkit or below.get("CUDA_HOME", "/usr/local/cuda"),
+        "TORCH_CUDA_ARCH_LIST": ";".join(architectures),
+        # CMake reads this variable; CMAKE_CUDA_ARCHITECTURES is what build scripts look for.
+        "CUDAARCHS": ";".join(plain),
+        "CMAKE_CUDA_ARCHITECTURES": ";".join(plain),
+        # Names of temporary files reach the object; in the temporary folder nvcc puts its process id into them.
+        "NVCC_APPEND_FLAGS": "-objtemp",
+        "FORCE_CUDA": "1",  # what extensions of PyTorch ask where no GPU can be seen
     }
 
 
@@ -141,11 +189,15 @@ def _leaves(path: str) -> bool:
 
 
 def _advice(problem: BuildError, piece: BuiltWheelPiece) -> str:
+    if found := _HEADER.search(problem.message):
+        return f"the Debian package with {found[1]} belongs in [tool.mlbox] build-packages"
     if any(word in problem.message for word in ("gcc", "cc'", "g++", "compiler", "Python.h")):
         if not piece.suite:
             return "it needs a compiler: take a base that has one (python:3.12 in place of python:3.12-slim)"
-        headers = "" if piece.home else " and 'python3-dev'"
-        return f"it needs a compiler: add 'build-essential'{headers} to system-packages"
+        return 'it needs a compiler: [tool.mlbox] build-packages = ["build-essential"]'
+    if found := _MODULE.search(problem.message):
+        name = piece.source.name
+        return f'if its build needs {found[1]}, say so: [tool.mlbox.build.{name}] requires = ["{found[1]}"]'
     return problem.hint or _HINT
 
 

@@ -15,7 +15,10 @@ class Bind(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """A command in a root file system made of `lower` (lowest first); what it writes elsewhere than binds is lost."""
+    """A command in a root file system made of `lower` (lowest first); what it writes elsewhere than binds is lost.
+
+    Unless there is a folder for its `changes`: that becomes the upper directory of the overlay.
+    """
 
     argv: tuple[str, ...]
     lower: tuple[Path, ...]
@@ -23,6 +26,10 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str] = {}
     cwd: str = "/"
     network: bool = False
+    changes: Path | None = None
+    """An empty folder of the store's file system."""
+    gpus: bool = False
+    """Whether it sees all GPUs of the host."""
 
 
 class StepRunner(Protocol):

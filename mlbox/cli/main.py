@@ -41,6 +41,7 @@ COMMANDS = {
     "pull": "share",
     "push": "share",
     "copy": "share",
+    "cache": "wheels",
     "save": "archive",
     "load": "archive",
     "serve-store": "archive",

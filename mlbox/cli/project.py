@@ -172,14 +172,22 @@ def build(
     source: From = "",
     relock: Relock = False,
     locked: Annotated[bool, Option("--locked", help="Never write mlbox.lock; fail when there is none.")] = False,
+    rebuild: Annotated[
+        list[str] | None,
+        Option("--rebuild", metavar="PKG", help="Build this package from source once more, and compare."),
+    ] = None,
     output: Annotated[
         Path | None, Option("--output", "-o", help="Also write an OCI layout: a folder, or FILE.tar.")
     ] = None,
-) -> None:
+) -> int:
     """Build the image; the last line on stdout is its manifest digest."""
+    equal = True
     with listener() as talk:
         workshop = _workshop(folder, talk, extra, group, find_links, source=source)
-        image = workshop.build(workshop.ready_lock(relock=relock, locked=locked), tag or [], locked=locked)
+        ready = workshop.ready_lock(relock=relock, locked=locked)
+        image = workshop.build(ready, tag or [], locked=locked)
+        if rebuild:
+            equal = _rebuild(workshop, rebuild)
         if output:
             from mlbox.oci.reference import parse_reference
             from mlbox.store.layout import export_layout
@@ -187,6 +195,19 @@ def build(
             names = [parse_reference(name) for name in tag or []] or [workshop.default_name]
             export_layout(workshop.store, image, output.absolute(), names)
     print(image.digest)
+    return 0 if equal else 1
+
+
+def _rebuild(workshop: "Workshop", names: list[str]) -> bool:
+    """Build packages once more and print how that differs; returns whether nothing does."""
+    from mlbox.cli.prove_text import print_rebuilt
+    from mlbox.engine.wheels import rebuild
+
+    lock = workshop.ready_lock(relock=False)  # the build may have changed it
+    found = rebuild(workshop, lock, workshop.plan(lock), names)
+    for one in found:
+        print_rebuilt(one)
+    return all(one.equal for one in found)
 
 
 @app.command(interspersed=False)

@@ -7,6 +7,7 @@ from mlbox.cli.render import mega, print_table
 
 if TYPE_CHECKING:
     from mlbox.engine.verifying import LayerCheck, Verification
+    from mlbox.engine.wheels import Rebuilt
     from mlbox.report.diff import ImageDiff, LayerChange, PackageChange
     from mlbox.report.treediff import Difference
     from mlbox.report.usage import Usage
@@ -36,6 +37,17 @@ def print_verification(found: "Verification") -> None:
     for note in found.notes:
         print(f"note: {note}")
     print(f"{found.image} {found.digest}: {_verdict(found)} (made again from {found.basis})")
+
+
+def print_rebuilt(found: "Rebuilt") -> None:
+    """Print how a second build of a package differs from the first."""
+    if found.equal:
+        print(f"{found.name} {found.version}: built once more, the same files")
+        return
+    count = f"{len(found.differences)}{' or more' if found.more else ''}"
+    print(f"{found.name} {found.version}: NOT REPRODUCIBLE, {count} files differ from the first build")
+    for one in found.differences[:_FILES]:
+        print(f"  {_difference(one)}")
 
 
 def _verdict(found: "Verification") -> str:

@@ -11,7 +11,7 @@ import msgspec
 from mlbox.codec import canonical_json
 from mlbox.engine.arch import host_arch, runs_here
 from mlbox.engine.freshness import LockOptions, check_fresh, lock_path
-from mlbox.errors import LockError, ProjectError, UsageError
+from mlbox.errors import LackingError, LockError, ProjectError, UsageError
 from mlbox.events import Listener
 from mlbox.lock.file import FILENAME, encode_lock, read_lock, write_lock
 from mlbox.lock.model import Lock
@@ -120,7 +120,10 @@ class Workshop:
         if lock != self.usable_lock:
             write_lock(lock_path(self.project.root), lock)
             self.__dict__["usable_lock"] = lock  # what is locked after this starts from it
-            self.listener.note(f"wrote {FILENAME}: {len(lock.packages)} Python, {len(lock.debs)} Debian packages")
+            conda = f"{len(lock.conda)} conda, " if lock.conda else ""
+            self.listener.note(
+                f"wrote {FILENAME}: {conda}{len(lock.packages)} Python, {len(lock.debs)} Debian packages"
+            )
         self.say_of_cuda(lock)
         return lock
 
@@ -147,7 +150,7 @@ class Workshop:
 
     def plan(self, lock: Lock) -> BuildPlan:
         """Return what would be built from `lock` and the project's files as they stand."""
-        from mlbox.build.project import scan_project
+        from mlbox.build.scan import scan_inputs, scan_project
         from mlbox.build.secrets import files_with_credentials
 
         settings = self.project.settings
@@ -162,12 +165,13 @@ class Workshop:
                 f"{', '.join(telling)}: a password or token in an address would become part of the image",
                 hint="write ${NAME} in its place and set the variable, use ~/.netrc, or name the file in .mlboxignore",
             )
-        return make_plan(lock, settings, files, self.project.package)
+        inputs = [scan_inputs(self.project.root, step.inputs) for step in settings.run]
+        return make_plan(lock, settings, files, self.project.package, inputs)
 
     def states(self, plan: BuildPlan, lock: Lock) -> dict[str, LayerState]:
         """Return what the store has of each layer, by layer key."""
         sizes = {package.sha256: package.size for package in (*lock.packages, *lock.build_packages)}
-        sizes |= {deb.sha256: deb.size for deb in lock.debs}
+        sizes |= {deb.sha256: deb.size for deb in (*lock.debs, *lock.build_debs)}
         sizes |= {package.sha256: package.size for package in lock.conda}
         sizes |= {hex_of(one.diff_id): one.size for one in lock.base.layers}
         return {layer.key: self._state(layer, sizes) for layer in plan.layers}
@@ -229,7 +233,17 @@ class Workshop:
         from mlbox.engine.bases import have_base
 
         runner, bases = step_runner(self.home), partial(have_base, self.store, listener=self.listener)
-        return Builder(self.store, sources, runner, self.listener, self.project.root, bases).build(plan)
+        builder = Builder(
+            self.store,
+            sources,
+            runner,
+            self.listener,
+            self.project.root,
+            bases,
+            env=os.environ,
+            accepted=self.project.settings.allow_missing,
+        )
+        return builder.build(plan)
 
     def _proven(self, plan: BuildPlan, lock: Lock, *, locked: bool) -> tuple[Image, BuildPlan, Lock]:
         """Build `plan` and look whether its packages find their libraries; what they lack may be added to the lock.
@@ -238,16 +252,26 @@ class Workshop:
         """
         from mlbox.engine.linking import judge, lacking_packages, prove
 
-        settings, image = self.project.settings, self._image(plan, lock)
+        settings = self.project.settings
+        try:
+            image = self._image(plan, lock)
+        except LackingError as problem:
+            if locked or not (settings.auto_system_packages and problem.packages):
+                raise
+            image, plan, lock = self._with_packages(problem.packages)
         findings, new = prove(self.store, image, plan, lock)
         if not locked and (lacking := lacking_packages(findings, settings, lock)):
-            self.listener.note(f"the environment lacks libraries; added to {FILENAME}: {', '.join(lacking)}")
-            lock = self.lock(LockOptions(found_packages=lacking))
-            plan = self.plan(lock)
-            image = self._image(plan, lock)
+            image, plan, lock = self._with_packages(lacking)
             findings, new = prove(self.store, image, plan, lock)
         judge(findings, settings, lock, self.listener, tell=new)
         return image, plan, lock
+
+    def _with_packages(self, lacking: tuple[str, ...]) -> tuple[Image, BuildPlan, Lock]:
+        """Add Debian packages whose libraries the environment lacks to the lock, and build that."""
+        self.listener.note(f"the environment lacks libraries; added to {FILENAME}: {', '.join(lacking)}")
+        lock = self.lock(LockOptions(found_packages=lacking))
+        plan = self.plan(lock)
+        return self._image(plan, lock), plan, lock
 
     def _image(self, plan: BuildPlan, lock: Lock) -> Image:
         known = self.store.images.built(plan.key)
@@ -273,7 +297,8 @@ class Workshop:
         if built is not None:
             return LayerState(built=True, size=built.size)
         unpacked = sum(self.store.pieces.has(piece.key) for piece in layer.pieces)
-        missing = {sha for piece in layer.pieces if not self.store.pieces.has(piece.key) for sha in artifacts(piece)}
+        unknown = [piece for piece in layer.pieces if not self.store.pieces.has(piece.key)]
+        missing = {sha for piece in unknown if not self.store.built.get(piece.key) for sha in artifacts(piece)}
         fetch = sum(sizes.get(sha, 0) for sha in missing if not self.store.artifacts.has(sha))
         return LayerState(fetch=fetch, unpacked=unpacked)
 
@@ -284,7 +309,8 @@ def artifacts(piece: AnyPiece) -> tuple[str, ...]:
         case WheelPiece() | DebPiece() | CondaPiece():
             return (piece.sha256,)
         case BuiltWheelPiece():
-            return (piece.source.sha256, *(needed.sha256 for needed in piece.build_packages))
+            wheels = (needed.sha256 for needed in piece.build_packages)
+            return (piece.source.sha256, *wheels, *(deb.sha256 for deb in piece.build_debs or ()))
         case RootfsPiece() | AdditionPiece():
             return tuple(deb.sha256 for deb in piece.debs)
         case _:

@@ -44,7 +44,7 @@ def prove(store: Store, image: Image, plan: BuildPlan, lock: Lock) -> tuple[tupl
     """
     diff_ids = image.config.rootfs.diff_ids
     layers = list(zip((layer.kind for layer in plan.layers), diff_ids, strict=True))
-    below = [diff_id for kind, diff_id in layers if kind in ("base", "system", "configured")]
+    below = [diff_id for kind, diff_id in layers if kind in ("base", "system", "configured", "run")]
     environment = [diff_id for kind, diff_id in layers if kind == "environment"]
     searched = next((line[len(_SEARCHED) :] for line in plan.config.env if line.startswith(_SEARCHED)), "")
     fresh = False

@@ -9,11 +9,14 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from mlbox.engine.arch import host_arch
+from mlbox.engine.compiling import Stager, with_architectures
 from mlbox.engine.freshness import LockOptions
 from mlbox.errors import LockError
 from mlbox.events import Listener
 from mlbox.http import Http
 from mlbox.lock.base import choose_interpreter, full_version
+from mlbox.lock.conda.model import python_of
+from mlbox.lock.conda.resolve import group_conda, is_conda
 from mlbox.lock.debian import (
     GLIBC,
     KNOWN,
@@ -28,7 +31,9 @@ from mlbox.lock.debian import (
     suite_for_python,
 )
 from mlbox.lock.grouping import group_layers
-from mlbox.lock.model import Arch, Base, Deb, Lock, Target
+from mlbox.lock.model import Arch, Base, CondaPackage, Deb, Lock, Target
+from mlbox.lock.python.config import indexes_for
+from mlbox.lock.python.model import Pinned
 from mlbox.lock.python.resolve import LockedPython, lock_python
 from mlbox.oci.layer import EPOCH
 from mlbox.oci.reference import parse_reference
@@ -130,11 +135,6 @@ class Locker:
 
     def lock(self, previous: Lock | None, options: LockOptions) -> Lock:
         """Return the lock of the project; with a `previous` one for the same target only what must move moves."""
-        if self._project.conda:
-            raise LockError(
-                f"{self._project.conda.path}: conda environments are not locked in this version",
-                hint='name other files: requirements = ["requirements.txt"]',
-            )
         arch = options.arch or (previous.target.arch if previous else host_arch())
         base = self._project.settings.base
         if base == "debian":
@@ -145,8 +145,16 @@ class Locker:
             found = self._on_image(base, arch, previous, options)
         for note in found.notes:
             self._listener.note(note)
-        settings, kept = self._project.settings, _kept(previous, found.target)
+        settings, kept = self._project.settings, self._kept(previous, found.target)
         default_epoch = kept.epoch if kept else EPOCH
+        stager = Stager(self._project, self._home, self._http, self._listener, kept, options)
+        stage = stager.lock(
+            found.environment.wheels.packages,
+            found.base,
+            found.target,
+            found.debs,
+            conda=bool(found.environment.conda),
+        )
         return Lock(
             inputs=inputs_digest(self._project),
             epoch=options.epoch if options.epoch is not None else default_epoch,
@@ -156,32 +164,37 @@ class Locker:
             base=found.base,
             system_packages=found.system,
             found_packages=tuple(name for name in found.system if name not in settings.system_packages),
-            packages=found.packages.packages,
-            build_packages=found.packages.build_packages,
-            layers=group_layers(found.packages.packages, kept.layers if kept else ()),
+            packages=found.environment.wheels.packages,
+            build_packages=found.environment.wheels.build_packages,
+            layers=group_layers(found.environment.wheels.packages, kept.layers if kept else ()),
             debs=found.debs,
+            conda=found.environment.conda,
+            conda_layers=group_conda(found.environment.conda, kept.conda_layers if kept else ()),
+            build_base=stage.base,
+            build_debs=stage.debs,
         )
 
     def _on_debian(self, arch: Arch, previous: Lock | None, options: LockOptions) -> "_Found":
-        """Resolve debs and wheels side by side; the wheels again when the debs' Python is not the guessed one."""
-        python = choose_python(self._project)
-        suite = suite_for_python(python)
-        self._listener.step(f"resolve Debian {suite} and Python {python} packages for {arch}")
-        guess = self._target(arch, python, PYTHON_FULL[suite], GLIBC[suite])
-        kept = _kept(previous, guess)
+        """Resolve debs and the environment side by side; that again when the debs' Python is not the guessed one."""
+        conda = is_conda(self._project)
+        python = "" if conda else choose_python(self._project)
+        suite = _suite_for_conda(previous, options) if conda else suite_for_python(python)
+        what = "" if conda else f" and Python {python}"
+        self._listener.step(f"resolve Debian {suite}{what} packages for {arch}")
+        guess = self._target(arch, python, "" if conda else PYTHON_FULL[suite], GLIBC[suite])
+        kept = self._kept(previous, guess)
         system = self._system_packages(suite, kept, options)
         with ThreadPoolExecutor(1) as pool:
             debs = pool.submit(self._debian, guess, suite, system, kept, options)
-            packages = self._python(guess, kept, options)
+            environment = self._environment(guess, kept, options)
             debian = debs.result()
-        target = msgspec.structs.replace(guess, python_full=debian.python_full, glibc=debian.glibc)
-        packages = packages if target == guess else self._python(target, kept, options)
+        full = environment.target.python_full if conda else debian.python_full
+        target = msgspec.structs.replace(environment.target, python_full=full, glibc=debian.glibc)
         return _Found(
             base=Base(suite=suite),
             system=system,
-            target=target,
+            environment=environment if target == environment.target else self._environment(target, kept, options),
             debs=debian.debs,
-            packages=packages,
             notes=debian.notes,
         )
 
@@ -209,6 +222,7 @@ class Locker:
             upgrade=options.upgrade,
             snapshot=self._project.settings.snapshot,
             extras=read_extras(self._project.root, self._project.settings.apt_sources),
+            with_python=not is_conda(self._project),
         )
 
     def _on_what_it_needs(self, arch: Arch, previous: Lock | None, options: LockOptions) -> "_Found":
@@ -221,10 +235,10 @@ class Locker:
         accelerator, stated = self._project.settings.accelerator, self._project.settings.python
         before = previous.base.reference if previous and not options.upgrade else ""
         found = self._on_image(before, arch, previous, options) if before else self._on_debian(arch, previous, options)
-        lack = lacking(found.packages.packages, accelerator)
-        if not lack:
+        lack = lacking(found.environment.wheels.packages, accelerator)
+        if not lack or is_conda(self._project):  # its CUDA is conda's
             return self._on_debian(arch, previous, options) if before else found
-        if before and not lacking(found.packages.packages, accelerator, environment_of(found.base)):
+        if before and not lacking(found.environment.wheels.packages, accelerator, environment_of(found.base)):
             return found
         image = base_for(lack, self._project.requires_python, _minor(stated or self._project.python_file))
         if not image:
@@ -250,15 +264,18 @@ class Locker:
                 locked_arch=previous.target.arch if previous else "",
             )
             ground = look_into(store, base, arch)
-        chosen = choose_interpreter_of(self._project, ground, base.reference)
+        conda = is_conda(self._project)
+        chosen = (
+            ChosenPython(python="", full="") if conda else choose_interpreter_of(self._project, ground, base.reference)
+        )
         target = self._target(arch, chosen.python, chosen.full, ground.glibc)
-        kept = _kept(previous, target)
+        kept = self._kept(previous, target)
         base = msgspec.structs.replace(base, suite=ground.system.suite, home=chosen.home)
         kept_debs = kept if before else None
         system = self._system_packages(base.suite, kept_debs, options)
         debian = self._additions(ground, base, target, system, kept_debs, options)
         if debian is not None:
-            full = chosen.full or debian.python_full
+            full = "" if conda else chosen.full or debian.python_full
             target = msgspec.structs.replace(target, python_full=full, glibc=debian.glibc or ground.glibc)
         if ground.entrypoint and not self._project.settings.entrypoint and base.config != (before and before.config):
             self._listener.note(
@@ -267,9 +284,8 @@ class Locker:
         return _Found(
             base=base,
             system=system,
-            target=target,
+            environment=self._environment(target, kept, options),
             debs=debian.debs if debian else (),
-            packages=self._python(target, kept, options),
             notes=(*(debian.notes if debian else ()), *chosen.notes),
         )
 
@@ -283,7 +299,7 @@ class Locker:
         options: LockOptions,
     ) -> DebianLock | None:
         """Return the debs that the project asks for and the image lacks; None when there are none to ask for."""
-        wanted = (*system, *(() if base.home else ("python3",)))
+        wanted = (*system, *(() if base.home or is_conda(self._project) else ("python3",)))
         if not wanted:
             return None
         if not base.suite:
@@ -317,8 +333,55 @@ class Locker:
         accelerator = self._project.settings.accelerator
         return Target(arch=arch, python=python, python_full=full, glibc=glibc, accelerator=accelerator)
 
-    def _python(self, target: Target, kept: Lock | None, options: LockOptions) -> LockedPython:
-        return lock_python(
+    def _environment(self, target: Target, kept: Lock | None, options: LockOptions) -> "_Environment":
+        """Resolve what the environment holds: wheels, or conda packages with their Python and wheels beside them."""
+        if not is_conda(self._project):
+            return _Environment(target=target, wheels=self._python(target, kept, options))
+        from mlbox.lock.conda.resolve import lock_conda
+
+        indexes = indexes_for(self._project, find_links=self._find_links)
+        locked = lock_conda(
+            self._project,
+            target,
+            indexes,
+            previous=kept,
+            upgrade=options.upgrade or options.upgrade_packages,
+            http=self._http,
+            listener=self._listener,
+            home=self._home,
+        )
+        full = python_of(locked.packages)
+        target = msgspec.structs.replace(target, python=_minor(full), python_full=full)
+        self._check_condas_python(full)
+        if locked.pins and not full:
+            raise LockError(
+                "the environment has wheels and no Python",
+                hint="ask for python beside the pip section of the environment",
+            )
+        wheels = self._python(target, kept, options, locked.pins) if full else LockedPython((), ())
+        return _Environment(target=target, wheels=wheels, conda=locked.packages)
+
+    def _check_condas_python(self, full: str) -> None:
+        stated = self._project.settings.python or self._project.python_file
+        if full and stated and _minor(stated) != _minor(full):
+            raise LockError(
+                f"the conda environment has Python {full}, and the project says {stated}",
+                hint=f"write python={_minor(stated)} into the environment's file, or say nothing else",
+            )
+        if full:
+            _check_requires(self._project, full, "that of the conda environment")
+
+    def _kept(self, previous: Lock | None, target: Target) -> Lock | None:
+        """Return the previous lock when its versions can stay."""
+        if previous is None or previous.target.arch != target.arch:
+            return None
+        same = previous.conda if is_conda(self._project) else previous.target.python == target.python
+        return previous if same else None
+
+    def _python(
+        self, target: Target, kept: Lock | None, options: LockOptions, pins: Sequence[Pinned] | None = None
+    ) -> LockedPython:
+        found = lock_python(
             self._project,
             target,
             previous=kept,
@@ -327,7 +390,18 @@ class Locker:
             listener=self._listener,
             find_links=self._find_links,
             home=self._home,
+            pins=pins,
         )
+        packages = with_architectures(found.packages, target, self._project.settings)
+        return LockedPython(packages, found.build_packages)
+
+
+class _Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """What the environment holds, and the target with its Python."""
+
+    target: Target
+    wheels: LockedPython
+    conda: tuple[CondaPackage, ...] = ()
 
 
 class _Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -335,13 +409,17 @@ class _Found(msgspec.Struct, frozen=True, kw_only=True):
 
     base: Base
     system: tuple[str, ...]
-    target: Target
+    environment: _Environment
     debs: tuple[Deb, ...]
-    packages: LockedPython
     notes: tuple[str, ...] = ()
 
+    @property
+    def target(self) -> Target:
+        """The machine it is for."""
+        return self.environment.target
 
-def _kept(previous: Lock | None, target: Target) -> Lock | None:
-    """Return the previous lock when its versions can stay."""
-    same = previous and (previous.target.arch, previous.target.python) == (target.arch, target.python)
-    return previous if same else None
+
+def _suite_for_conda(previous: Lock | None, options: LockOptions) -> str:
+    """Return the Debian release below a conda environment: the newest, or the one that was."""
+    stays = previous and previous.conda and previous.base.kind == "debian" and not options.upgrade
+    return previous.base.suite if previous and stays else list(RELEASES)[-1]

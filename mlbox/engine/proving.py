@@ -34,6 +34,8 @@ from mlbox.plan.model import (
     LayerPlan,
     ProjectPiece,
 )
+from mlbox.plan.run import run_piece
+from mlbox.plan.stage import built_pieces
 from mlbox.project.model import Project, Settings
 from mlbox.store.layers import Layer
 from mlbox.store.store import Store
@@ -83,27 +85,32 @@ class Remaker:
         made: dict[int, Layer] = {}
         reasons: dict[int, str] = {}
         self._link_base()
-        plain = {n: plan for n, plan in plans.items() if project_piece(plan) is None and not needs_container(plan)}
+        runs = {n: plan for n, plan in plans.items() if run_piece(plan)}
+        rest = {n: plan for n, plan in plans.items() if n not in runs}
+        plain = {n: plan for n, plan in rest.items() if project_piece(plan) is None and not needs_container(plan)}
         made.update(zip(plain, self._builder().hashed(list(plain.values())), strict=True))
-        in_containers = {n: plan for n, plan in plans.items() if needs_container(plan)}
+        in_containers = {n: plan for n, plan in rest.items() if needs_container(plan)}
         try:
             made.update(zip(in_containers, self._in_containers(list(in_containers.values())), strict=True))
         except (MlboxError, OSError) as problem:
             reasons.update(dict.fromkeys(in_containers, str(problem)))
-        for number in plans.keys() - made.keys() - reasons.keys():
+        for number in sorted(plans.keys() - made.keys() - reasons.keys()):
             try:
-                made[number] = self._project(plans[number], number, diff_ids)
+                remake = self._run if number in runs else self._project
+                made[number] = remake(plans[number], number, diff_ids)
             except (MlboxError, OSError) as problem:
                 reasons[number] = str(problem)
         return made, reasons
 
     def _link_base(self) -> None:
-        """Let the scratch store have the layers of the image below, which are pinned by their digests."""
+        """Let the scratch store have the layers of the images below, which are pinned by their digests."""
         self._scratch.home.layers.mkdir(parents=True, exist_ok=True)
-        for layer in self._basis.plan.layers:
-            for piece in layer.pieces:
-                if isinstance(piece, ImageLayerPiece) and self._store.layers.has(piece.diff_id):
-                    self._scratch.layers.folder(piece.diff_id).symlink_to(self._store.layers.folder(piece.diff_id))
+        plan = self._basis.plan
+        below = {one.diff_id for layer in plan.layers for one in layer.pieces if isinstance(one, ImageLayerPiece)}
+        below.update(diff_id for piece in built_pieces(plan) for diff_id in piece.base or ())
+        for diff_id in below:
+            if self._store.layers.has(diff_id):
+                self._scratch.layers.folder(diff_id).symlink_to(self._store.layers.folder(diff_id))
 
     def _in_containers(self, plans: list[LayerPlan]) -> list[Layer]:
         """Make layers that are pinned by what containers put out, all in as few of these as a build takes."""
@@ -114,6 +121,28 @@ class Remaker:
         part = msgspec.structs.replace(self._basis.plan, layers=(*self._ground(plans), *plans))
         self._builder().build(part)
         return self._builder().layers(plans)
+
+    def _run(self, plan: LayerPlan, number: int, diff_ids: Sequence[DiffID]) -> Layer:
+        """Run a command again, on layers that were made again."""
+        piece = run_piece(plan)
+        assert piece is not None  # noqa: S101 - chosen for that
+        if self._basis.project is None and (piece.network or piece.secrets or piece.gpu):
+            raise ContainerError("a stranger's command gets no network, secrets or GPUs; 'verify -C FOLDER' runs ours")
+        if os.geteuid() != 0:
+            raise ContainerError("pinned by the output of a container, which needs root to run")
+        layers = self._basis.plan.layers
+        part = msgspec.structs.replace(self._basis.plan, layers=layers[: _index(layers, plan) + 1])
+        builder = self._builder(self._project_root(number - _index(layers, plan), diff_ids))
+        builder.build(part)
+        return builder.layers([plan])[0]
+
+    def _project_root(self, first: int, diff_ids: Sequence[DiffID]) -> Path:
+        """Return where the project's files are; `first` is the number of the plan's first layer."""
+        if self._basis.project is not None:
+            return self._basis.project.root
+        found = ((first + n, piece) for n, one in enumerate(self._basis.plan.layers) if (piece := project_piece(one)))
+        number, project = next(found, (0, None))
+        return self._files_of_image(project, diff_ids[number]) if project and number < len(diff_ids) else Path()
 
     def _project(self, plan: LayerPlan, number: int, diff_ids: Sequence[DiffID]) -> Layer:
         piece = project_piece(plan)
@@ -139,6 +168,10 @@ class Remaker:
 
     def _ground(self, layers: Iterable[LayerPlan]) -> list[LayerPlan]:
         """Return what steps in containers stand on, when there are any."""
+        layers = list(layers)
+        if runs := [layer for layer in layers if run_piece(layer)]:
+            every = self._basis.plan.layers
+            return list(every[: max(_index(every, layer) for layer in runs)])
         if not any(map(needs_container, layers)):
             return []
         return [layer for layer in self._basis.plan.layers if layer.kind in GROUND]
@@ -153,7 +186,12 @@ class Remaker:
         named = project.conda.channels if project.conda else ()
         channels = Channels(named, home=self._store.home, learn=http.learn)
         sources = Sources(self._basis.plan, places, where, self._scratch.artifacts, http, self._listener, channels)
-        return Builder(self._scratch, sources, step_runner(self._scratch.home), self._listener, root)
+        env = os.environ if self._basis.project else {}
+        return Builder(self._scratch, sources, step_runner(self._scratch.home), self._listener, root, env=env)
+
+
+def _index(layers: Sequence[LayerPlan], one: LayerPlan) -> int:
+    return next(number for number, layer in enumerate(layers) if layer is one)
 
 
 def have_tree(scratch: Store, plan: LayerPlan, layer: Layer) -> None:

@@ -390,4 +390,4 @@ def step_runner(home: Home) -> "StepRunner":
     """Return what runs build steps."""
     from mlbox.runtime.step import ContainerSteps
 
-    return ContainerSteps(home)
+    return ContainerSteps(home, granter=_Devices(lambda _: None, partial(Store, home)))

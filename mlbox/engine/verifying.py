@@ -26,6 +26,7 @@ from mlbox.oci.image import Image, parse_config
 from mlbox.paths import Home
 from mlbox.plan.model import BuildPlan, BytecodePiece, ConfiguredPiece, ProjectPiece
 from mlbox.plan.planner import make_plan
+from mlbox.plan.run import run_piece
 from mlbox.project.model import Settings
 from mlbox.report.diff import config_fields
 from mlbox.report.treediff import Difference, compare_hashes, compare_trees, piece_labels
@@ -156,7 +157,9 @@ def _plan_problems(plan: BuildPlan, lock: Lock) -> Iterator[str]:
     except MlboxError as problem:
         yield f"the attached lock makes no plan: {problem.message}"
         return
-    for ours, theirs in itertools.zip_longest(own.layers, plan.layers):
+    # Commands are the project's settings; each names the layers it ran on.
+    theirs_of_lock = [layer for layer in plan.layers if run_piece(layer) is None]
+    for ours, theirs in itertools.zip_longest(own.layers, theirs_of_lock):
         if ours is None or theirs is None:
             yield f"layer {(ours or theirs).name} is not in {'the lock' if ours is None else 'the plan'}"
         elif ours.key != theirs.key:
@@ -191,6 +194,10 @@ class _Verifier:
         chosen = {number: self.planned[number] for number in self.chosen if number in self.planned}
         self.notes += remaker.take_artifacts(chosen.values())
         made, reasons = remaker.layers(chosen, self.diff_ids)
+        if ran := [
+            f"{number + 1} {plan.name}" for number, plan in chosen.items() if number in made and run_piece(plan)
+        ]:
+            self.notes.append(f"made by commands, which were run again: {', '.join(ran)}; these follow from no inputs")
         self.listener.step("compare them with those of the image")
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             checks = tuple(

@@ -21,6 +21,8 @@ class CudaTable(msgspec.Struct, frozen=True, kw_only=True):
     """A toolkit and the driver it came with, oldest toolkit first."""
     floors: dict[int, Version]
     """By CUDA's major version: the oldest driver that runs any toolkit of it, with limits."""
+    architectures: tuple[tuple[Version, tuple[str, ...]], ...] = ()
+    """A CUDA and what PyTorch's wheels of it have device code for ('8.0', '12.0+PTX'), oldest CUDA first."""
 
     def cuda_of(self, driver: Version) -> Version | None:
         """Return the newest CUDA (major, minor) that `driver` runs in full, None when it is older than the table."""
@@ -34,6 +36,14 @@ class CudaTable(msgspec.Struct, frozen=True, kw_only=True):
         """
         wanted = cuda.parts
         return next((driver for toolkit, driver in self.drivers if toolkit.parts[: len(wanted)] >= wanted), None)
+
+    def architectures_for(self, cuda: Version | None) -> tuple[str, ...]:
+        """Return what to compile device code for with `cuda`: as the last one that is no newer, or the newest of all.
+
+        Of a CUDA that is older than the table the first one's are returned.
+        """
+        fitting = [row for row in self.architectures if cuda is None or row[0] <= cuda]
+        return (fitting or self.architectures[:1])[-1][1]
 
     def floor_for(self, cuda: Version) -> Version | None:
         """Return the oldest driver that runs `cuda` with the limits of minor-version compatibility."""
@@ -51,7 +61,9 @@ def read_cuda_table(path: Path) -> CudaTable:
     document = load_toml(path.read_bytes(), what=str(path))
     drivers = [(_version(toolkit, path), _version(driver, path)) for toolkit, driver in document["driver"].items()]
     floors = {int(major): _version(driver, path) for major, driver in document["floor"].items()}
-    return CudaTable(drivers=tuple(sorted(drivers)), floors=floors)
+    rows = document.get("architectures", {}).items()
+    architectures = sorted((_version(cuda, path), tuple(known)) for cuda, known in rows)
+    return CudaTable(drivers=tuple(sorted(drivers)), floors=floors, architectures=tuple(architectures))
 
 
 @cache

@@ -96,6 +96,8 @@ class Http:
     ) -> None:
         """Make `target` the file with this sha256 (and `size`, unless 0), from the first of `urls` that has it.
 
+        Where nothing better is known, `sha256` may be an md5, of 32 digits.
+
         Nobody else may write `target` meanwhile. What an earlier call left there is completed; after a FetchError,
         which names the file (`name`, else the target's) and what went wrong at each URL, a part may be there.
         """

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from mlbox.errors import FetchError
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
 _CHUNK = 1 << 20
+_MD5 = 32
 _UNKNOWN_SIZE_LIMIT = 1 << 36
 
 
@@ -36,7 +38,9 @@ class Part:
         self.file, self.what, self.sha256, self.size, self.listener = file, what, sha256, size, listener
         self.advice = advice or Advice()
         self.done = self.received = 0
-        self._hash = hashlib.sha256()
+        # Nothing better than md5 is known of some conda packages.
+        self._new = partial(hashlib.md5, usedforsecurity=False) if len(sha256) == _MD5 else hashlib.sha256
+        self._hash = self._new()
         file.seek(0)
         while chunk := file.read(_CHUNK):
             self._hash.update(chunk)
@@ -102,7 +106,7 @@ class Part:
         self.file.truncate()
         self.listener.advance(self.advice.work, -self.done)
         self.done = 0
-        self._hash = hashlib.sha256()
+        self._hash = self._new()
 
     def expect_length(self, length: str | None, url: str) -> None:
         """Compare the announced length with the locked size before anything is transferred."""

@@ -11,7 +11,7 @@ from mlbox.lock.model import Base, CondaPackage, Deb, LayerGroup, Lock, Package
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that differs; `old` or `new` is empty when it was added or removed."""
 
-    kind: Literal["package", "build-package", "conda", "deb", "target", "base", "setting", "layer"]
+    kind: Literal["package", "build-package", "conda", "deb", "build-deb", "target", "base", "setting", "layer"]
     name: str
     old: str = ""
     new: str = ""
@@ -35,7 +35,8 @@ def diff_locks(old: Lock | None, new: Lock) -> LockDiff:
     """Return what `new` has that `old` (None: nothing) had not, and the other way round."""
     if old is None:
         nothing = msgspec.structs.replace(new, packages=())
-        return LockDiff(changes=(*_packages("package", nothing, new), *_conda((), new.conda), *_debs((), new.debs)))
+        debs = (*_debs((), new.debs), *_debs((), new.build_debs, kind="build-deb"))
+        return LockDiff(changes=(*_packages("package", nothing, new), *_conda((), new.conda), *debs))
     return LockDiff(
         changes=(
             *_fields("target", old.target, new.target),
@@ -45,6 +46,7 @@ def diff_locks(old: Lock | None, new: Lock) -> LockDiff:
             *_packages("build-package", old, new),
             *_conda(old.conda, new.conda),
             *_debs(old.debs, new.debs),
+            *_debs(old.build_debs, new.build_debs, kind="build-deb"),
             *_layers(old.layers, new.layers),
             *_layers(old.conda_layers, new.conda_layers),
         )
@@ -121,6 +123,9 @@ def _what(package: Package) -> tuple[str, str, str]:
     return package.name, package.version, package.sha256
 
 
+_BUILDING = ("compiled", "gpu_architectures", "build_env", "config_settings", "build_gpu", "build_network")
+
+
 def _version(package: Package | None) -> str:
     if package is None:
         return ""
@@ -135,6 +140,8 @@ def _file_detail(old: Package, new: Package) -> Iterator[str]:
     for field in ("index", "url", "subdirectory"):
         if getattr(old, field) != getattr(new, field):
             yield f"{field} {getattr(old, field)} -> {getattr(new, field)}"
+    if any(getattr(old, field) != getattr(new, field) for field in _BUILDING):
+        yield "is built otherwise"
 
 
 def _conda(old: Sequence[CondaPackage], new: Sequence[CondaPackage]) -> Iterator[Change]:
@@ -156,16 +163,16 @@ def _conda_detail(old: CondaPackage, new: CondaPackage) -> Iterator[str]:
         yield f"channel {old.channel} -> {new.channel}"
 
 
-def _debs(old: Sequence[Deb], new: Sequence[Deb]) -> Iterator[Change]:
+def _debs(old: Sequence[Deb], new: Sequence[Deb], *, kind: Literal["deb", "build-deb"] = "deb") -> Iterator[Change]:
     before, after = {(d.name, d.arch): d for d in old}, {(d.name, d.arch): d for d in new}
     for key in sorted(before.keys() | after.keys()):
         was, now = before.get(key), after.get(key)
         versions = (was.version if was else "", now.version if now else "")
         if versions[0] != versions[1]:
-            yield Change(kind="deb", name=key[0], old=versions[0], new=versions[1])
+            yield Change(kind=kind, name=key[0], old=versions[0], new=versions[1])
         elif was and now and was.sha256 != now.sha256:
             detail = f"other content: sha256 {was.sha256[:12]} -> {now.sha256[:12]}"
-            yield Change(kind="deb", name=key[0], old=versions[0], new=versions[1], detail=detail)
+            yield Change(kind=kind, name=key[0], old=versions[0], new=versions[1], detail=detail)
 
 
 def _settings(old: Lock, new: Lock) -> Iterator[Change]:

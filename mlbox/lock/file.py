@@ -71,8 +71,9 @@ def encode_lock(lock: Lock) -> bytes:
 
     # Through JSON: toml takes only a list, not a tuple, of tables for an array of tables.
     table = {"version": lock.version, "rules": lock.rules, **msgspec.json.decode(msgspec.json.encode(lock))}
-    layers = table["base"].pop("layers", None)
-    arrays = {_BASE_LAYER: layers} if layers else {}
+    arrays = {
+        short: layers for short, base in _BASE_LAYERS.items() if (layers := table.get(base, {}).pop("layers", None))
+    }
     arrays |= {short: table.pop(long) for short, long in _TABLES.items() if long in table}
     encoder = _encoder()
     parts = [toml.dumps(part, encoder=encoder).strip() for part in (table, arrays) if part]
@@ -90,8 +91,9 @@ def decode_lock(data: bytes, *, what: str = FILENAME) -> Lock:
     for short, long in _TABLES.items():
         if short in table:
             table[long] = table.pop(short)
-    if _BASE_LAYER in table and isinstance(base := table.get("base"), dict):
-        base["layers"] = table.pop(_BASE_LAYER)
+    for short, name in _BASE_LAYERS.items():
+        if short in table and isinstance(base := table.get(name), dict):
+            base["layers"] = table.pop(short)
     try:
         lock = msgspec.convert(table, Lock)
     except msgspec.ValidationError as problem:
@@ -109,12 +111,14 @@ _TABLES = {
     "deb": "debs",
     "conda-package": "conda",
     "conda-layer": "conda-layers",
+    "build-deb": "build-debs",
 }
-_BASE_LAYER = "base-layer"
+_BASE_LAYERS = {"base-layer": "base", "build-base-layer": "build-base"}
 
 
 def _with_singular(message: str) -> str:
-    message = message.replace("$.base.layers[", f"$.{_BASE_LAYER}[")
+    for short, base in _BASE_LAYERS.items():
+        message = message.replace(f"$.{base}.layers[", f"$.{short}[")
     for short, long in _TABLES.items():
         message = message.replace(f"$.{long}[", f"$.{short}[")
     return message
@@ -141,6 +145,8 @@ def problems_of(lock: Lock) -> Iterator[str]:
     if lock.snapshot and not _DAY.fullmatch(lock.snapshot):
         yield f"snapshot {lock.snapshot!r} is no date"
     yield from (f"base: {problem}" for problem in _base_problems(lock.base))
+    if lock.build_base is not None:
+        yield from (f"build-base: {problem}" for problem in _base_problems(lock.build_base))
     without_python = lock.conda and not lock.target.python
     for field in ("glibc",) if without_python else ("python", "python_full", "glibc"):
         if not _DOTTED.fullmatch(value := getattr(lock.target, field)):
@@ -225,6 +231,8 @@ def _package_problems(package: Package) -> Iterator[str]:
         yield f"subdirectory {package.subdirectory!r} leaves the source"
     if package.index == "direct" and (not package.url or ("://" not in package.url and _climbs(package.url))):
         yield f"url {package.url!r} is neither an address nor a file of the project"
+    if any("=" not in item or "\0" in item for item in (*package.build_env, *package.config_settings)):
+        yield "build-env and config-settings hold NAME=VALUE"
     if package.is_wheel:
         yield from _wheel_problems(package)
 
@@ -251,8 +259,11 @@ def _same_version(in_filename: str, version: str) -> bool:
 
 
 def _deb_problems(lock: Lock) -> Iterator[str]:
-    yield from _repeated("deb", [f"{deb.name}:{deb.arch}" for deb in lock.debs])
-    for deb in lock.debs:
+    for what, debs in (("deb", lock.debs), ("build-deb", lock.build_debs)):
+        yield from _repeated(what, [f"{deb.name}:{deb.arch}" for deb in debs])
+        if any((deb.role == "build") != (what == "build-deb") for deb in debs):
+            yield f"the role of a {what} is another"
+    for deb in (*lock.debs, *lock.build_debs):
         checks: tuple[tuple[bool, str], ...] = (
             (bool(_DEB_NAME.fullmatch(deb.name)), "not a package name"),
             (bool(_HEX.fullmatch(deb.sha256)), f"sha256 {deb.sha256!r} is not 64 hex digits"),

@@ -96,7 +96,8 @@ class Deb(Locked, frozen=True, kw_only=True):
     suite: str
     source: str = ""
     """Name of the project's source of packages that it is of; empty for the release's own archive."""
-    role: Literal["base", "system"]
+    role: Literal["base", "system", "build"]
+    """'build': of the stage that packages are compiled in, never of the image."""
 
 
 class Package(Locked, frozen=True, kw_only=True):
@@ -122,6 +123,18 @@ class Package(Locked, frozen=True, kw_only=True):
     """Where the project itself asks for it: 'requirements.txt:3'."""
     accelerators: tuple[str, ...] = ()
     """The lock's accelerators that it is for; empty: all of them."""
+    compiled: tuple[str, ...] = ()
+    """Of a source: what of it needs a compiler ('c', 'cuda', 'rust'); empty when it is pure Python."""
+    gpu_architectures: tuple[str, ...] = ()
+    """What its device code is compiled for: '8.0', '12.0+PTX'."""
+    build_env: tuple[str, ...] = ()
+    """'NAME=VALUE', for its build only."""
+    config_settings: tuple[str, ...] = ()
+    """'KEY=VALUE', for its build back end (PEP 517)."""
+    build_gpu: bool = False
+    """Whether its build sees the host's GPUs; what comes out may depend on them."""
+    build_network: bool = False
+    """Whether its build may use the network; what comes out may depend on it."""
 
     @property
     def is_wheel(self) -> bool:
@@ -188,3 +201,7 @@ class Lock(Locked, frozen=True, kw_only=True):
     conda: tuple[CondaPackage, ...] = ()
     """Sorted by name; when there are some, they are what the environment begins with, their Python the interpreter."""
     conda_layers: tuple[LayerGroup, ...] = ()
+    build_base: Base | None = None
+    """The image that packages are compiled on; None: on the image's own base and debs."""
+    build_debs: tuple[Deb, ...] = ()
+    """What they are compiled with, laid over that; never part of the image."""

@@ -31,7 +31,7 @@ def image_layers(lock: Lock) -> list[LayerPlan]:
         added = AdditionPiece(
             suite=base.suite, arch=lock.target.arch, debs=debs, base=base_layers(base) or (), epoch=lock.epoch
         )
-        wanted = (*lock.system_packages, *(() if base.home else ("python3",)))
+        wanted = (*lock.system_packages, *(() if base.home or lock.conda else ("python3",)))
         reason = f"{', '.join(wanted)} and what they need beyond the base: {len(debs)} packages"
         layers.append(LayerPlan(name="system packages", kind="system", pieces=(*debs, added), reason=reason))
     return layers
@@ -47,11 +47,15 @@ def base_layers(base: Base) -> tuple[DiffID, ...] | UnsetType:
     return tuple(layer.diff_id for layer in base.layers) if base.kind == "image" else UNSET
 
 
-def home_of(lock: Lock) -> str | UnsetType:
-    """Return the folder of the interpreter, as pieces hold it: unset when it is HOME."""
+def home_of(lock: Lock, base: Base | None = None) -> str | UnsetType:
+    """Return the folder of the interpreter, as pieces hold it: unset when it is HOME.
+
+    `base` is what the interpreter is of, when not the lock's own.
+    """
     if lock.conda:
         return f"/{PREFIX}/bin"
-    return lock.base.home if lock.base.home not in ("", HOME) else UNSET
+    home = (base or lock.base).home
+    return home if home not in ("", HOME) else UNSET
 
 
 def deb_pieces(debs: Sequence[Deb], epoch: int) -> tuple[DebPiece, ...]:

@@ -144,6 +144,8 @@ class BuiltWheelPiece(Piece, frozen=True, kw_only=True, tag="built-wheel"):
     """What the image below sets, its compilers' paths for one; mlbox's own variables win."""
     conda: tuple[CondaPiece, ...] | UnsetType = UNSET
     """The environment it is built in, when it is conda's."""
+    build_debs: tuple[DebPiece, ...] | UnsetType = UNSET
+    """What is laid over that to compile with. (Unset, it is built on what the image itself stands on.)"""
 
 
 class BytecodePiece(Piece, frozen=True, kw_only=True, tag="bytecode"):
@@ -181,6 +183,26 @@ class ProjectPiece(Piece, frozen=True, kw_only=True, tag="project"):
     package: ProjectPackage | None = None
 
 
+class RunPiece(Piece, frozen=True, kw_only=True, tag="run"):
+    """What a command changes in the image so far: pinned by its output, a layer of its own."""
+
+    command: tuple[str, ...]
+    below: str
+    """Key of the layers that it runs on."""
+    arch: Arch
+    workdir: str
+    env: tuple[str, ...]
+    """'NAME=VALUE'."""
+    inputs: tuple[ProjectFile, ...] = ()
+    """Files of the project that it sees below the working directory, whether the image has them or not."""
+    input_names: tuple[str, ...] = ()
+    """The files and folders that these are, or are in."""
+    network: bool = False
+    gpu: bool = False
+    secrets: tuple[str, ...] = ()
+    """Their names; what they are is no part of anything."""
+
+
 AnyPiece = (
     ImageLayerPiece
     | DebPiece
@@ -195,9 +217,10 @@ AnyPiece = (
     | CondaConfiguredPiece
     | BytecodePiece
     | ProjectPiece
+    | RunPiece
 )
 
-LayerKind = Literal["base", "system", "configured", "conda", "environment", "project"]
+LayerKind = Literal["base", "system", "configured", "conda", "environment", "project", "run"]
 GROUND: frozenset[LayerKind] = frozenset(("base", "system", "conda"))
 """The layers that steps in containers stand on."""
 
@@ -227,9 +250,12 @@ class BuildPlan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     base: Base | None = None
     """The image below, whose layers come first; None for a base made of debs."""
     debs: tuple[Deb, ...] = ()
+    """Those of the image, and those that sources are compiled with."""
     packages: tuple[Package, ...] = ()
     build_packages: tuple[Package, ...] = ()
     conda: tuple[CondaPackage, ...] | UnsetType = UNSET
+    build_base: Base | UnsetType = UNSET
+    """The image that sources are compiled on, when it is another one."""
 
     @cached_property
     def key(self) -> str:

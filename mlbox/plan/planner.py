@@ -26,31 +26,42 @@ from mlbox.plan.model import (
     RootfsPiece,
     WheelPiece,
 )
+from mlbox.plan.run import add_run_layers
 from mlbox.project.model import Package as ProjectPackage
 from mlbox.project.model import Settings, Task
 
 
 def make_plan(
-    lock: Lock, settings: Settings, files: Sequence[ProjectFile], package: ProjectPackage | None
+    lock: Lock,
+    settings: Settings,
+    files: Sequence[ProjectFile],
+    package: ProjectPackage | None,
+    inputs: Sequence[Sequence[ProjectFile]] = (),
 ) -> BuildPlan:
-    """Return the plan of the image: base, system, environment and project layers, in that order."""
-    layers = (
+    """Return the plan of the image: base, system, environment and project layers, in that order.
+
+    The project's commands come after the last two; `inputs` are the files of each (see add_run_layers).
+    """
+    layers = [
         *(image_layers(lock) if lock.base.kind == "image" else _debian_layers(lock)),
         *_configured_layers(lock, settings),
         *(conda_layers(lock, settings) if lock.conda else ()),
         *_environment_layers(lock, settings),
-        *_project_layers(lock, settings, files, package),
-    )
+    ]
+    layers = add_run_layers(layers, "environment", lock, settings, inputs)
+    layers += _project_layers(lock, settings, files, package)
+    layers = add_run_layers(layers, "project", lock, settings, inputs)
     return BuildPlan(
         arch=lock.target.arch,
-        layers=layers,
+        layers=tuple(layers),
         config=container_config(lock, settings),
         epoch=lock.epoch,
         base=lock.base if lock.base.kind == "image" else None,
-        debs=lock.debs,
+        debs=(*lock.debs, *lock.build_debs),
         packages=lock.packages,
         build_packages=lock.build_packages,
         conda=lock.conda or UNSET,
+        build_base=lock.build_base or UNSET,
     )
 
 
@@ -176,19 +187,22 @@ def _package_piece(package: Package, lock: Lock) -> WheelPiece | BuiltWheelPiece
             direct_url=direct_url(package),
             epoch=lock.epoch,
         )
+    base = lock.build_base or lock.base
+    staged = lock.build_base is not None or bool(lock.build_debs)
     return BuiltWheelPiece(
         source=_without_edges(package),
         build_packages=tuple(_without_edges(needed) for needed in lock.build_packages),
-        debs=deb_pieces(lock.debs, lock.epoch),
+        debs=() if lock.build_base else deb_pieces(lock.debs, lock.epoch),
         python=lock.target.python,
         python_full=lock.target.python_full,
-        suite=lock.base.suite,
+        suite=base.suite,
         arch=lock.target.arch,
         requested=requested,
-        home=home_of(lock),
-        base=base_layers(lock.base),
-        env=lock.base.env or UNSET,
+        home=home_of(lock, base),
         conda=conda_pieces(lock) or UNSET,
+        base=base_layers(base),
+        env=base.env or UNSET,
+        build_debs=deb_pieces(lock.build_debs, lock.epoch) if staged else UNSET,
         epoch=lock.epoch,
     )
 

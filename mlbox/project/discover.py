@@ -37,7 +37,7 @@ __all__ = ["inputs_digest", "load_project"]
 
 _LONGEST_NAME = 200  # a repository of an image may have 255 letters, what goes before the name included
 
-UNREAD = ("conda-lock.yml", "pixi.lock")
+UNREAD: tuple[str, ...] = ()
 """Specs of other tools: listed, so that nobody wonders, but not read."""
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlbox.codec import key_of
-from mlbox.project.model import CondaSpec, IndexPin, Project, Requirement
+from mlbox.project.model import CondaSpec, IndexPin, Project, Requirement, Settings
 from mlbox.project.requirement import channel_without_credentials, local_path, normalize, without_credentials
 
 
@@ -32,6 +32,7 @@ def inputs_digest(project: Project) -> str:
             **({"auto-system-packages": True} if settings.auto_system_packages else {}),
             **({"apt-sources": _apt_sources(project)} if settings.apt_sources else {}),
             **({"snapshot": settings.snapshot} if settings.snapshot else {}),
+            **_building(settings),
             "extras": sorted(set(map(normalize, settings.extras))),
             "groups": sorted(set(map(normalize, settings.groups))),
             "index": _clean([settings.index_url, index.index_url]),
@@ -64,6 +65,17 @@ def _apt_sources(project: Project) -> list[tuple[str, ...]]:
 
 def _pins(pins: Iterable[IndexPin]) -> list[tuple[str, str, str]]:
     return sorted({(pin.package, without_credentials(pin.url), pin.marker) for pin in pins})
+
+
+def _building(settings: Settings) -> dict[str, object]:
+    """Return what decides how sources are built; absent where it is not set, as in older locks."""
+    said = {
+        "build-packages": sorted(set(settings.build_packages)),
+        "build-base": settings.build_base,
+        "gpu-architectures": sorted(set(settings.gpu_architectures)),
+        "build": {normalize(name): options for name, options in settings.build.items()},
+    }
+    return {name: value for name, value in said.items() if value}
 
 
 def _clean(addresses: Iterable[str]) -> list[str]:

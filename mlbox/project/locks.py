@@ -30,12 +30,17 @@ class Known(NamedTuple):
     """The owner's command that moves versions."""
 
 
+EXPLICIT = ("conda-linux-64.lock", "conda-linux-aarch64.lock", "spec-file.txt")
+"""What conda-lock and conda's documentation call explicit lists."""
 KNOWN = (
     Known("uv.lock", "uv", "pyproject.toml", ("project", "tool.uv"), "uv lock", "uv lock --upgrade"),
     Known("poetry.lock", "poetry", "pyproject.toml", ("tool.poetry", "project"), "poetry lock", "poetry update"),
     Known("pdm.lock", "pdm", "pyproject.toml", ("tool.pdm", "project"), "pdm lock", "pdm update"),
     Known("pylock.toml", "pylock", "pyproject.toml"),
     Known("Pipfile.lock", "pipenv", "Pipfile", (), "pipenv lock", "pipenv update"),
+    Known("conda-lock.yml", "conda-lock", "environment.yml", (), "conda-lock lock", "conda-lock lock --update PACKAGE"),
+    Known("pixi.lock", "pixi", "pixi.toml", (), "pixi lock", "pixi update"),
+    *(Known(file, "conda-explicit", "environment.yml") for file in EXPLICIT),
 )
 """The locks that are read, the first that counts wins."""
 

@@ -94,6 +94,36 @@ class AptSource(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, re
     """The file of the project with the only key that may have signed it."""
 
 
+class RunStep(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """A command that changes the image, for what nothing else can express."""
+
+    command: tuple[str, ...]
+    """One written as a string is run by a shell."""
+    network: bool = False
+    gpu: bool = False
+    env: dict[str, str] = {}
+    inputs: tuple[str, ...] = ()
+    """Files and folders of the project that it sees below the working directory; they decide whether it runs again."""
+    secrets: tuple[str, ...] = ()
+    """Variables of the host that it finds as files in /run/secrets, and that nothing keeps."""
+    after: Literal["environment", "project"] = "environment"
+    """What is there already when it runs."""
+
+
+class BuildOptions(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """How one package is built from its source: [tool.mlbox.build.NAME]."""
+
+    env: dict[str, str] = {}
+    config_settings: dict[str, str | tuple[str, ...]] = {}
+    """For its build back end (PEP 517), as pip's --config-settings."""
+    requires: tuple[str, ...] = ()
+    """What its build needs and its source does not say: 'torch'."""
+    gpu: bool = False
+    """Whether its build sees the host's GPUs."""
+    network: bool = False
+    """Whether its build may use the network."""
+
+
 class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
     """[tool.mlbox] of pyproject.toml, or mlbox.toml."""
 
@@ -117,6 +147,15 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
     """The day ('2026-09-01') or second ('2026-09-01T12:00:00Z') that the release's packages are taken of."""
     configure: tuple[str, ...] = ()
     """Debian packages whose maintainer scripts are run in a container, because mlbox does not replicate them."""
+    run: tuple[RunStep, ...] = ()
+    build_packages: tuple[str, ...] = ()
+    """Debian packages that are there while sources are built, besides the compiler; never in the image."""
+    build_base: str = ""
+    """The image that sources are built on, with nvcc for one; empty: the image's own base."""
+    gpu_architectures: tuple[str, ...] = ()
+    """What device code is compiled for: '8.0' or 'sm_80', '12.0+PTX'; empty: what PyTorch is built for."""
+    build: dict[str, BuildOptions] = {}
+    """By name of the package."""
     index_url: str = ""
     extra_index_urls: tuple[str, ...] = ()
     find_links: tuple[str, ...] = ()

@@ -12,7 +12,8 @@ import msgspec
 
 from mlbox.errors import ProjectError, UsageError
 from mlbox.oci.reference import parse_reference
-from mlbox.project.model import ACCELERATOR, AptSource, Health, Settings, Task
+from mlbox.project.building import architecture, check_build
+from mlbox.project.model import ACCELERATOR, AptSource, BuildOptions, Health, RunStep, Settings, Task
 from mlbox.project.problems import Problems, did_you_mean
 from mlbox.project.requirement import without_credentials
 
@@ -32,6 +33,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
 _URL = re.compile(r"(https?|file)://\S+")
+_MOST_STEPS = 32
 _RESERVED = ("/proc", "/sys", "/dev", "/etc", "/usr", "/bin", "/lib", "/opt/mlbox")
 _NAMED_BASES = ("debian", "auto")
 _COMMANDS = ("command", "entrypoint")
@@ -82,12 +84,15 @@ def _value(kind: Any, value: object, where: Where, dotted: str, problems: Proble
     if kind == dict[str, Task] and isinstance(value, dict):
         read = {name: _value(Task, task, where, f"{dotted}.{name}", problems) for name, task in value.items()}
         return {name: task for name, task in read.items() if task is not None}
-    struct = next((option for option in (Task, Health) if kind in (option, option | None)), None)
+    if kind == dict[str, BuildOptions] and isinstance(value, dict):
+        found = {name: _value(BuildOptions, one, where, f"{dotted}.{name}", problems) for name, one in value.items()}
+        return {name: one for name, one in found.items() if one is not None}
+    struct = next((option for option in (Task, Health, BuildOptions) if kind in (option, option | None)), None)
     if struct is not None:
         if not isinstance(value, dict):
             raise ProjectError("must be a table")
         return _read(struct, value, where, dotted, problems)
-    listed = next((option for option in (AptSource,) if kind == tuple[option, ...]), None)  # type: ignore[valid-type]
+    listed = next((option for option in (AptSource, RunStep) if kind == tuple[option, ...]), None)  # type: ignore[valid-type]
     if listed is not None:
         return _tables(listed, value, where, dotted, problems)
     if isinstance(value, str) and dotted.split(".")[-1] in _COMMANDS:
@@ -96,10 +101,20 @@ def _value(kind: Any, value: object, where: Where, dotted: str, problems: Proble
 
 
 def _tables(kind: type[T], value: object, where: Where, dotted: str, problems: Problems) -> tuple[T, ...]:
+    if kind is RunStep and isinstance(value, list):
+        value = [_with_shell(item) for item in value]
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise ProjectError("must be a list of tables", hint='like [{ name = "..." }]')
+        raise ProjectError("must be a list of tables", hint='like [{ ... = "..." }]')
     read = [_read(kind, item, where, f"{dotted}[{number}]", problems) for number, item in enumerate(value)]
     return tuple(item for item in read if item is not None)
+
+
+def _with_shell(item: object) -> object:
+    """Return a step as a table; a command that is one string is for a shell, as in a Dockerfile's RUN."""
+    table = {"command": item} if isinstance(item, str) else item
+    if isinstance(table, dict) and isinstance(command := table.get("command"), str):
+        return {**table, "command": ["/bin/sh", "-ec", command]}
+    return table
 
 
 def _words(command: str) -> list[str]:
@@ -126,6 +141,12 @@ def check_settings(settings: Settings, where: Where, root: Path, problems: Probl
     _check_sources(settings, where, root, problems)
     _check_apt(settings, where, root, problems)
     _check_image(settings, where, problems)
+    for number, step in enumerate(settings.run):
+        _check_step(f"run[{number}]", step, where, problems)
+    if len(settings.run) > _MOST_STEPS:
+        hint = "join commands: each is a layer"
+        problems.add(where("run"), f"{len(settings.run)} commands; at most {_MOST_STEPS} are possible", hint)
+    _check_building(settings, where, problems)
     tasks = {"train": settings.train, "serve": settings.serve}
     for name in settings.tasks:
         if name in tasks or not _TASK.fullmatch(name):
@@ -146,7 +167,12 @@ def _check_target(settings: Settings, where: Where, problems: Problems) -> None:
     if not ACCELERATOR.fullmatch(settings.accelerator):
         hint = "cpu, a CUDA or ROCm version like cu126 or rocm6.4, or default: what the index itself has"
         problems.add(where("accelerator"), f"unknown accelerator {settings.accelerator!r}", hint)
-    for key, names in (("system-packages", settings.system_packages), ("configure", settings.configure)):
+    lists = {
+        "system-packages": settings.system_packages,
+        "configure": settings.configure,
+        "build-packages": settings.build_packages,
+    }
+    for key, names in lists.items():
         for name in names:
             if not DEB.fullmatch(name):
                 hint = (
@@ -159,15 +185,29 @@ def _check_target(settings: Settings, where: Where, problems: Problems) -> None:
 
 
 def _check_base(settings: Settings, where: Where, problems: Problems) -> None:
-    if settings.base in _NAMED_BASES:
-        return
-    hint = '"debian", "auto", or an image of a registry: "docker.io/library/python:3.12-slim"'
+    if settings.base not in _NAMED_BASES:
+        hint = '"debian", "auto", or an image of a registry: "docker.io/library/python:3.12-slim"'
+        _check_reference("base", settings.base, hint, where, problems)
+
+
+def _check_reference(key: str, name: str, hint: str, where: Where, problems: Problems) -> None:
     try:
-        parse_reference(settings.base)
+        parse_reference(name)
     except UsageError:
         # What stands before an '@' may be a password.
-        shown = settings.base[:100].rpartition("@")[2]
-        problems.add(where("base"), f"{shown!r} is no name of an image", hint)
+        problems.add(where(key), f"{name[:100].rpartition('@')[2]!r} is no name of an image", hint)
+
+
+def _check_building(settings: Settings, where: Where, problems: Problems) -> None:
+    if settings.build_base:
+        hint = 'an image with the compilers: "docker.io/nvidia/cuda:12.8.1-devel-ubuntu24.04"'
+        _check_reference("build-base", settings.build_base, hint, where, problems)
+    for one in settings.gpu_architectures:
+        if architecture(one) is None:
+            problems.add(where("gpu-architectures"), f"{one!r} is no architecture of a GPU", 'like "8.0" or "sm_90"')
+    for name, options in settings.build.items():
+        _check_env(f"build.{name}.env", options.env, where, problems)
+        check_build(name, options, lambda key, message, hint: problems.add(where(key), message, hint))
 
 
 def _check_sources(settings: Settings, where: Where, root: Path, problems: Problems) -> None:
@@ -244,6 +284,22 @@ def _check_image(settings: Settings, where: Where, problems: Problems) -> None:
     for key, value in settings.labels.items():
         if not key or "\0" in key + value:
             problems.add(where("labels"), f"{key!r} cannot be a label")
+
+
+def _check_step(key: str, step: RunStep, where: Where, problems: Problems) -> None:
+    words = (*step.command, *step.env.values())
+    if not step.command or not all(step.command) or not step.command[-1].strip() or any("\0" in word for word in words):
+        problems.add(where(f"{key}.command"), "is no command", 'write "python -m nltk.downloader punkt"')
+    if any(without_credentials(word) != word for word in words):
+        hint = "name a variable in secrets, and read it from /run/secrets: every image keeps what stands here"
+        problems.add(where(key), "has an address with a user or password in it", hint)
+    _check_env(f"{key}.env", step.env, where, problems)
+    for name in step.inputs:
+        if problem := _outside(name):
+            problems.add(where(f"{key}.inputs"), f"{name!r} {problem}", "name files or folders of the project")
+    for name in step.secrets:
+        if not _VARIABLE.fullmatch(name):
+            problems.add(where(f"{key}.secrets"), f"{name!r} is no name for an environment variable", "like HF_TOKEN")
 
 
 def _check_env(key: str, env: Mapping[str, str], where: Where, problems: Problems) -> None:

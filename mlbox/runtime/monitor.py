@@ -401,6 +401,9 @@ class Monitor:
     def _on_lost(self, client: Client) -> None:
         if client.hello.stdin and not self.options.tty:
             self._take_input(b"")
+        if self.options.tied and not any(self.clients):
+            self.stopping = True
+            self._signal(signal.SIGKILL)
 
     # What is written down.
 

@@ -112,6 +112,10 @@ class RunOptions(Value, frozen=True, kw_only=True):
     time_limit: float | None = None
     restart: Restart = Restart()
     remove: bool = False
+    tied: bool = False
+    """Whether it is killed when nobody is connected to it any more."""
+    changes: str = ""
+    """The folder that gets what it writes, in place of one that goes with it."""
     log_limit: int = 64 << 20
 
     @property

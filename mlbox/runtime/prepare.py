@@ -30,7 +30,8 @@ def prepare(folder: Folder, record: Record, grant: "Grant | None", size: tuple[i
     rootfs.enter_private_mounts()
     binds = _binds(folder, record)
     lower = [Path(path) for path in record.lower]
-    rootfs.mount_overlay(lower, folder.upper, folder.work, folder.rootfs, volatile=record.options.remove)
+    upper = Path(record.options.changes) if record.options.changes else folder.upper
+    rootfs.mount_overlay(lower, upper, folder.work, folder.rootfs, volatile=record.options.remove)
     user = record.options.user or record.config.user
     account = resolve_account(user, lambda path: rootfs.read_in(folder.rootfs, path))
     mounts = tuple(

@@ -1,44 +1,104 @@
 """Build steps in throw-away containers: the StepRunner that the engine gives to the build."""
 
+import os
+import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlbox.build.step import Step
-from mlbox.errors import BuildError, ContainerError
+from mlbox.errors import BuildError, ContainerError, MlboxError
 from mlbox.oci.image import ContainerConfig, ImageConfig, RootFS
 from mlbox.paths import Home
 from mlbox.runtime.containers import Containers
 from mlbox.runtime.oci_runtime import OciRuntime
 from mlbox.runtime.options import BindMount, RunOptions
+from mlbox.units import mega
+
+if TYPE_CHECKING:
+    from mlbox.runtime.grant import Granter
 
 _SHOWN = 30
 _KEPT = 64 << 10
+_PIDS = 4096
+"""Processes and threads of a step: compilers on every processor of a large machine, and no fork bomb."""
+_SPARE = 1 << 30
+"""Bytes of the disk that a step leaves free, or it is ended."""
+_LOOK = 0.5
+"""Seconds between two looks at the disk."""
 
 
 class ContainerSteps:
     """Runs steps with the safe defaults of any container, without network unless the step asks for it."""
 
-    def __init__(self, home: Home, runtime: OciRuntime | None = None) -> None:
-        self._containers = Containers(home, runtime)
+    def __init__(self, home: Home, runtime: OciRuntime | None = None, granter: "Granter | None" = None) -> None:
+        """`granter` gives GPUs to steps that ask for them."""
+        self._containers = Containers(home, runtime, granter)
+        self._root = home.root
 
     def run(self, step: Step) -> None:
         """Run `step` to its end; raises BuildError with the last lines of its output when it fails."""
         config = ImageConfig(
             architecture="", os="linux", config=ContainerConfig(env=_env(step)), rootfs=RootFS(diff_ids=())
         )
+        full = False
         try:
             container = self._containers.create("", "", config, step.lower, _options(step))
             session = self._containers.start(container.id, attach=True)
             output: deque[bytes] = deque(maxlen=64)
             try:
-                for _, data in session.output():
-                    output.append(data)
-                code = session.wait()
+                with self._watched(container.id) as filled:
+                    for _, data in session.output():
+                        output.append(data)
+                    code = session.wait()
+                full = filled.is_set()
+            except BaseException:
+                self._kill(container.id)
+                raise
             finally:
                 session.close()
         except ContainerError as problem:
             raise BuildError(f"a build step could not run: {problem.message}", hint=problem.hint) from problem
+        if full:
+            raise BuildError(
+                f"{' '.join(step.argv)[:200]} was ended: it left less than {mega(_SPARE)} of the disk free",
+                hint="make room in the store ('mlbox prune', 'mlbox df'), or move it: MLBOX_HOME",
+            )
         if code:
             raise BuildError(f"{' '.join(step.argv)[:200]} failed with status {code}\n{_tail(output)}")
+
+    @contextmanager
+    def _watched(self, container: str) -> Iterator[threading.Event]:
+        """End the container when it fills the disk; yields what then is set."""
+        filled, done = threading.Event(), threading.Event()
+
+        def watch() -> None:
+            while not done.wait(_LOOK):
+                if _free(self._root) < _SPARE:
+                    filled.set()
+                    self._kill(container)
+                    return
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        if _free(self._root) >= _SPARE:  # else it was so before
+            watcher.start()
+        try:
+            yield filled
+        finally:
+            done.set()
+            if watcher.ident is not None:
+                watcher.join()
+
+    def _kill(self, container: str) -> None:
+        with suppress(MlboxError):  # it ended meanwhile
+            self._containers.kill(container)
+
+
+def _free(path: Path) -> int:
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
 
 
 def _options(step: Step) -> RunOptions:
@@ -52,7 +112,13 @@ def _options(step: Step) -> RunOptions:
         workdir=step.cwd,
         mounts=mounts,
         network="host" if step.network else "none",
+        gpus="all" if step.gpus else "",
+        gpu_wait=step.gpus,
+        gpu_check=False,
+        pids_limit=_PIDS,
         remove=True,
+        changes=str(step.changes or ""),
+        tied=True,
     )
 
 

@@ -10,6 +10,7 @@ import msgspec
 from mlbox.errors import StoreError
 from mlbox.files import disk_errors
 from mlbox.oci.digest import DiffID, Digest
+from mlbox.store.built import files_of
 from mlbox.store.publish import discard_leftovers
 from mlbox.store.store import Store
 
@@ -92,7 +93,8 @@ def prune(
 
 
 def _prune_artifacts(store: Store, used: Collection[str]) -> int:
-    going = [sha256 for sha256 in store.artifacts.hashes() if sha256 not in used]
+    kept = files_of(store.built)  # no index can give them back
+    going = [sha256 for sha256 in store.artifacts.hashes() if sha256 not in used and sha256 not in kept]
     for sha256 in going:
         store.artifacts.delete(sha256)
     return len(going)
@@ -127,6 +129,10 @@ def _prune_pieces(store: Store, what: What) -> int:
     going = [key for key in store.pieces.keys() if key not in keep]  # noqa: SIM118 - not a mapping
     for key in going:
         store.pieces.delete(key)
+    for wheel in list(store.built.all()):
+        if wheel.key in going or what == "built":
+            store.built.delete(wheel.key)
+            store.artifacts.delete(wheel.sha256)
     return len(going)
 
 

@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -36,6 +37,17 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
     def descriptor(self) -> Descriptor:
         """How a manifest names this layer: uncompressed, so the blob's digest is the diffID."""
         return Descriptor(media_type=LAYER_TAR, digest=Digest(self.diff_id), size=self.size)
+
+
+class Content(Protocol):
+    """What a layer is made from: entries in tar order, and where the content of each file lies."""
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The members of its tar."""
+
+    def locate(self, entry: Entry) -> str:
+        """Return the file with the content of `entry`."""
 
 
 class LayerStore:
@@ -100,6 +112,22 @@ class LayerStore:
             if not self.has(diff_id):
                 self._ingest(diff_id, chunks, name, limit)
         return self.record(diff_id).size
+
+    def capture(self, key: str, name: str, make: Callable[[Path], Content]) -> Layer:
+        """Return the layer that was made for `key`; when there is none, `make` does it with the folder it is given.
+
+        Entries may have owners, and files that mean deletions. A failure leaves nothing.
+        """
+        if layer := self.find(key):
+            return layer
+        with disk_errors(f"making layer {name}"), working_on(self._tmp, f"layer-{key}"):
+            if layer := self.find(key):
+                return layer
+            with temporary_folder(self._tmp, "capture") as folder:
+                made = make(folder)
+                diff_id = diff_id_of(made.entries, made.locate)
+                self.ingest(diff_id, joined(tar_parts(made.entries, made.locate)), name)
+        return self.adopt(key, name, diff_id)
 
     def adopt(self, key: str, name: str, diff_id: DiffID) -> Layer:
         """Remember that the layer, which is there, is what would be assembled for `key`."""

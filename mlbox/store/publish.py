@@ -16,6 +16,8 @@ from typing import BinaryIO
 
 from mlbox.files import locked
 
+_LONG = 900
+"""Characters of a path; four bytes each and one more name are still less than PATH_MAX."""
 _GET_FLAGS, _SET_FLAGS, _TOP_OF_HIERARCHY = 0x80086601, 0x40086602, 0x00020000
 """FS_IOC_GETFLAGS, FS_IOC_SETFLAGS and FS_TOPDIR_FL of linux/fs.h."""
 
@@ -105,14 +107,23 @@ def remove_tree(path: Path) -> None:
 
 def _empty(folder: str, folders: list[str]) -> None:
     """Remove the files in `folder` and add its folders to `folders`."""
-    inside = []
+    inside: list[str] = []
     with os.scandir(folder) as found:
         for item in found:
             if item.is_dir(follow_symlinks=False):
-                inside.append(item.path)
+                inside.append(_nearer(item.path, folders[0], len(folders) + len(inside)))
             else:
                 os.unlink(item.path)  # noqa: PTH108 - a layer has thousands
     folders += inside
+
+
+def _nearer(folder: str, top: str, number: int) -> str:
+    """Return where `folder` is: moved up below `top`, when what is in it may be deeper than a path can say."""
+    if len(folder) < _LONG:
+        return folder
+    fresh = f"{top}/{os.urandom(8).hex()}-{number}"
+    os.rename(folder, fresh)  # noqa: PTH104 - as the others here
+    return fresh
 
 
 def _private(folder: Path) -> None:

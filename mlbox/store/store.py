@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mlbox.files import disk_errors, locked
 from mlbox.paths import Home
 from mlbox.store.artifacts import ArtifactStore
+from mlbox.store.built import BuiltWheels
 from mlbox.store.content import ContentStore
 from mlbox.store.db import Database
 from mlbox.store.images import ImageStore
@@ -29,6 +30,7 @@ class Store:
         self.content = ContentStore(home)
         self.artifacts = ArtifactStore(home)
         self.pieces = PieceStore(home)
+        self.built = BuiltWheels(home)
         self.layers = LayerStore(home, self.db)
         self.remotes = Remotes(self.db)
         self.images = ImageStore(self.content, self.db, self.remotes)

@@ -141,7 +141,10 @@ def make_python(build: str = "h1_0_cpython") -> Made:
     version = ".".join(map(str, sys.version_info[:3]))
     short = ".".join(map(str, sys.version_info[:2]))
     program = Path(sys.executable).resolve()
-    files = {f"bin/python{short}": File(program.read_bytes(), 0o755)}
+    libraries = str(sysconfig.get_config_var("LIBDIR")).encode()
+    # As conda's own looks for them: beside itself, not where it was built.
+    beside = b"$ORIGIN/../lib".ljust(len(libraries), b"\0")
+    files = {f"bin/python{short}": File(program.read_bytes().replace(libraries, beside), 0o755)}
     files |= {f"bin/{name}": File(link=f"python{short}", mode=0o777) for name in ("python", "python3")}
     standard = Path(sysconfig.get_path("stdlib"))
     for path in sorted(standard.rglob("*")):

@@ -102,6 +102,7 @@ def write_provenance(store: Store, image: Image, *, name: str = "", subject: Dig
     from mlbox.errors import StoreError
     from mlbox.lock.file import decode_lock
     from mlbox.plan.model import BuildPlan
+    from mlbox.plan.stage import built_pieces
     from mlbox.trust import provenance as slsa
 
     lock = store.referrers.lock_of(image.digest)
@@ -110,13 +111,16 @@ def write_provenance(store: Store, image: Image, *, name: str = "", subject: Dig
             f"image {name or image.digest} came without a lock, so nobody here knows what it was built from",
             hint="'mlbox sbom' says what is in it",
         )
-    plan = store.referrers.plan_of(image.digest)
+    data = store.referrers.plan_of(image.digest)
+    plan = decode_json(data, BuildPlan, what="attached plan", error=StoreError) if data else None
+    pieces = built_pieces(plan) if plan else ()
     return slsa.provenance(
         subject or image.digest,
         name or name_of(store, image),
         decode_lock(lock, what="attached lock"),
         lock,
-        decode_json(plan, BuildPlan, what="attached plan", error=StoreError) if plan else None,
+        plan,
+        {piece.source.name: wheel for piece in pieces if (wheel := store.built.get(piece.key))},
     )
 
 

@@ -53,6 +53,8 @@ __all__ = [
 BASE = ("apt", "ca-certificates", "libgomp1", "netbase", "passwd", "python3", "tzdata")
 """What the base holds besides Debian's essential packages."""
 _SETUP_CODE = "python3-distutils"
+BASE_OF_CONDA = ("ca-certificates", "netbase", "tzdata")
+"""The same for an environment of conda, which has its own Python and libraries."""
 BASE_WHERE_OFFERED = (
     "debian-archive-keyring",  # apt inside the image
     _SETUP_CODE,  # a package of its own up to Python 3.11, where setup code still imports it
@@ -86,6 +88,7 @@ def lock_debian(
     now: datetime | None = None,
     snapshot: str = "",
     extras: Sequence[Extra] = (),
+    with_python: bool = True,
 ) -> DebianLock:
     """Resolve the base of Debian `suite` and `system_packages` for `arch`.
 
@@ -94,6 +97,7 @@ def lock_debian(
     stand beside the release's as in apt: the highest version is taken, whoever has it; what is essential, only the
     release says. The base does not depend on `system_packages`. Downloaded indexes stay in `cache`: with nothing new in
     the archive only the InRelease files are fetched.
+    Without `with_python` the base is what a conda environment stands on.
     Raises SignatureError, ResolveError, FetchError or LockError.
     """
     python = RELEASES.get(suite)
@@ -104,11 +108,11 @@ def lock_debian(
     suites = asking.packages(sources, extras)
     kept = {} if upgrade else {deb.name: deb.version for deb in locked}
     archive = Archive(suites, kept)
-    base, everything = _resolve(archive, system_packages)
+    base, everything = _resolve(archive, system_packages, with_python)
     debs = tuple(_deb(everything[name], "base" if name in base else "system") for name in sorted(everything))
     return DebianLock(
         suite=suite,
-        python_full=upstream_version(everything[f"python{python}"].version),
+        python_full=upstream_version(everything[f"python{python}"].version) if with_python else "",
         glibc=".".join(upstream_version(everything["libc6"].version).split(".")[:2]),
         debs=debs,
         notes=_notes(suite, sources),
@@ -252,12 +256,13 @@ class _Asking(NamedTuple):
         return None if ignored else self.now or datetime.now(UTC)
 
 
-def _resolve(archive: Archive, wanted: Sequence[str]) -> tuple[set[str], dict[str, Candidate]]:
+def _resolve(archive: Archive, wanted: Sequence[str], with_python: bool) -> tuple[set[str], dict[str, Candidate]]:
+    names = (*BASE, *BASE_WHERE_OFFERED) if with_python else (*BASE_OF_CONDA, "usr-is-merged")
     while True:
         try:
             closure = Closure(archive)
-            offered = [name for name in BASE_WHERE_OFFERED if archive.best(name)]
-            base = set(closure.add([*archive.essential(), *BASE, *offered]))
+            offered = [name for name in names if name not in BASE_WHERE_OFFERED or archive.best(name)]
+            base = set(closure.add([*archive.essential(), *offered]))
             return base, closure.add(sorted(wanted))
         except MovedError:
             continue  # each time one locked version fewer, so this ends

@@ -44,8 +44,11 @@ class _Lock(msgspec.Struct, frozen=True):
     package: tuple[_Package, ...]
 
 
-def read_conda_lock(data: bytes, selection: Selection) -> Imported:
-    """Return the packages for the target: the category 'main' and those that the extras and groups name."""
+def read_conda_lock(data: bytes, selection: Selection, *, local: bool = False) -> Imported:
+    """Return the packages for the target: the category 'main' and those that the extras and groups name.
+
+    `local` lets wheels lie in a folder of this machine, as they do where the index is one.
+    """
     lock = read_yaml(data, _Lock, what=_WHAT)
     if lock.version != 1:
         raise LockError(f"{_WHAT}: version {lock.version}, and only 1 is known", hint="lock again with conda-lock")
@@ -60,7 +63,7 @@ def read_conda_lock(data: bytes, selection: Selection) -> Imported:
     taken = [one for one in here if normalize(one.category) in wanted]
     return Imported(
         conda=tuple(sorted(_conda(taken), key=lambda one: one.package.name)),
-        pins=tuple(sorted(_pip(taken), key=lambda one: one.name)),
+        pins=tuple(sorted(_pip(taken, local), key=lambda one: one.name)),
         notes=tuple(_left_out(here, wanted)),
     )
 
@@ -86,7 +89,7 @@ def _conda(taken: list[_Package]) -> Iterator[PinnedConda]:
         yield found
 
 
-def _pip(taken: list[_Package]) -> Iterator[Pinned]:
+def _pip(taken: list[_Package], local: bool) -> Iterator[Pinned]:
     pip = [one for one in taken if one.manager == "pip"]
     names = {normalize(one.name) for one in pip}
     for one in _once(pip):
@@ -96,6 +99,7 @@ def _pip(taken: list[_Package]) -> Iterator[Pinned]:
             one.url,
             sha256=one.hash.sha256 or "",
             direct=one.source is not None,
+            local=local,
             requires=sorted(names & {normalize(name) for name in one.dependencies}),
         )
     if unknown := sorted({one.manager for one in taken} - {"conda", "pip"}):

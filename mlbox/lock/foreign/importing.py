@@ -23,6 +23,9 @@ _READERS = {
     "poetry": ("poetry", "read_poetry"),
     "pdm": ("pdm", "read_pdm"),
     "pipenv": ("pipfile", "read_pipfile"),
+    "conda-lock": ("conda_lock", "read_conda_lock"),
+    "pixi": ("pixi", "read_pixi"),
+    "conda-explicit": ("conda_explicit", "read_conda_explicit"),
 }
 
 

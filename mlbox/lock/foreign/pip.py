@@ -17,7 +17,14 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def pinned_from_url(
-    name: str, version: str, url: str, *, sha256: str, direct: bool = False, requires: Iterable[str] = ()
+    name: str,
+    version: str,
+    url: str,
+    *,
+    sha256: str,
+    direct: bool = False,
+    local: bool = False,
+    requires: Iterable[str] = (),
 ) -> Pinned:
     """Return the package; a `direct` one is asked for by that address. LockError for what cannot be had by it."""
     if not _NAME.fullmatch(name) or not _VERSION.fullmatch(version):
@@ -28,7 +35,8 @@ def pinned_from_url(
     plain = without_credentials(urldefrag(url)[0])
     parts = _parts(plain, name)
     filename = unquote(parts.path).rpartition("/")[2]
-    if parts.scheme not in ("http", "https") or not parts.hostname or not _FILENAME.fullmatch(filename):
+    good = (parts.scheme in ("http", "https") and parts.hostname) or (local and parts.scheme == "file")
+    if not good or not _FILENAME.fullmatch(filename):
         raise LockError(
             f"{name} {version}: {redact(url)[:200]!r} is no address (http, https) of a file",
             hint="publish it on an index, or depend on it by git URL",

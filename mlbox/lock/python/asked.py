@@ -43,7 +43,7 @@ class Asked(NamedTuple):
 def asked_for(project: Project, target: Target) -> Asked:
     """Read the project's requirements for `target`; pip itself is added when the settings want it.
 
-    A foreign lock is the whole environment: with one, pip is there when that lock has it.
+    A foreign lock and a conda environment are whole: with one, pip is there when that has it.
     """
     lines: list[str] = []
     origins: dict[str, list[str]] = {}
@@ -62,7 +62,7 @@ def asked_for(project: Project, target: Target) -> Asked:
             hashes.setdefault(name, set()).update(digest.lower() for digest in _HASH.findall(requirement.text))
         else:
             urls.setdefault(_bare(line), []).append(requirement.origin)
-    if project.settings.pip and project.foreign is None and "pip" not in origins:
+    if project.settings.pip and project.foreign is None and project.conda is None and "pip" not in origins:
         lines.append("pip")
         origins["pip"] = ["mlbox (settings.pip)"]
     return Asked(

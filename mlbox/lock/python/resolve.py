@@ -15,10 +15,11 @@ from mlbox.files import write_atomic
 from mlbox.http import Http, file_path, is_offline, without_credentials
 from mlbox.lock.model import Lock, Package, Target
 from mlbox.lock.python.asked import Asked, asked_for
+from mlbox.lock.python.building import Sources, cuda_requires, options_of, with_options
 from mlbox.lock.python.config import indexes_for
 from mlbox.lock.python.model import File, Indexes, Pinned, Question
 from mlbox.lock.python.pages import local_files
-from mlbox.lock.python.sdist import build_requires, build_requires_of_tree
+from mlbox.lock.python.sdist import Source, read_archive, read_tree
 from mlbox.lock.python.target import best_file
 from mlbox.lock.python.vcs import checkout
 from mlbox.paths import Home
@@ -49,8 +50,11 @@ def lock_python(
     listener: Listener = SILENT,
     find_links: Sequence[str] = (),
     home: Home | None = None,
+    pins: Sequence[Pinned] | None = None,
 ) -> LockedPython:
     """Resolve the project's requirements for `target`, or take what its foreign lock pins; choose one file per package.
+
+    `pins` are those of a conda environment, which are resolved with it.
 
     Versions of `previous` are kept where the requirements allow it, except those that `upgrade` names
     (True: all). Where the files are is remembered in `home`, so that a build need not ask the index again.
@@ -62,7 +66,14 @@ def lock_python(
         http.learn(index.url)
     asked = asked_for(project, target)
     question = _question(project, target, asked, indexes, _preferences(previous, target, upgrade), listener)
-    if project.foreign is not None:
+    if pins is not None:
+        from mlbox.lock.foreign.completing import complete
+
+        what = project.foreign.path if project.foreign else "conda-lock"
+        known = previous.packages if previous else ()
+        pins = complete(pins, target, indexes, http, folder=project.root, known=known, what=what)
+        asked = asked.also_by(what, pins)
+    elif project.foreign is not None:
         from mlbox.lock.foreign.importing import import_pins, upgrade_note
 
         if upgrade:
@@ -82,8 +93,9 @@ def lock_python(
         _need_hashes(chosen, asked)
     packages = _packages(chosen, asked, project.root, previous, http)
     _remember(chosen, packages, home)
-    build = _build_packages(packages, chosen, question, project, previous, http, listener, home)
-    return LockedPython(packages, build)
+    sources = _sources(packages, chosen, http, listener)
+    build = _build_packages(packages, sources, question, project, previous, http, home)
+    return LockedPython(with_options(packages, sources, project, asked), build)
 
 
 def _resolver(project: Project, listener: Listener = SILENT) -> Resolver:
@@ -122,7 +134,7 @@ def _question(
     options, accelerator = project.index, target.accelerator
     constraints = [requirement.text for requirement in project.constraints]
     backend = ""
-    if accelerator not in _NO_BACKEND and project.foreign is None:
+    if accelerator not in _NO_BACKEND and project.foreign is None and project.conda is None:
         local = _accelerated(indexes, target)
         constraints += [f"{name}=={version}" for name, version in local.items()]
         for name, version in local.items():
@@ -289,37 +301,55 @@ def url_hint(home: Home, sha256: str) -> Path:
     return home.metadata / "urls" / sha256
 
 
+def _sources(packages: Sequence[Package], chosen: Sequence[_Choice], http: Http, listener: Listener) -> Sources:
+    """Return what building each sdist and checkout takes, by name."""
+    found: dict[str, Source] = {}
+    for package, choice in zip(packages, chosen, strict=True):
+        if package.is_wheel:
+            continue
+        source = found[package.name] = _source_of(package, choice, http)
+        how = f", compiled ({', '.join(source.compiled)})" if source.compiled else ""
+        listener.note(
+            f"{package.name} {package.version} has no wheel for the target: it will be built in a container{how}"
+        )
+    return found
+
+
 def _build_packages(
     packages: Sequence[Package],
-    chosen: Sequence[_Choice],
+    sources: Sources,
     question: Question,
     project: Project,
     previous: Lock | None,
     http: Http,
-    listener: Listener,
     home: Home | None,
 ) -> tuple[Package, ...]:
-    """Resolve what building the sdists and checkouts needs; wheels only, so that it ends there."""
-    sources = [(p, c) for p, c in zip(packages, chosen, strict=True) if not p.is_wheel]
+    """Resolve what building the sdists and checkouts needs; wheels only, so that it ends there.
+
+    What the environment has too is taken in the same version where the requirements allow it: extension modules are
+    made for the numpy or torch that will load them.
+    """
     if not sources:
         return ()
-    lines: dict[str, str] = {}
-    for package, choice in sources:
-        listener.note(f"{package.name} {package.version} has no wheel for the target: it will be built in a container")
-        for line in _requires_of(package, choice, http):
-            lines.setdefault(line, f"building {package.name} {package.version}")
+    lines = {line for source in sources.values() for line in source.requires}
+    lines |= {line for name in sources for line in options_of(project, name).requires}
+    if any("cuda" in source.compiled for source in sources.values()) and not project.settings.build_base:
+        lines.update(cuda_requires(packages, question.target.accelerator))
     asked = Asked(lines=tuple(sorted(lines)), origins={}, hashes={}, urls={})
+    same = {package.name: package.version for package in packages if not package.url}
     again = Question(
         requirements=asked.lines,
+        constraints=tuple(f"torch=={version}" for name, version in same.items() if name == "torch"),
         target=question.target,
         indexes=question.indexes,
-        preferences=question.preferences,
+        preferences=question.preferences | same,
         only_binary=(":all:",),
+        torch_backend=question.torch_backend,
     )
     try:
         found = _choose(_resolver(project)(again), again, asked)
     except ResolveError as problem:
-        who = ", ".join(f"{package.name} {package.version}" for package, _ in sources)
+        who = ", ".join(f"{package.name} {package.version}" for package in packages if package.name in sources)
         raise ResolveError(
             f"what building {who} needs cannot be had: {problem.message}", hint=problem.hint
         ) from problem
@@ -328,14 +358,14 @@ def _build_packages(
     return locked
 
 
-def _requires_of(package: Package, choice: _Choice, http: Http) -> tuple[str, ...]:
+def _source_of(package: Package, choice: _Choice, http: Http) -> Source:
     with tempfile.TemporaryDirectory(prefix="mlbox-sdist-") as folder:
         if choice.file is None:
             tree = Path(folder) / "tree"
             checkout(package.url, package.commit, tree)
-            return build_requires_of_tree(tree / package.subdirectory, what=package.name)
+            return read_tree(tree / package.subdirectory, what=package.name)
         if package.size > _SDIST_LIMIT:
             raise FetchError(f"{package.filename}: too large for a source archive")
         path = Path(folder) / package.filename
         http.download([choice.file.url], path, sha256=package.sha256, size=package.size)
-        return build_requires(path, subdirectory=package.subdirectory)
+        return read_archive(path, subdirectory=package.subdirectory)

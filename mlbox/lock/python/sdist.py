@@ -1,77 +1,111 @@
-"""Reading build-system.requires (PEP 518) from a source archive or tree, without unpacking or running anything."""
+"""Reading from a source archive or tree what building it takes, without unpacking or running anything."""
 
+import os
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlbox.codec import load_toml
 from mlbox.errors import ArchiveError
+from mlbox.lock.python.native import languages_of
 
 _LIMIT = 1 << 20
 _MEMBERS = 200_000
+_TOTAL = 16 << 30
 # What pip assumes when pyproject.toml is absent or has no [build-system] (PEP 517, PEP 518).
 _LEGACY = ("setuptools>=40.8.0",)
 # What these back ends ask for only when they run (get_requires_for_build_wheel) and find no program of that name.
 _HIDDEN = {"scikit_build_core.build": ("cmake>=3.15", "ninja>=1.5"), "mesonpy": ("ninja>=1.8.2",)}
 
 
-def build_requires(archive: Path, *, subdirectory: str = "") -> tuple[str, ...]:
-    """Return the requirements for building `archive` (.tar.*, .zip)."""
-    wanted = PurePosixPath(subdirectory) / "pyproject.toml"
+class Source(NamedTuple):
+    """What building a source takes."""
+
+    requires: tuple[str, ...]
+    """build-system.requires (PEP 518), with pip's defaults and what back ends hide."""
+    compiled: tuple[str, ...]
+    """The languages in it that need a compiler."""
+
+
+class _System(NamedTuple):
+    requires: tuple[str, ...]
+    backend: str
+
+
+def read_archive(archive: Path, *, subdirectory: str = "") -> Source:
+    """Return what building `archive` (.tar.*, .zip) takes; ArchiveError for one that is damaged or too large."""
+    top = PurePosixPath(subdirectory)
     try:
-        data = _from_zip(archive, wanted) if zipfile.is_zipfile(archive) else _from_tar(archive, wanted)
+        members = _of_zip(archive, top) if zipfile.is_zipfile(archive) else _of_tar(archive, top)
+        data, paths = None, []
+        for path, content in members:
+            paths.append(path)
+            data = content if content is not None else data
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as problem:
         raise ArchiveError(f"{archive.name}: not a readable source archive: {problem}") from problem
-    return requires_of(data, what=f"{archive.name}: pyproject.toml")
+    return _source(data, paths, f"{archive.name}: pyproject.toml")
 
 
-def build_requires_of_tree(folder: Path, *, what: str) -> tuple[str, ...]:
-    """Return the requirements for building the source tree `folder`."""
+def read_tree(folder: Path, *, what: str) -> Source:
+    """Return what building the source tree `folder` takes."""
     path = folder / "pyproject.toml"
-    if path.is_symlink() or not path.is_file():
-        return _LEGACY
-    return requires_of(path.read_bytes()[: _LIMIT + 1], what=f"{what}: pyproject.toml")
+    data = None if path.is_symlink() or not path.is_file() else path.read_bytes()[: _LIMIT + 1]
+    paths = (os.path.relpath(Path(root) / name, folder) for root, _, names in os.walk(folder) for name in names)
+    return _source(data, paths, f"{what}: pyproject.toml")
 
 
-def requires_of(data: bytes | None, *, what: str) -> tuple[str, ...]:
-    """Return build-system.requires of a pyproject.toml, with pip's defaults."""
+def _source(data: bytes | None, paths: Iterator[str] | list[str], what: str) -> Source:
+    system = system_of(data, what=what)
+    return Source(system.requires, languages_of(paths, system.backend, system.requires))
+
+
+def system_of(data: bytes | None, *, what: str) -> _System:
+    """Return the requirements and the back end that a pyproject.toml names, with pip's defaults."""
     if data is None:
-        return _LEGACY
+        return _System(_LEGACY, "")
     if len(data) > _LIMIT:
         raise ArchiveError(f"{what}: larger than {_LIMIT} bytes")
     system: Any = load_toml(data, what=what, error=ArchiveError).get("build-system")
     if system is None:
-        return _LEGACY
+        return _System(_LEGACY, "")
     requires = system.get("requires") if isinstance(system, dict) else None
     if not isinstance(requires, list) or not all(isinstance(line, str) for line in requires):
         raise ArchiveError(f"{what}: [build-system] has no list of requires")
-    backend = system.get("build-backend") or ""
-    hidden = _HIDDEN.get(backend if isinstance(backend, str) else "", ())
-    return tuple(dict.fromkeys([*requires, *([] if backend else _LEGACY), *hidden]))
+    named = system.get("build-backend") or ""
+    backend = named if isinstance(named, str) else ""
+    hidden = _HIDDEN.get(backend, ())
+    return _System(tuple(dict.fromkeys([*requires, *([] if named else _LEGACY), *hidden])), backend)
 
 
-def _from_tar(archive: Path, wanted: PurePosixPath) -> bytes | None:
+def _of_tar(archive: Path, top: PurePosixPath) -> Iterator[tuple[str, bytes | None]]:
+    """Yield the path below `top` of every file, and the content of pyproject.toml."""
+    total = 0
     with tarfile.open(archive, "r|*") as tar:
         for count, member in enumerate(tar):
-            if count > _MEMBERS:
-                raise ValueError(f"more than {_MEMBERS} members")
-            if member.isfile() and _below_top(member.name) == wanted:
-                file = tar.extractfile(member)
-                return file.read(_LIMIT + 1) if file else None
-    return None
+            total += member.size
+            if count > _MEMBERS or total > _TOTAL:
+                raise ValueError(f"more than {_MEMBERS} members, or {_TOTAL} bytes")
+            path = _below(member.name, top)
+            if member.isfile() and path:
+                file = tar.extractfile(member) if path == "pyproject.toml" else None
+                yield path, file.read(_LIMIT + 1) if file else None
 
 
-def _from_zip(archive: Path, wanted: PurePosixPath) -> bytes | None:
+def _of_zip(archive: Path, top: PurePosixPath) -> Iterator[tuple[str, bytes | None]]:
     with zipfile.ZipFile(archive) as source:
         for info in source.infolist():
-            if _below_top(info.filename) == wanted:
+            path = _below(info.filename, top)
+            if path == "pyproject.toml":
                 with source.open(info) as file:
-                    return file.read(_LIMIT + 1)
-    return None
+                    yield path, file.read(_LIMIT + 1)
+            elif path and not info.is_dir():
+                yield path, None
 
 
-def _below_top(name: str) -> PurePosixPath:
-    """Drop the one folder that every sdist has at its top."""
-    return PurePosixPath(*PurePosixPath(name).parts[1:])
+def _below(name: str, top: PurePosixPath) -> str:
+    """Return the path below `top` in the one folder that every sdist has, '' for what lies elsewhere."""
+    path = PurePosixPath(*PurePosixPath(name).parts[1:])
+    return str(path.relative_to(top)) if path != top and path.is_relative_to(top) else ""

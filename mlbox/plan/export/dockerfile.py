@@ -16,7 +16,8 @@ from mlbox.plan.base import pinned as pinned_base
 from mlbox.plan.export.instructions import Placed, exec_form, label, place, port, runs, variable, word, written
 from mlbox.plan.export.requirements import hashed
 from mlbox.plan.export.words import header, one_line, version
-from mlbox.plan.model import HOME, PREFIX, BuildPlan, ProjectPiece
+from mlbox.plan.model import HOME, PREFIX, BuildPlan, ProjectPiece, RunPiece
+from mlbox.plan.run import run_piece
 
 _CONTEXT = "/context"
 _TOOLS = "/opt/build-tools"
@@ -47,7 +48,7 @@ def dockerignore(plan: BuildPlan, without: Iterable[str] = ()) -> str:
 
     It names files, not rules: what a folder gets later, a key or a data set, is not sent to anybody.
     """
-    wanted = sorted({*_project_files(plan), *_local_files(plan.packages)} - {*without})
+    wanted = sorted({*_project_files(plan), *_local_files(plan.packages), *_input_files(plan)} - {*without})
     return "\n".join(["**", *(f"!{_pattern(path)}" for path in wanted), ""])
 
 
@@ -146,7 +147,7 @@ def _install(lock: Lock, what: str) -> str:
 def _project(plan: BuildPlan, lock: Lock) -> Iterator[str]:
     yield "FROM base AS project"
     yield f"COPY . {_CONTEXT}"
-    extra = sorted(_local_files(lock.packages) - set(_project_files(plan)))
+    extra = sorted((_local_files(lock.packages) | _input_files(plan)) - set(_project_files(plan)))
     if extra:
         yield f"RUN cd {_CONTEXT} && rm -- {' '.join(map(shlex.quote, extra))}"
     yield f"RUN chmod -R u=rwX,go=rX {_CONTEXT}"
@@ -156,7 +157,11 @@ def _final(plan: BuildPlan, lock: Lock) -> Iterator[str]:
     config, base = plan.config, lock.base
     yield "FROM base"
     yield f"COPY --from=environment /{PREFIX} /{PREFIX}"
-    yield f"COPY --from=project {exec_form((_CONTEXT, config.working_dir), expanded=True)}"
+    for layer in plan.layers:
+        if (piece := run_piece(layer)) is not None:
+            yield from _command(piece)
+        elif layer.kind == "project":
+            yield f"COPY --from=project {exec_form((_CONTEXT, config.working_dir), expanded=True)}"
     for item in config.env:
         if item not in base.env:
             name, _, value = item.partition("=")
@@ -174,6 +179,24 @@ def _final(plan: BuildPlan, lock: Lock) -> Iterator[str]:
     if config.entrypoint or base.kind == "image":
         yield f"ENTRYPOINT {exec_form(config.entrypoint or ())}"
     yield f"CMD {exec_form(config.cmd or ())}"
+
+
+def _command(piece: RunPiece) -> Iterator[str]:
+    mounts = [f"type=bind,source={_mounted(name)},target={_mounted(_below(piece, name))}" for name in piece.input_names]
+    mounts += [f"type=secret,id={name}" for name in piece.secrets]
+    options = "".join(f"--mount={mount} " for mount in mounts)
+    yield f"WORKDIR {word(piece.workdir, 'the working directory')}"
+    yield f"RUN {options}{exec_form(('env', *piece.env, *piece.command))}"
+
+
+def _below(piece: RunPiece, name: str) -> str:
+    return f"{piece.workdir.rstrip('/')}/{name}"
+
+
+def _mounted(path: str) -> str:
+    if re.search(r"[\s,\"'$\\\x00-\x1f]", path):
+        raise LockError(f"run: the input {path!r} cannot be said in a Dockerfile", hint="give it a plainer name")
+    return path
 
 
 def _packages(names: Sequence[str]) -> Iterator[str]:
@@ -203,6 +226,10 @@ def _interpreter(lock: Lock) -> str:
 def _project_files(plan: BuildPlan) -> tuple[str, ...]:
     pieces = (piece for layer in plan.layers for piece in layer.pieces if isinstance(piece, ProjectPiece))
     return tuple(file.path for piece in pieces for file in piece.files)
+
+
+def _input_files(plan: BuildPlan) -> set[str]:
+    return {file.path for layer in plan.layers if (piece := run_piece(layer)) for file in piece.inputs}
 
 
 def _local_files(packages: Iterable[Package]) -> set[str]:

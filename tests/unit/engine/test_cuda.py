@@ -159,7 +159,8 @@ class Resolved:
         self.stood.append(name)
         made = lock(*self.names, base=cuda_base(*RUNTIME, "NV_CUDNN_VERSION=9", reference=name))
         found = LockedPython(made.packages, ())
-        return locking._Found(base=made.base, system=(), target=made.target, debs=(), packages=found)
+        environment = locking._Environment(target=made.target, wheels=found)
+        return locking._Found(base=made.base, system=(), environment=environment, debs=())
 
     def lock(self, *names: str, previous: Lock | None = None, upgrade: bool = False, python: str = "") -> Lock:
         self.names, self.stood = names, []

@@ -5,7 +5,7 @@ import pytest
 from fakes.index import make_sdist
 
 from mlbox.errors import ArchiveError
-from mlbox.lock.python.sdist import build_requires, build_requires_of_tree, requires_of
+from mlbox.lock.python.sdist import read_archive, read_tree, system_of
 
 
 def sdist(tmp_path: Path, pyproject: str | None, files: dict[str, bytes] | None = None) -> Path:
@@ -29,19 +29,19 @@ def sdist(tmp_path: Path, pyproject: str | None, files: dict[str, bytes] | None 
     ],
 )
 def test_build_requires(tmp_path: Path, pyproject: str | None, expected: tuple[str, ...]) -> None:
-    assert build_requires(sdist(tmp_path, pyproject)) == expected
+    assert read_archive(sdist(tmp_path, pyproject)).requires == expected
 
 
 def test_only_the_top_folder_counts(tmp_path: Path) -> None:
     nested = {"tests/pyproject.toml": b"[build-system]\nrequires=['wrong']\nbuild-backend='x'"}
-    assert build_requires(sdist(tmp_path, None, nested)) == ("setuptools>=40.8.0",)
-    assert build_requires(sdist(tmp_path, None, nested), subdirectory="tests") == ("wrong",)
+    assert read_archive(sdist(tmp_path, None, nested)).requires == ("setuptools>=40.8.0",)
+    assert read_archive(sdist(tmp_path, None, nested), subdirectory="tests").requires == ("wrong",)
 
 
 @pytest.mark.parametrize("text", ["[build-system]", "[build-system]\nrequires=1", "build-system=3", "[", "\x00"])
 def test_broken_pyproject_names_the_archive(tmp_path: Path, text: str) -> None:
     with pytest.raises(ArchiveError, match=r"thing-1\.0\.tar\.gz"):
-        build_requires(sdist(tmp_path, text))
+        read_archive(sdist(tmp_path, text))
 
 
 @pytest.mark.parametrize(
@@ -53,20 +53,20 @@ def test_what_is_no_archive_is_said(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "thing-1.0.tar.gz"
     path.write_bytes(data)
     with pytest.raises(ArchiveError, match="not a readable source archive"):
-        build_requires(path)
+        read_archive(path)
 
 
 def test_huge_pyproject_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="larger than"):
-        build_requires(sdist(tmp_path, "#" * (2 << 20)))
+        read_archive(sdist(tmp_path, "#" * (2 << 20)))
 
 
 def test_tree(tmp_path: Path) -> None:
-    assert build_requires_of_tree(tmp_path, what="x") == requires_of(None, what="x")
+    assert read_tree(tmp_path, what="x").requires == system_of(None, what="x").requires
     (tmp_path / "pyproject.toml").write_text("[build-system]\nrequires=['a']\nbuild-backend='a'")
-    assert build_requires_of_tree(tmp_path, what="x") == ("a",)
+    assert read_tree(tmp_path, what="x").requires == ("a",)
 
 
 def test_tree_does_not_follow_links(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").symlink_to("/dev/zero")
-    assert build_requires_of_tree(tmp_path, what="x") == requires_of(None, what="x")
+    assert read_tree(tmp_path, what="x").requires == system_of(None, what="x").requires

@@ -125,6 +125,20 @@ BAD = [
     ("snapshot = '2026-13-01'", "[snapshot]: '2026-13-01' is no date", "2026-09-01"),
     ("snapshot = 'yesterday'", "is no date", "2026-09-01T12:00:00Z"),
     ("snapshot = 2026-09-01", "[snapshot]: expected str, got date", ""),
+    ("run = 'x'", "[run]: must be a list of tables", ""),
+    ("run = [1]", "[run]: must be a list of tables", ""),
+    ("run = [' ']", "[run[0].command]: is no command", "nltk"),
+    ("run = ['true', []]", "[run]: must be a list of tables", ""),
+    ("run = ['true', {command = []}]", "[run[1].command]: is no command", ""),
+    ("run = [{command = 'x', network = 'yes'}]", "[run[0].network]: expected bool", ""),
+    ("run = [{command = 'x', after = 'build'}]", "[run[0].after]: invalid enum value 'build'", ""),
+    ("run = [{command = 'x', inputs = ['../up']}]", "[run[0].inputs]: '../up' leaves the project", ""),
+    ("run = [{command = 'x', inputs = ['.']}]", "is no path below the project", ""),
+    ("run = [{command = 'x', secrets = ['../etc']}]", "[run[0].secrets]: '../etc' is no name", "HF_TOKEN"),
+    ("run = [{command = 'x', env = {'A B' = 'c'}}]", "[run[0].env]: 'A B' is no name", ""),
+    ("run = [{command = 'x', netwrok = true}]", "[run[0].netwrok]: unknown key", "'network'"),
+    ("run = ['curl https://me:secret@host.example/x']", "[run[0]]: has an address with a user or password", "secrets"),
+    (f"run = {['true'] * 33}", "33 commands; at most 32", "join"),
     ("apt-sources = 'x'", "[apt-sources]: must be a list of tables", ""),
     ("apt-sources = ['x']", "[apt-sources]: must be a list of tables", ""),
     ("apt-sources = [{name = 'x', suite = './'}]", "[apt-sources[0]]: key is missing", ""),
@@ -242,3 +256,12 @@ def test_an_exact_python_only_for_images() -> None:
     assert checked({"base": "team/base:1", "python": "3.12.4"}).python == "3.12.4"
     with pytest.raises(ProjectError, match=r"3\.12\.4"):
         checked({"python": "3.12.4"})
+
+
+def test_commands_are_for_the_shell_when_they_are_strings() -> None:
+    """A list is run as it is."""
+    first, second, third = settings(
+        """run = ["a | b", {command = "c"}, {command = ["d", "e f"], network = true}]"""
+    ).run
+    assert (first.command, second.command) == (("/bin/sh", "-ec", "a | b"), ("/bin/sh", "-ec", "c"))
+    assert (third.command, third.network, third.after) == (("d", "e f"), True, "environment")
