@@ -168,17 +168,10 @@ class Locker:
             build_packages=found.environment.wheels.build_packages,
             layers=group_layers(found.environment.wheels.packages, kept.layers if kept else ()),
             debs=found.debs,
-<<<<<<< HEAD
-            build_base=stage.base,
-            build_debs=stage.debs,
-            conda=found.environment.conda,
-            conda_layers=group_conda(found.environment.conda, kept.conda_layers if kept else ()),
-=======
             conda=found.environment.conda,
             conda_layers=group_conda(found.environment.conda, kept.conda_layers if kept else ()),
             build_base=stage.base,
             build_debs=stage.debs,
->>>>>>> dd0e710 (all: what was taken back by mistake)
         )
 
     def _on_debian(self, arch: Arch, previous: Lock | None, options: LockOptions) -> "_Found":
