@@ -86,6 +86,7 @@ def inspect(
     names: Annotated[list[str], Argument(metavar="NAME...", help="Images or containers.")],
 ) -> None:
     """Print everything known about images or containers, as JSON."""
+    from mlbox.engine.checking import facts_of
     from mlbox.engine.linking import findings_of
     from mlbox.errors import NotFoundError
     from mlbox.runtime.containers import Containers
@@ -105,6 +106,7 @@ def inspect(
                     "manifest": image.manifest,
                     "config": image.config,
                     "libraries": findings_of(store, image.digest),
+                    "gpu": facts_of(store, image.digest),
                 }
             )
     print_json(found)

@@ -65,6 +65,48 @@ def needs_of(store: Store, digest: Digest) -> Needs:
     return needs
 
 
+class CodeFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A library with device code, for people."""
+
+    path: str
+    architectures: tuple[str, ...]
+    """What it has code for as a whole: 'sm_90', 'compute_90'."""
+    entries: int
+
+
+class GpuFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What an image needs of a GPU host, for people."""
+
+    cuda: str
+    because: str
+    driver: str
+    """The oldest that runs all of that CUDA; '' when the table does not say."""
+    oldest_driver: str
+    """The oldest that runs it at all."""
+    libraries: tuple[CodeFacts, ...]
+    compat: Compat | None = None
+
+
+def facts_of(store: Store, digest: Digest) -> GpuFacts | None:
+    """Return what an image needs of a GPU host, None for one that has nothing for GPUs."""
+    needs = needs_of(store, digest)
+    if not needs.any:
+        return None
+    cuda, table = parse_version(needs.cuda), cuda_table()
+    libraries = (
+        CodeFacts(path=one.path, architectures=tuple(map(str, one.code.complete)), entries=one.code.entries)
+        for one in needs.libraries
+    )
+    return GpuFacts(
+        cuda=needs.cuda,
+        because=needs.because,
+        driver=str((cuda and table.driver_for(cuda)) or ""),
+        oldest_driver=str((cuda and table.floor_for(cuda)) or ""),
+        libraries=tuple(libraries),
+        compat=needs.compat,
+    )
+
+
 def read_needs(store: Store, image: Image) -> Needs:
     """Read what the image needs: CUDA from its lock, else from the packages in it; device code from its libraries."""
     from mlbox.store.view import effective  # a start with GPUs finds what was read before

@@ -105,6 +105,17 @@ def test_needs_are_kept_beside_the_image(store: Store, image: Digest, monkeypatc
     assert len(store.referrers.of(image, GPU_TYPE)) == 2
 
 
+def test_facts_for_people(store: Store, image: Digest) -> None:
+    """Drivers beside the CUDA, architectures by name; nothing of an image without."""
+    facts = checking.facts_of(store, image)
+    assert facts is not None
+    assert (facts.cuda, facts.driver, facts.oldest_driver) == ("12.8", "570.26", "525.60.13")
+    assert [(one.path, one.architectures, one.entries) for one in facts.libraries] == [
+        (f"{SITE}/torch/lib/libtorch_cuda.so", ("sm_80", "sm_90"), 40)
+    ]
+    assert checking.facts_of(store, make_image(store, label="plain").digest) is None
+
+
 def test_a_cuda_image_without_packages_says_it_in_its_environment(store: Store) -> None:
     image = make_image(store)
     config = msgspec.structs.replace(image.config.config, env=("CUDA_VERSION=12.6.3",))
