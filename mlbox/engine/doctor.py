@@ -4,16 +4,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 
 from mlbox.errors import MlboxError
 from mlbox.paths import Home
 from mlbox.units import mega
-
-if TYPE_CHECKING:
-    from mlbox.gpu.model import Roots
 
 _LITTLE_SPACE = 10 * 10**9
 
@@ -90,20 +87,10 @@ def _debian(home: Home) -> Iterator[Finding]:
         yield Finding(subject="Debian mirror", verdict="ok", text="configured")
 
 
-def _gpus(home: Home, roots: "Roots | None" = None) -> Iterator[Finding]:
-    from mlbox.gpu import nvml
-    from mlbox.gpu.inventory import read_inventory
+def _gpus(home: Home) -> Iterator[Finding]:
+    from mlbox.engine.doctor_gpu import examine_gpus
 
-    inventory = nvml.ask(read_inventory(roots)).inventory
-    names = [gpu.name + (f", {mega(gpu.memory)}" if gpu.memory else "") for gpu in inventory.gpus]
-    driver = f"driver {inventory.driver.version}: " if inventory.driver else ""
-    if inventory.driver is None and not names:
-        names = ["no NVIDIA driver is loaded"]
-    if not inventory.problems:
-        yield Finding(subject="GPUs", verdict="ok", text=driver + ("; ".join(names) or "none"))
-    for problem in inventory.problems:
-        text, _, hint = problem.partition(": ")
-        yield Finding(subject="GPUs", verdict="bad" if inventory.gpus else "warn", text=text, hint=hint)
+    yield from examine_gpus()
 
 
 def _git(home: Home) -> Iterator[Finding]:

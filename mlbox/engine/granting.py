@@ -26,6 +26,7 @@ from mlbox.gpu.nvml import ask, with_mig_modes
 from mlbox.gpu.tables import can_be_divided, is_of_data_center
 from mlbox.linux import cgroup
 from mlbox.linux.mig import in_mig_mode
+from mlbox.linux.process import in_user_namespace
 from mlbox.oci.digest import Digest
 from mlbox.oci.image import ContainerConfig
 from mlbox.runtime.grant import Grant
@@ -79,6 +80,8 @@ class HostDevices:
         return self._with_gpus(record, request, edits) if request else Grant(edits=edits)
 
     def _with_gpus(self, record: Record, request: Request, edits: ContainerEdits) -> Grant:
+        if in_user_namespace(self._roots.proc):
+            self._say("in a user namespace nothing enforces device rules: only which GPUs are seen is isolated")
         inventory = self._inventory(request)
         options = record.options
         found = self._fitting(record, request, inventory)

@@ -21,6 +21,8 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
     """Joules since the driver was loaded."""
     temperature: int | None = None
     """Degrees Celsius."""
+    persistent: bool = True
+    """Whether the driver keeps it ready when no program uses it; also where it does not tell."""
     processes: tuple[tuple[int, int], ...] = ()
     """Process ids on the host, with the bytes each holds (0 when unknown)."""
 
@@ -142,6 +144,7 @@ def _use(handle: object, nvml: Any) -> Use:  # noqa: ANN401
         busy=rates.gpu if rates else None,
         power=None if power is None else power / 1000,
         energy=None if energy is None else energy / 1000,
+        persistent=_ask(nvml, nvml.nvmlDeviceGetPersistenceMode, handle) != 0,
         temperature=_ask(nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
         processes=tuple(sorted({one.pid: one.usedGpuMemory or 0 for one in (*drawing, *running)}.items())),
     )

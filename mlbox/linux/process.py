@@ -185,3 +185,12 @@ def _act(root: int, namespace: int, action: Callable[[], object]) -> None:
         number = 5
     finally:
         os._exit(number)
+
+
+def in_user_namespace(proc: str = "/proc") -> bool:
+    """Whether we are in a user namespace of our own, where root is not the host's (user_namespaces(7))."""
+    try:
+        with open(f"{proc}/self/uid_map", "rb") as file:  # noqa: PTH123
+            return file.read(256).split() != [b"0", b"0", b"4294967295"]
+    except OSError:
+        return False

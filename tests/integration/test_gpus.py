@@ -393,6 +393,15 @@ def test_who_waits_and_is_killed_leaves_nothing(box: Box, host: FakeHost, tmp_pa
     box.containers.remove(held.id, force=True)
 
 
+def test_a_user_namespace_is_said_plainly(box: Box, host: FakeHost, tmp_path: Path) -> None:
+    """Where nothing enforces the rules."""
+    said: list[str] = []
+    host.write("proc/self/uid_map", "0 1000 1")
+    box.containers = Containers(box.home, granter=HostDevices(host.roots, tmp_path / "leases", said.append))
+    box.sh("true", gpus="1")
+    assert any("only which GPUs are seen is isolated" in line for line in said)
+
+
 def test_nothing_of_the_driver_is_made_in_a_folder_of_the_user(box: Box, tmp_path: Path) -> None:
     """Mounted over /usr, the libraries lie elsewhere; a program has no place then, and that is said."""
     usr, said = tmp_path / "usr", []

@@ -1,4 +1,4 @@
-"""What only a GPU can show: `sudo sh tests/integration/gpu/run.sh` runs it and explains it. Without one it is skipped."""
+"""What only a GPU can show: `sudo sh tests/integration/gpu/run.sh` runs and explains it. Without one it is skipped."""
 
 import json
 import os
