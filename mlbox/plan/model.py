@@ -146,6 +146,8 @@ class BuiltWheelPiece(Piece, frozen=True, kw_only=True, tag="built-wheel"):
     """The environment it is built in, when it is conda's."""
     build_debs: tuple[DebPiece, ...] | UnsetType = UNSET
     """What is laid over that to compile with. (Unset, it is built on what the image itself stands on.)"""
+    recipe: int | UnsetType = UNSET
+    """Version of how back ends are called there: a new one makes other wheels of the same source."""
 
 
 class BytecodePiece(Piece, frozen=True, kw_only=True, tag="bytecode"):
@@ -221,6 +223,9 @@ AnyPiece = (
 )
 
 LayerKind = Literal["base", "system", "configured", "conda", "environment", "project", "run"]
+RECIPE = 1
+"""See BuiltWheelPiece.recipe."""
+
 GROUND: frozenset[LayerKind] = frozenset(("base", "system", "conda"))
 """The layers that steps in containers stand on."""
 

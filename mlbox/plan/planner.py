@@ -15,6 +15,7 @@ from mlbox.plan.bytecode import bytecode_piece
 from mlbox.plan.conda import conda_layers, conda_pieces
 from mlbox.plan.model import (
     PREFIX,
+    RECIPE,
     BuildPlan,
     BuiltWheelPiece,
     BytecodePiece,
@@ -203,6 +204,7 @@ def _package_piece(package: Package, lock: Lock) -> WheelPiece | BuiltWheelPiece
         base=base_layers(base),
         env=base.env or UNSET,
         build_debs=deb_pieces(lock.build_debs, lock.epoch) if staged else UNSET,
+        recipe=RECIPE if staged else UNSET,
         epoch=lock.epoch,
     )
 

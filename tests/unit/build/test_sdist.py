@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from fakes.wheels import zip_file
 
@@ -271,3 +273,74 @@ def test_a_bomb(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="as a tar bomb does"):
         unpack_sdist(path, tmp_path / "b", "x", Limits(total=1000))
     unpack_sdist(path, tmp_path / "c", "x", Limits(ratio=50))
+
+
+def compiled(**said: object) -> BuiltWheelPiece:
+    one = piece()
+    return msgspec.structs.replace(one, source=msgspec.structs.replace(one.source, **said))
+
+
+def step_of(tmp_path: Path, wanted: BuiltWheelPiece, toolkit: Path | None = None) -> Step:
+    runner = HostRunner()
+    (tmp_path / "scratch").mkdir()
+    build_wheel(wanted, sdist(tmp_path), tmp_path, runner, [], tmp_path / "scratch", toolkit=toolkit)
+    assert runner.step
+    return runner.step
+
+
+def test_a_build_has_no_network_and_no_gpu_unless_its_package_asks(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    plain = step_of(tmp_path / "a", compiled(compiled=("c",)))
+    assert (plain.network, plain.gpus, plain.env["PIP_NO_INDEX"]) == (False, False, "1")
+    asked = step_of(tmp_path / "b", compiled(build_network=True, build_gpu=True))
+    assert (asked.network, asked.gpus) == (True, True)
+    assert "PIP_NO_INDEX" not in asked.env
+
+
+def test_the_projects_variables_win(tmp_path: Path) -> None:
+    step = step_of(tmp_path, compiled(build_env=("MAX_JOBS=1", "CFLAGS=-O3 -DX=1")))
+    assert (step.env["MAX_JOBS"], step.env["CFLAGS"]) == ("1", "-O3 -DX=1")
+    assert "-ffile-prefix-map=/build/source=." in step.env["CXXFLAGS"]
+
+
+def test_config_settings_reach_the_back_end(tmp_path: Path) -> None:
+    backend = BACKEND.replace(b"repr(dict(os.environ))", b"repr(config_settings)")
+    said = compiled(config_settings=("a=1", "b=x=y", "a=2"))
+    wheel, _ = build(tmp_path, sdist(tmp_path, {**SOUND, "back/own.py": backend}), said)
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read("environ") == b"{'a': ['1', '2'], 'b': 'x=y'}"
+
+
+def test_cuda_is_where_build_systems_look(tmp_path: Path) -> None:
+    (tmp_path / "cuda").mkdir()
+    said = compiled(compiled=("c", "cuda"), gpu_architectures=("8.0", "9.0a", "12.0+PTX"))
+    step = step_of(tmp_path, said, tmp_path / "cuda")
+    assert step.env["CUDA_HOME"] == "/build/cuda"
+    assert step.env["PATH"].startswith("/build/cuda/bin:/opt/mlbox/env/bin:")
+    assert step.env["TORCH_CUDA_ARCH_LIST"] == "8.0;9.0a;12.0+PTX"
+    assert step.env["CUDAARCHS"] == step.env["CMAKE_CUDA_ARCHITECTURES"] == "80-real;90a-real;120"
+    (bind,) = [bind for bind in step.binds if bind.target == "/build/cuda"]
+    assert bind.readonly
+
+
+def test_cuda_of_a_build_base(tmp_path: Path) -> None:
+    base = msgspec.structs.replace(compiled(compiled=("cuda",)), env=("PATH=/usr/local/cuda/bin:/usr/bin",))
+    step = step_of(tmp_path, base)
+    assert step.env["CUDA_HOME"] == "/usr/local/cuda"
+    assert step.env["PATH"] == "/opt/mlbox/env/bin:/usr/local/cuda/bin:/usr/bin"
+
+
+@pytest.mark.parametrize(
+    ("output", "advice"),
+    [
+        ("pq.c:1:10: fatal error: libpq-fe.h: No such file or directory", "Debian package with libpq-fe.h"),
+        ("ModuleNotFoundError: No module named 'torch'", '[tool.mlbox.build.demo] requires = ["torch"]'),
+        ("error: command 'gcc' failed: No such file", "build-packages"),
+    ],
+)
+def test_what_a_failure_advises(tmp_path: Path, output: str, advice: str) -> None:
+    backend = f"def build_wheel(out): raise SystemExit({output!r})\n".encode()
+    with pytest.raises(BuildError) as caught:
+        build(tmp_path, sdist(tmp_path, {**SOUND, "back/own.py": backend}))
+    assert advice in (caught.value.hint or "")

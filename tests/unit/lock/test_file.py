@@ -345,3 +345,48 @@ def test_damaged_conda_packages_are_refused(change: dict[str, Any], says: str) -
     lock = lock_of(conda=(msgspec.structs.replace(CONDA, **change),))
     with pytest.raises(LockError, match=says):
         decode_lock(encode_lock(lock))
+
+
+GCC = msgspec.structs.replace(DEB, name="gcc", role="build")
+SOURCE = package(
+    "demo",
+    filename="demo-1.0.tar.gz",
+    compiled=("c", "cuda"),
+    gpu_architectures=("8.0", "12.0+PTX"),
+    build_env=("A=1",),
+    config_settings=("x=y",),
+    build_gpu=True,
+    build_network=True,
+)
+
+
+@pytest.mark.parametrize("base", [None, IMAGE], ids=["own", "another"])
+def test_what_sources_are_compiled_with(base: Base | None) -> None:
+    lock = lock_of(SOURCE, debs=(DEB,), build_debs=(GCC,), build_base=base)
+    text = encode_lock(lock).decode()
+    assert decode_lock(text.encode()) == lock
+    assert "[[build-deb]]" in text
+    assert ("[[build-base-layer]]" in text) == (base is not None)
+
+
+def test_a_lock_says_nothing_of_what_it_does_not_compile() -> None:
+    assert b"build-deb" not in encode_lock(FULL)
+    assert b"compiled" not in encode_lock(FULL)
+
+
+@pytest.mark.parametrize(
+    ("lock", "words"),
+    [
+        (lock_of(debs=(GCC,)), "the role of a deb"),
+        (lock_of(build_debs=(DEB,)), "the role of a build-deb"),
+        (lock_of(build_debs=(GCC, GCC)), "build-deb"),
+        (lock_of(build_debs=(msgspec.structs.replace(GCC, path="../x"),)), "leaves the mirror"),
+        (lock_of(build_base=msgspec.structs.replace(IMAGE, layers=())), "build-base: no layers"),
+        (lock_of(package("six", build_env=("A",))), "NAME=VALUE"),
+        (lock_of(package("six", config_settings=("A",))), "NAME=VALUE"),
+    ],
+    ids=["build in image", "image in build", "twice", "path", "base", "env", "settings"],
+)
+def test_a_damaged_stage_is_refused(lock: Lock, words: str) -> None:
+    with pytest.raises(LockError, match=words):
+        decode_lock(encode_lock(lock))

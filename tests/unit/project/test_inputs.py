@@ -38,6 +38,10 @@ SAME = {
 }
 
 OTHER = {
+    "build packages": {"mlbox.toml": BASE["mlbox.toml"] + 'build-packages = ["cmake"]\n'},
+    "build base": {"mlbox.toml": BASE["mlbox.toml"] + 'build-base = "host/x:1"\n'},
+    "architectures": {"mlbox.toml": BASE["mlbox.toml"] + 'gpu-architectures = ["8.0"]\n'},
+    "options of a build": {"mlbox.toml": BASE["mlbox.toml"] + "[build.numpy]\ngpu = true\n"},
     "requirement": {"requirements.txt": BASE["requirements.txt"] + "pandas\n"},
     "version": {"requirements.txt": BASE["requirements.txt"].replace("<3", "<4")},
     "constraint": {"limits.txt": "scipy<3"},

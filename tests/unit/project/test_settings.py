@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlbox.errors import ProjectError
+from mlbox.project.building import architecture, config_lines
 from mlbox.project.model import Health, Settings, Task
 from mlbox.project.problems import Problems
 from mlbox.project.settings import Where, check_settings, read_settings
@@ -139,6 +140,22 @@ BAD = [
     ("run = [{command = 'x', netwrok = true}]", "[run[0].netwrok]: unknown key", "'network'"),
     ("run = ['curl https://me:secret@host.example/x']", "[run[0]]: has an address with a user or password", "secrets"),
     (f"run = {['true'] * 33}", "33 commands; at most 32", "join"),
+    ("build-packages = ['libpq-dev=1']", "[build-packages]: 'libpq-dev=1' is no Debian package name", "pins"),
+    ("build-base = 'https://host/x'", "[build-base]: 'https://host/x' is no name of an image", "devel"),
+    ("build-base = 'user:secret@host/x:1'", "[build-base]: 'host/x:1' is no name of an image", "devel"),
+    ("gpu-architectures = ['sm90x']", "[gpu-architectures]: 'sm90x' is no architecture", "sm_90"),
+    ("gpu-architectures = ['8']", "'8' is no architecture", "8.0"),
+    ("gpu-architectures = ['8.0; rm -rf /']", "is no architecture", ""),
+    ("build = 1", "[build]: expected", ""),
+    ("[build]\nx = 1", "[build]: must be a table", ""),
+    ("[build.x]\nenvs = {}", "[build.x.envs]: unknown key", "'env'"),
+    ("[build.x]\nenv = {'A-B' = 'x'}", "[build.x.env]: 'A-B' is no name", ""),
+    ("[build.x]\nconfig-settings = {'a b' = 'x'}", "'a b' is no key of a build setting", ""),
+    ("[build.x]\nconfig-settings = {a = 1}", "[build.x.config-settings]: expected", ""),
+    ("[build.x]\nrequires = ['!']", "[build.x.requires]: '!' is no requirement", "torch"),
+    ("[build.x]\nrequires = ['x @ https://me:secret@host/x.whl']", "is no requirement", ""),
+    ("[build.x]\ngpu = 'yes'", "[build.x.gpu]: expected bool", ""),
+    ("[build.'../x']\ngpu = true", "'../x' is no name of a package", "flash-attn"),
     ("apt-sources = 'x'", "[apt-sources]: must be a list of tables", ""),
     ("apt-sources = ['x']", "[apt-sources]: must be a list of tables", ""),
     ("apt-sources = [{name = 'x', suite = './'}]", "[apt-sources[0]]: key is missing", ""),
@@ -265,3 +282,30 @@ def test_commands_are_for_the_shell_when_they_are_strings() -> None:
     ).run
     assert (first.command, second.command) == (("/bin/sh", "-ec", "a | b"), ("/bin/sh", "-ec", "c"))
     assert (third.command, third.network, third.after) == (("d", "e f"), True, "environment")
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("8.0", "8.0"),
+        ("sm_90", "9.0"),
+        ("sm_90a", "9.0a"),
+        ("90", "9.0"),
+        ("compute_120", "12.0"),
+        ("12.0+ptx", "12.0+PTX"),
+    ],
+)
+def test_architectures_of_gpus(said: str, meant: str) -> None:
+    """As PyTorch's builds write them."""
+    assert settings(f"gpu-architectures = ['{said}']").gpu_architectures == (said,)
+    assert architecture(said) == meant
+
+
+def test_how_a_package_is_built() -> None:
+    read = settings(
+        "[build.flash-attn]\nenv = {A = '1'}\nrequires = ['torch']\ngpu = true\n"
+        "config-settings = {x = 'y', z = ['1', '2']}"
+    )
+    options = read.build["flash-attn"]
+    assert (options.env, options.requires, options.gpu, options.network) == ({"A": "1"}, ("torch",), True, False)
+    assert config_lines(options.config_settings) == ("x=y", "z=1", "z=2")
