@@ -141,7 +141,6 @@ def test_no_requirements_are_fine(tmp_path: Path, files: Files) -> None:
     ("files", "message", "hint"),
     [
         ({}, "has no pyproject.toml", "mlbox init --template"),
-        ({"pixi.lock": ""}, "found only pixi.lock", "requirements.txt"),
         ({"environment.yml": "dependencies: x"}, "environment.yml:1: must be a list", "begin each line"),
         (
             {"mlbox.toml": "requirements = ['a.yml', 'b.yml']", "a.yml": "", "b.yml": ""},
