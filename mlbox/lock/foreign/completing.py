@@ -52,7 +52,7 @@ def complete(
             f"{what}: names no sha256 of {', '.join(nameless)}",
             hint="mlbox locks files by sha256: lock again with the tool that owns the lock",
         )
-    return tuple(_finished(task, indexes) for task in tasks)
+    return tuple(_checked(_finished(task, indexes), what) for task in tasks)
 
 
 class _Task(NamedTuple):
@@ -71,6 +71,26 @@ def _is_hashed(task: _Task, target: Target) -> bool:
 def _finished(task: _Task, indexes: Indexes) -> Pinned:
     pin = replace(task.pin, files=(task.file,)) if task.file else task.pin
     return replace(pin, index=_index_name(pin.index, indexes)) if pin.kind == "index" else pin
+
+
+def _checked(pin: Pinned, what: str) -> Pinned:
+    """Refuse a file of another package; a version that the lock leaves out is the file's."""
+    from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
+    from packaging.version import InvalidVersion, Version
+
+    if len(pin.files) != 1:
+        return pin
+    filename = pin.files[0].filename
+    try:
+        name, version = (
+            parse_wheel_filename(filename)[:2] if filename.endswith(".whl") else parse_sdist_filename(filename)
+        )
+        fits = name == pin.name and (not pin.version or version == Version(pin.version))
+    except (InvalidWheelFilename, InvalidSdistFilename, InvalidVersion):
+        return pin  # archives of old have any name; what is built of them must be what the lock says
+    if not fits:
+        raise LockError(f"{what}: {pin.name} {pin.version} would be {filename}", hint="lock again with its owner")
+    return pin if pin.version else replace(pin, version=str(version))
 
 
 def _index_name(address: str, indexes: Indexes) -> str:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import parse_qs, urlunsplit
+from urllib.parse import parse_qs, unquote, urlunsplit
 
 from mlbox.errors import LockError
 from mlbox.lock.foreign.graph import Edge, reach
@@ -25,7 +25,9 @@ from mlbox.lock.foreign.reading import (
     version_of,
 )
 from mlbox.lock.foreign.requires import Wanted, check_wanted, wanted_by_pyproject
+from mlbox.lock.model import Target
 from mlbox.lock.python.model import File, Pinned
+from mlbox.lock.python.target import best_file
 
 WHAT = "uv.lock"
 _LOCK_AGAIN = "run 'uv lock'"
@@ -141,7 +143,7 @@ class _Walk:
             if number in self._roots or "virtual" in package.source:
                 continue
             names = {name_of(self._packages[one].name) for one in needed}
-            pinned = _pinned(package, tuple(sorted(names - {name_of(package.name)})))
+            pinned = _pinned(package, tuple(sorted(names - {name_of(package.name)})), self._selection.target)
             if pinned.name in pins:
                 raise LockError(
                     f"{WHAT}: {pinned.name} is there twice for this machine:"
@@ -284,7 +286,7 @@ def _encoded(one: _Conflict) -> str:
     return f"group-{len(name)}-{name}-{name_of(one.group)}" if one.group else f"project-{len(name)}-{name}"
 
 
-def _pinned(package: _Package, requires: tuple[str, ...]) -> Pinned:
+def _pinned(package: _Package, requires: tuple[str, ...], target: Target) -> Pinned:
     name = name_of(package.name)
     source = {key: value for key, value in package.source.items() if isinstance(value, str)}
     version = version_of(package.version, name) if package.version else ""
@@ -292,12 +294,15 @@ def _pinned(package: _Package, requires: tuple[str, ...]) -> Pinned:
     if registry := source.get("registry"):
         web = "://" in registry
         index = address(registry, name) if web else ""
-        files = tuple(_file(one, name, "" if web else registry) for one in _files(package))
+        # All wheels for all machines are listed: only the one that is taken is looked at closely.
+        best = best_file(tuple(map(_offered, _files(package))), target)
+        files = (_checked(best, name, "" if web else registry),) if best else ()
         return Pinned(**common, index=index, files=files)
     if git := source.get("git"):
         return Pinned(**common, kind="vcs", index="git", **_git(git, name))
     if place := source.get("url") or source.get("path"):
-        return Pinned(**common, kind="archive", index="direct", **_archive(package, place, name))
+        url = address(place, name) if "url" in source else inside(place, name)
+        return Pinned(**common, kind="archive", index="direct", **_archive(package, url, name))
     if (folder := _place(source)) is not None:
         return Pinned(**common, kind="directory", index="direct", url=inside(folder, name))
     raise LockError(f"{WHAT}: {name}: comes from {sorted(package.source)}, which this mlbox does not know")
@@ -309,11 +314,15 @@ def _files(package: _Package) -> Iterator[_File]:
         yield package.sdist
 
 
-def _file(one: _File, name: str, folder: str) -> File:
-    url = address(one.url, name) if one.url else inside(f"{folder}/{one.path or one.filename}", name)
-    return File(
-        filename=filename_of(one.filename or url, name), url=url, sha256=sha256_of(one.hash), size=max(one.size, 0)
-    )
+def _offered(one: _File) -> File:
+    name = (one.filename or one.path or one.url).rpartition("/")[2]
+    return File(filename=unquote(name.partition("#")[0]), url=one.url or one.path, sha256=one.hash, size=one.size)
+
+
+def _checked(file: File, name: str, folder: str) -> File:
+    url = inside(f"{folder}/{file.url or file.filename}", name) if folder else address(file.url, name)
+    filename = filename_of(file.filename, name)
+    return File(filename=filename, url=url, sha256=sha256_of(file.sha256), size=max(file.size, 0))
 
 
 def _git(git: str, name: str) -> dict[str, Any]:
@@ -327,9 +336,8 @@ def _git(git: str, name: str) -> dict[str, Any]:
     }
 
 
-def _archive(package: _Package, place: str, name: str) -> dict[str, Any]:
+def _archive(package: _Package, url: str, name: str) -> dict[str, Any]:
     """Read a direct address or a file of the repository: one file, which the lock hashes."""
-    url = address(place, name) if "://" in place else inside(place, name)
     filename = filename_of(url, name)
     one = next((one for one in _files(package) if sha256_of(one.hash)), _File())
     file = File(filename=filename, url=url, sha256=sha256_of(one.hash), size=max(one.size, 0))

@@ -81,6 +81,7 @@ def lock_python(
         pins = import_pins(
             project, target, indexes, http, known=previous.packages if previous else (), listener=listener
         )
+        pins = _with_versions(pins, question, _resolver(project))
         asked = asked.also_by(project.foreign.path, pins)
     else:
         listener.step(f"resolve {len(question.requirements)} requirements with {project.settings.resolver}")
@@ -111,6 +112,21 @@ def _resolver(project: Project, listener: Listener = SILENT) -> Resolver:
     from mlbox.lock.python.uv import resolve_with_uv
 
     return resolve_with_uv
+
+
+def _with_versions(pins: Iterable[Pinned], question: Question, resolver: Resolver) -> tuple[Pinned, ...]:
+    """Ask for the versions that a foreign lock leaves out: of repositories, and of archives that do not say it."""
+
+    def version(pin: Pinned) -> str:
+        place = f"git+{pin.url}@{pin.commit}" if pin.kind == "vcs" else pin.url
+        part = f"#subdirectory={pin.subdirectory}" if pin.subdirectory else ""
+        alone = msgspec.structs.replace(question, requirements=(f"{pin.name} @ {place}{part}",), constraints=())
+        return next((one.version for one in resolver(alone) if one.name == pin.name), "")
+
+    return tuple(
+        pin if pin.version or pin.kind == "directory" else msgspec.structs.replace(pin, version=version(pin))
+        for pin in pins
+    )
 
 
 def _preferences(previous: Lock | None, target: Target, upgrade: bool | Sequence[str]) -> dict[str, str]:

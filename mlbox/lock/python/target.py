@@ -81,11 +81,19 @@ def _ranks(target: Target) -> "dict[Tag, int]":
     return {tag: rank for rank, tag in reversed(list(enumerate(target_tags(target))))}
 
 
+@lru_cache(maxsize=8)
+def _accepted(target: Target) -> frozenset[str]:
+    return frozenset(("any", *platforms(target)))
+
+
 def _rank(filename: str, target: Target) -> tuple[int, int, str] | None:
     """Return a sort key (best first), None when `filename` is no wheel for `target`."""
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
     if not filename.endswith(".whl"):
+        return None
+    # Most wheels are for other machines; the last part of the name says so for less than parsing it costs.
+    if _accepted(target).isdisjoint(filename[:-4].rpartition("-")[2].split(".")):
         return None
     try:
         _, _, build, tags = parse_wheel_filename(filename)

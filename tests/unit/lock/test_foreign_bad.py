@@ -229,7 +229,7 @@ ADDRESSES = (
     "ftp://i.example/x-1.0-py3-none-any.whl",
     "https:///x-1.0-py3-none-any.whl",
     "https://user:secret@[bad/x-1.0-py3-none-any.whl",
-    "javascript:alert(1)",
+    "javascript:alert(1)//x-1.0.tar.gz",
     "-oProxyCommand=touch://x/x-1.0-py3-none-any.whl",
 )
 

@@ -302,3 +302,37 @@ def test_offline_a_file_without_a_size_is_enough(desk: Desk, monkeypatch: pytest
         f'files = [{{ file = "x-1.0-py3-none-any.whl", hash = "sha256:{digest}" }}]\n',
     )
     assert [(one.sha256, one.size) for one in desk.lock().packages] == [(digest, 0)]
+
+
+def test_a_file_of_another_package(desk: Desk) -> None:
+    """A lock that was made to mislead: the name says one thing, the file is another."""
+    wheel = f'url = "https://i.example/evil-1.0-py3-none-any.whl"\nsize = 1\nhashes = {{ sha256 = "{"a" * 64}" }}\n'
+    archive = wheel.replace("\n", ", ").rstrip(", ")
+    desk.write("pylock.toml", pylock(f'name = "x"\nversion = "1.0"\narchive = {{ {archive} }}'))
+
+    with pytest.raises(LockError, match=r"x 1\.0 would be evil-1\.0-py3-none-any\.whl"):
+        desk.lock()
+
+
+def test_versions_that_a_lock_leaves_out(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file's name says it; of a repository the resolver is asked, for it alone."""
+    from mlbox.lock.python import resolve
+    from mlbox.lock.python.model import Pinned, Question
+
+    asked = []
+
+    def resolver(question: Question) -> tuple[Pinned, ...]:
+        asked.append(question.requirements)
+        return tuple(Pinned(name=name, version="3.1") for name in ("other", "repo"))
+
+    monkeypatch.setattr(resolve, "_resolver", lambda *args: resolver)
+    monkeypatch.setattr(resolve, "_build_packages", lambda *args: ())
+    desk.write(
+        "Pipfile.lock",
+        pipfile_lock(
+            repo={"git": "https://g.example/repo", "ref": "c" * 40, "subdirectory": "py"},
+            direct={"file": "https://i.example/direct-2.5-py3-none-any.whl", "hashes": [f"sha256:{'a' * 64}"]},
+        ),
+    )
+    assert {one.name: one.version for one in desk.lock().packages} == {"direct": "2.5", "repo": "3.1"}
+    assert asked == [(f"repo @ git+https://g.example/repo@{'c' * 40}#subdirectory=py",)]
