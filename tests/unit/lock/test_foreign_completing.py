@@ -326,7 +326,7 @@ def test_versions_that_a_lock_leaves_out(desk: Desk, monkeypatch: pytest.MonkeyP
         return tuple(Pinned(name=name, version="3.1") for name in ("other", "repo"))
 
     monkeypatch.setattr(resolve, "_resolver", lambda *args: resolver)
-    monkeypatch.setattr(resolve, "_build_packages", lambda *args: ())
+    monkeypatch.setattr(resolve, "_sources", lambda *args: {})
     desk.write(
         "Pipfile.lock",
         pipfile_lock(
