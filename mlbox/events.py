@@ -36,3 +36,25 @@ class Silent:
 
 
 SILENT = Silent()
+
+
+class Once:
+    """Passes everything on, each note and step only once: for work that is done several times in one go."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._said: set[str] = set()
+        self.expect = listener.expect
+        self.advance = listener.advance
+
+    def step(self, what: str) -> None:
+        """Pass on what is new."""
+        if what not in self._said:
+            self._said.add(what)
+            self._listener.step(what)
+
+    def note(self, text: str) -> None:
+        """Pass on what is new."""
+        if text not in self._said:
+            self._said.add(text)
+            self._listener.note(text)

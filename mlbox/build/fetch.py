@@ -123,7 +123,9 @@ class Places:
             yield partial(self._page, link, "")
         for index in sorted(self._indexes.all, key=lambda index: index.name != package.index):
             yield partial(self._page, index.url, package.name)
-        if package.index == "torch" and self._target is not None:
+        if package.index == "torch" and (torch := self._indexes.torch):
+            yield partial(self._page, torch.url, package.name)
+        elif package.index == "torch" and self._target is not None:
             target = self._target
             yield lambda: tuple(
                 File(filename=package.filename, url=url, sha256=package.sha256)
@@ -145,5 +147,5 @@ class Places:
     def _learn(self) -> None:
         """Give the passwords of the indexes to the files that lie on the same hosts."""
         with self._mutex:
-            for index in self._indexes.all:
+            for index in (*self._indexes.all, *filter(None, [self._indexes.torch])):
                 self._http.learn(index.url)

@@ -10,6 +10,7 @@ from mlbox.cli.render import Format, ago, clock, mega, print_json, print_table
 if TYPE_CHECKING:
     from mlbox.engine.gpus import GpuState, Holder
     from mlbox.gpu.fit import Needs
+    from mlbox.lock.model import Lock
     from mlbox.runtime.containers import Containers
 
 app = typer.Typer(rich_markup_mode=None)
@@ -21,6 +22,7 @@ def check(
     what: Annotated[str, typer.Argument(metavar="IMAGE|FOLDER", help="An image, or a project with a lock.")] = ".",
     gpu: Annotated[str, typer.Option(help="'RTX 5090', 'H100', sm_120; default: this host's GPUs.")] = "",
     driver: Annotated[str, typer.Option(help="Version of the driver there, like 535.104.05.")] = "",
+    accelerator: Annotated[str, typer.Option(help="Which of the lock's; default: what suits the driver.")] = "",
     form: Form = Format.TABLE,
 ) -> int:
     """Say whether an environment fits a GPU and its driver, before it starts. The exit code is 1 when it does not."""
@@ -28,7 +30,7 @@ def check(
 
     from mlbox.engine.checking import check as check_needs
 
-    found = check_needs(_needs(what), gpu=gpu, driver=driver)
+    found = check_needs(_needs(what, accelerator, driver), gpu=gpu, driver=driver)
     if form is Format.JSON:
         print_json(found)
     else:
@@ -44,7 +46,7 @@ def check(
     return int(any(one.fit.verdict == "refused" for one in found))
 
 
-def _needs(what: str) -> "Needs":
+def _needs(what: str, accelerator: str, driver: str) -> "Needs":
     from pathlib import Path
 
     from mlbox.engine.checking import needs_of, needs_of_lock
@@ -53,12 +55,28 @@ def _needs(what: str) -> "Needs":
     from mlbox.lock.file import read_lock
 
     if (path := lock_path(Path(what))).is_file():
-        return needs_of_lock(read_lock(path))
+        return needs_of_lock(_chosen(read_lock(path), accelerator, driver))
+    if accelerator:
+        raise UsageError("--accelerator chooses of a project's lock", hint=f"the image {what} is for one already")
     if what.startswith((".", "/")) and Path(what).is_dir():
         raise UsageError(f"no {path.name} in {Path(what).absolute()}", hint="'mlbox lock' makes it; or name an image")
     store = default_store()
     with store.using():
         return needs_of(store, store.images.resolve(what))
+
+
+def _chosen(lock: "Lock", accelerator: str, driver: str) -> "Lock":
+    import sys
+
+    from mlbox.engine.checking import driver_version
+    from mlbox.gpu.accelerator import choose
+    from mlbox.lock.accelerators import for_accelerator
+
+    if not accelerator and len(lock.accelerators) > 1:
+        choice = choose(lock.accelerators, driver=driver_version(driver) if driver else None)
+        print(f"accelerator {choice.name}: {choice.reason}", file=sys.stderr)
+        accelerator = choice.name
+    return for_accelerator(lock, accelerator or lock.target.accelerator)
 
 
 def _remarks(what: str) -> tuple[str, ...]:

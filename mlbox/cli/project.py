@@ -9,6 +9,7 @@ from mlbox.cli.words import App, Argument, Option
 
 if TYPE_CHECKING:
     from mlbox.engine.building import Workshop
+    from mlbox.lock.model import Lock
 
 app = App()
 
@@ -24,6 +25,7 @@ Gpus = Annotated[str, Option(help="all, a number, device=0,2, none; default: the
 Wait = Annotated[bool, Option("--wait", help="Until the GPUs are free, in a queue.")]
 For = Annotated[str, Option("--for", help="Stop it after that time: 90s, 30m, 8h, 2d.")]
 Env = Annotated[list[str] | None, Option("--env", "-e", help="NAME=VALUE, or NAME to pass ours.")]
+Which = Annotated[str, Option("--accelerator", help="Which of the lock's; default: what suits this host.")]
 Relock = Annotated[bool, Option("--relock", help="Bring mlbox.lock up to date first.")]
 
 
@@ -57,6 +59,8 @@ def _workshop(
     resolver: Resolver | None = None,
     *,
     source: str = "",
+    accelerator: str = "",
+    accelerators: list[str] | None = None,
 ) -> "Workshop":
     from mlbox.engine.building import ProjectOptions, Workshop
     from mlbox.paths import Home
@@ -68,6 +72,8 @@ def _workshop(
         find_links=tuple(find_links or ()),
         requirements=(source,) if source else (),
         resolver=resolver.value if resolver else "",
+        accelerator=accelerator,
+        accelerators=tuple(accelerators or ()),
     )
     return Workshop(Home.default(), options, talk)
 
@@ -109,6 +115,7 @@ def lock(
     source: From = "",
     resolver: Annotated[Resolver | None, Option(help="Instead of the setting's.")] = None,
     arch: Annotated[Machine | None, Option(help="This machine's when nothing says.")] = None,
+    accelerator: Annotated[list[str] | None, Option(help="For this one; again: for several in one lock.")] = None,
     upgrade: Annotated[bool, Option("--upgrade", "-U", help="Take the newest of everything.")] = False,
     upgrade_package: Annotated[
         list[str] | None, Option("--upgrade-package", "-P", help="Take the newest of this package.")
@@ -132,7 +139,7 @@ def lock(
         epoch=epoch_of_environment(),
     )
     with listener() as talk:
-        workshop = _workshop(folder, talk, extra, group, find_links, resolver, source=source)
+        workshop = _workshop(folder, talk, extra, group, find_links, resolver, accelerators=accelerator, source=source)
         if diff:
             for line in render_diff(diff_locks(workshop.usable_lock, workshop.new_lock(options))):
                 print(line)
@@ -149,13 +156,14 @@ def plan(
     source: From = "",
     form: Annotated[PlanFormat, Option("--format")] = PlanFormat.TEXT,
     relock: Relock = False,
+    accelerator: Which = "",
 ) -> None:
     """Show what would be built, what is there already, and why."""
     from mlbox.plan.render import as_json, as_text
 
     with listener() as talk:
-        workshop = _workshop(folder, talk, extra, group, find_links, source=source)
-        ready = workshop.ready_lock(relock=relock)
+        workshop = _workshop(folder, talk, extra, group, find_links, source=source, accelerator=accelerator)
+        ready = workshop.chosen(workshop.ready_lock(relock=relock))
         planned = workshop.plan(ready)
         workshop.say_of_cuda(ready)
         render = as_json if form is PlanFormat.JSON else as_text
@@ -171,6 +179,9 @@ def build(
     find_links: FindLinks = None,
     source: From = "",
     relock: Relock = False,
+    accelerator: Annotated[
+        str, Option(help="Which of the lock's; 'all': each, as NAME:TAG-cu126; default: what suits this host.")
+    ] = "",
     locked: Annotated[bool, Option("--locked", help="Never write mlbox.lock; fail when there is none.")] = False,
     rebuild: Annotated[
         list[str] | None,
@@ -183,9 +194,11 @@ def build(
     """Build the image; the last line on stdout is its manifest digest."""
     equal = True
     with listener() as talk:
-        workshop = _workshop(folder, talk, extra, group, find_links, source=source)
+        workshop = _workshop(folder, talk, extra, group, find_links, source=source, accelerator=accelerator)
         ready = workshop.ready_lock(relock=relock, locked=locked)
-        image = workshop.build(ready, tag or [], locked=locked)
+        if accelerator == "all":
+            return _build_all(workshop, ready, tag or [], locked, alone={"--output": output, "--rebuild": rebuild})
+        image = workshop.build(workshop.chosen(ready), tag or [], locked=locked)
         if rebuild:
             equal = _rebuild(workshop, rebuild)
         if output:
@@ -203,11 +216,22 @@ def _rebuild(workshop: "Workshop", names: list[str]) -> bool:
     from mlbox.cli.prove_text import print_rebuilt
     from mlbox.engine.wheels import rebuild
 
-    lock = workshop.ready_lock(relock=False)  # the build may have changed it
+    lock = workshop.chosen(workshop.ready_lock(relock=False))  # the build may have changed it
     found = rebuild(workshop, lock, workshop.plan(lock), names)
     for one in found:
         print_rebuilt(one)
     return all(one.equal for one in found)
+
+
+def _build_all(workshop: "Workshop", lock: "Lock", names: list[str], locked: bool, *, alone: dict[str, object]) -> int:
+    from mlbox.engine.variants import build_all
+    from mlbox.errors import UsageError
+
+    for option in (option for option, value in alone.items() if value):
+        raise UsageError(f"{option} is about one image, and there is one for each accelerator", hint="name one of them")
+    for variant in build_all(workshop, lock, names, locked=locked):
+        print(variant.image.digest, *(name.familiar for name in variant.names))
+    return 0
 
 
 @app.command(interspersed=False)
@@ -220,6 +244,7 @@ def train(
     find_links: FindLinks = None,
     source: From = "",
     relock: Relock = False,
+    accelerator: Which = "",
     env: Env = None,
     gpus: Gpus = "",
     wait: Wait = False,
@@ -234,9 +259,9 @@ def train(
 
     seconds = parse_duration(limit) if limit else None
     with listener() as talk:
-        workshop = _workshop(folder, talk, extra, group, find_links, source=source)
+        workshop = _workshop(folder, talk, extra, group, find_links, source=source, accelerator=accelerator)
         declared = workshop.task(task)
-        image = workshop.build(workshop.ready_lock(relock=relock), tag or [])
+        image = workshop.build(workshop.chosen(workshop.ready_lock(relock=relock)), tag or [])
     variables = environment(env or [])
     base = RunOptions(name=name, remove=True, env=variables, gpus=gpus, gpu_wait=wait, time_limit=seconds)
     options = task_options(workshop.project, declared, tuple(args or ()), base)
@@ -253,6 +278,7 @@ def serve(
     find_links: FindLinks = None,
     source: From = "",
     relock: Relock = False,
+    accelerator: Which = "",
     env: Env = None,
     gpus: Gpus = "",
     wait: Wait = False,
@@ -268,9 +294,9 @@ def serve(
 
     seconds = parse_duration(limit) if limit else None
     with listener() as talk:
-        workshop = _workshop(folder, talk, extra, group, find_links, source=source)
+        workshop = _workshop(folder, talk, extra, group, find_links, source=source, accelerator=accelerator)
         declared = workshop.task("serve")
-        image = workshop.build(workshop.ready_lock(relock=relock), tag or [])
+        image = workshop.build(workshop.chosen(workshop.ready_lock(relock=relock)), tag or [])
     # A service in the background stays after its end, so that 'mlbox logs' can say why it ended.
     variables = environment(env or [])
     base = RunOptions(name=name, remove=not detach, env=variables, gpus=gpus, gpu_wait=wait, time_limit=seconds)

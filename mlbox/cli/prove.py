@@ -154,6 +154,7 @@ def _what_to_verify(target: str, image: str, folder: Path | None) -> tuple[str, 
 
 def _explained(what: list[str], lock: Path | None) -> "WhyPackage | WhyFile":
     from mlbox.errors import UsageError
+    from mlbox.lock.accelerators import accelerator_with, for_accelerator
     from mlbox.lock.file import read_lock
     from mlbox.report.load import load_side, other_images
     from mlbox.report.why import why_file, why_locked, why_package
@@ -161,7 +162,10 @@ def _explained(what: list[str], lock: Path | None) -> "WhyPackage | WhyFile":
     if len(what) != (1 if lock else 2):
         raise UsageError("why of what?", hint="mlbox why IMAGE numpy, IMAGE /usr/bin/git, or --lock mlbox.lock numpy")
     if lock:
-        return why_locked(read_lock(lock), what[0], what=str(lock))
+        whole = read_lock(lock)
+        one = accelerator_with(whole, what[0])
+        where = f"{lock} ({one})" if whole.accelerators else str(lock)
+        return why_locked(for_accelerator(whole, one), what[0], what=where)
     store = default_store()
     with store.using():
         side = load_side(store, what[0])

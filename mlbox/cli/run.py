@@ -60,6 +60,7 @@ def run(
     restart: Annotated[str, Option(help="no, always, on-failure[:N].")] = "no",
     label: Annotated[list[str] | None, Option("--label", "-l", help="NAME=VALUE.")] = None,
     cidfile: Annotated[Path | None, Option(help="Write the container's id to this new file.")] = None,
+    accelerator: Annotated[str, Option(help="The image's for it, IMAGE-cu126; default: what suits this host.")] = "",
     pull: Annotated[str, Option(metavar="WHEN", help="missing, always or never: fetch the image.")] = "missing",
 ) -> int:
     """Run a command in a new container; the exit code is the command's, 125 when it could not be started."""
@@ -121,6 +122,7 @@ def run(
         cidfile=cidfile,
         say=print,
         pull=_pull(pull),
+        accelerator=accelerator,
         talk=listener,
     )
 

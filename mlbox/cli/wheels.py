@@ -100,7 +100,7 @@ def _plan(folder: Path, talk: "Listener") -> "BuildPlan":
     from mlbox.paths import Home
 
     workshop = Workshop(Home.default(), ProjectOptions(root=folder.absolute()), talk)
-    return workshop.plan(workshop.ready_lock(relock=False, locked=True))
+    return workshop.plan(workshop.chosen(workshop.ready_lock(relock=False, locked=True)))
 
 
 def _print(done: "list[Shared]", form: Format) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +14,7 @@ from mlbox.engine.arch import host_arch, runs_here
 from mlbox.engine.freshness import LockOptions, check_fresh, lock_path
 from mlbox.errors import LackingError, LockError, ProjectError, UsageError
 from mlbox.events import Listener
+from mlbox.lock.accelerators import for_accelerator, views
 from mlbox.lock.file import FILENAME, encode_lock, read_lock, write_lock
 from mlbox.lock.model import Lock
 from mlbox.oci.artifact import LOCK_TYPE, PLAN_TYPE, artifact_of, subject_of
@@ -35,7 +37,7 @@ from mlbox.plan.model import (
 from mlbox.plan.planner import make_plan
 from mlbox.plan.render import LayerState
 from mlbox.project.discover import load_project
-from mlbox.project.model import Project, Task
+from mlbox.project.model import Project, Settings, Task
 from mlbox.store.store import Store
 
 if TYPE_CHECKING:
@@ -52,6 +54,10 @@ class ProjectOptions(msgspec.Struct, frozen=True, kw_only=True):
     find_links: tuple[str, ...] = ()
     requirements: tuple[str, ...] = ()
     """In place of the settings' requirements."""
+    accelerators: tuple[str, ...] = ()
+    """To lock for, in place of the settings'."""
+    accelerator: str = ""
+    """Which of the lock's is meant; empty: the one that suits this host."""
 
 
 class Workshop:
@@ -74,24 +80,36 @@ class Workshop:
     @cached_property
     def project(self) -> Project:
         """The project as its files stand."""
+        project = self._load(self.options.accelerators)
+        if project.settings.accelerators or project.settings.accelerator != Settings().accelerator:
+            return project
+        # What was asked for on the command line stays until something else is, as the lock's architecture does.
+        with suppress(LockError):
+            if self.previous_lock and self.previous_lock.accelerators:
+                return self._load(self.previous_lock.accelerators)
+        return project
+
+    def _load(self, accelerators: tuple[str, ...]) -> Project:
         return load_project(
             self.options.root,
             extras=self.options.extras,
             groups=self.options.groups,
             resolver=self.options.resolver,
             requirements=self.options.requirements,
+            accelerators=accelerators,
         )
 
+    @cached_property
     def previous_lock(self) -> Lock | None:
-        """Return the lock beside the project, None when there is none."""
-        path = lock_path(self.project.root)
+        """The lock beside the project, None when there is none."""
+        path = lock_path(self.options.root.absolute())
         return read_lock(path) if path.exists() else None
 
     @cached_property
     def usable_lock(self) -> Lock | None:
         """The previous lock as relocking takes it: a damaged one says which and counts as none."""
         try:
-            return self.previous_lock()
+            return self.previous_lock
         except LockError as problem:
             if not lock_path(self.project.root).is_file():
                 raise
@@ -119,11 +137,11 @@ class Workshop:
         lock = self.new_lock(options)
         if lock != self.usable_lock:
             write_lock(lock_path(self.project.root), lock)
-            self.__dict__["usable_lock"] = lock  # what is locked after this starts from it
+            self.__dict__["previous_lock"] = self.__dict__["usable_lock"] = lock  # what is locked next starts from it
+            whose = f" for {', '.join(lock.accelerators)}" if lock.accelerators else ""
             conda = f"{len(lock.conda)} conda, " if lock.conda else ""
-            self.listener.note(
-                f"wrote {FILENAME}: {conda}{len(lock.packages)} Python, {len(lock.debs)} Debian packages"
-            )
+            counts = f"{conda}{len(lock.packages)} Python, {len(lock.debs)} Debian packages"
+            self.listener.note(f"wrote {FILENAME}{whose}: {counts}")
         self.say_of_cuda(lock)
         return lock
 
@@ -131,7 +149,8 @@ class Workshop:
         """Say what of CUDA the locked packages lack or have twice, once."""
         from mlbox.engine.cuda import remarks
 
-        notes = [note for note in remarks(lock) if note not in self._told]
+        found = dict.fromkeys(note for view in views(lock) for note in remarks(view))
+        notes = [note for note in found if note not in self._told]
         self._told.update(notes)
         for note in notes:
             self.listener.note(note)
@@ -140,13 +159,25 @@ class Workshop:
         """Return a lock that fits the project: made when there is none, refused when it is stale."""
         if relock:
             return self.lock(LockOptions(epoch=epoch_of_environment()))
-        previous = self.previous_lock()
+        previous = self.previous_lock
         if previous is None and locked:
             raise LockError(f"there is no {FILENAME}", hint="'mlbox lock' makes it")
         if previous is None:
             return self.lock(LockOptions(epoch=epoch_of_environment()))
         check_fresh(previous, self.project)
         return previous
+
+    def chosen(self, lock: Lock) -> Lock:
+        """Return the part of `lock` for one accelerator: what was asked for, else what suits this host."""
+        if self.options.accelerator:
+            return for_accelerator(lock, self.options.accelerator)
+        if len(lock.accelerators) < 2:
+            return for_accelerator(lock, lock.target.accelerator)
+        from mlbox.gpu.accelerator import choose
+
+        choice = choose(lock.accelerators)
+        self.listener.note(f"accelerator {choice.name}: {choice.reason}")
+        return for_accelerator(lock, choice.name)
 
     def plan(self, lock: Lock) -> BuildPlan:
         """Return what would be built from `lock` and the project's files as they stand."""
@@ -177,7 +208,10 @@ class Workshop:
         return {layer.key: self._state(layer, sizes) for layer in plan.layers}
 
     def build(self, lock: Lock, names: Sequence[str] = (), *, locked: bool = False) -> Image:
-        """Build the image of the project and give it `names`; a `locked` build never changes the lock."""
+        """Build the image of the project and give it `names`; a `locked` build never changes the lock.
+
+        `lock` is for one accelerator (`chosen`).
+        """
         references = [parse_reference(name) for name in names] or [self.default_name]
         if any(reference.digest for reference in references):
             raise UsageError("a tag cannot hold a digest", hint="-t team/name:tag")
@@ -221,7 +255,9 @@ class Workshop:
 
         spec = self.project.conda
         places = Places(
-            lambda: indexes_for(self.project, find_links=self.options.find_links),
+            lambda: indexes_for(
+                self.project.for_accelerator(lock.target.accelerator), find_links=self.options.find_links
+            ),
             self.http,
             home=self.home,
             root=self.project.root,
@@ -258,18 +294,18 @@ class Workshop:
         except LackingError as problem:
             if locked or not (settings.auto_system_packages and problem.packages):
                 raise
-            image, plan, lock = self._with_packages(problem.packages)
+            image, plan, lock = self._with_packages(problem.packages, lock.target.accelerator)
         findings, new = prove(self.store, image, plan, lock)
         if not locked and (lacking := lacking_packages(findings, settings, lock)):
-            image, plan, lock = self._with_packages(lacking)
+            image, plan, lock = self._with_packages(lacking, lock.target.accelerator)
             findings, new = prove(self.store, image, plan, lock)
         judge(findings, settings, lock, self.listener, tell=new)
         return image, plan, lock
 
-    def _with_packages(self, lacking: tuple[str, ...]) -> tuple[Image, BuildPlan, Lock]:
+    def _with_packages(self, lacking: tuple[str, ...], accelerator: str) -> tuple[Image, BuildPlan, Lock]:
         """Add Debian packages whose libraries the environment lacks to the lock, and build that."""
         self.listener.note(f"the environment lacks libraries; added to {FILENAME}: {', '.join(lacking)}")
-        lock = self.lock(LockOptions(found_packages=lacking))
+        lock = for_accelerator(self.lock(LockOptions(found_packages=lacking)), accelerator)
         plan = self.plan(lock)
         return self._image(plan, lock), plan, lock
 
@@ -281,7 +317,9 @@ class Workshop:
         """Keep beside the image what it was made from: others can then make, verify and explain it."""
         subject = subject_of(image.digest, image.manifest_bytes)
         path = lock_path(self.project.root)
-        data = path.read_bytes() if path.is_file() else encode_lock(lock)
+        # Of a lock of several the image has the part that it follows from.
+        as_it_is = path.is_file() and not (self.previous_lock and self.previous_lock.accelerators)
+        data = path.read_bytes() if as_it_is else encode_lock(lock)
         if self.store.referrers.lock_of(image.digest) != data:
             self.store.referrers.add(artifact_of(LOCK_TYPE, data), subject)
         if not self.store.referrers.of(image.digest, PLAN_TYPE):

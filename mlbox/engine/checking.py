@@ -138,7 +138,7 @@ def check(needs: Needs, *, gpu: str = "", driver: str = "", roots: Roots | None 
     """
     table = cuda_table()
     inventory = read_inventory(roots)
-    version = _version(driver) if driver else inventory.driver.version if inventory.driver else None
+    version = driver_version(driver) if driver else inventory.driver.version if inventory.driver else None
     if gpu:
         capability = capability_of_name(gpu)
         if capability is None:
@@ -220,7 +220,8 @@ def _checked(name: str, needs: Needs, capability: ComputeCapability | None, driv
     return Checked(gpu=name, driver=str(driver or ""), fit=found)
 
 
-def _version(text: str) -> Version:
+def driver_version(text: str) -> Version:
+    """Return the version that --driver names; raises UsageError for what is none."""
     version = parse_version(text)
     if version is None:
         raise UsageError(f"--driver {text!r}: not a version", hint="--driver 535.104.05")

@@ -31,6 +31,18 @@ def lacking(packages: Iterable[Package], accelerator: str, image: Mapping[str, s
     return lacks(named, wants_cuda=wants_cuda(named, accelerator), image=image or {})
 
 
+def lacking_for_any(
+    packages: Sequence[Package], accelerators: Sequence[str], image: Mapping[str, str] | None = None
+) -> tuple[Lack, ...]:
+    """Return what is lacking for any of the accelerators, which share a base."""
+    found = [
+        lack
+        for name in accelerators
+        for lack in lacking([one for one in packages if name in (one.accelerators or (name,))], name, image)
+    ]
+    return tuple(lack for place, lack in enumerate(found) if lack not in found[:place])
+
+
 def base_for(found: Sequence[Lack], requires_python: str, stated: str) -> str:
     """Return the image of CUDA that has what is lacking, with a Python that the project admits; '' for none."""
     from packaging.specifiers import SpecifierSet  # locks that lack nothing are planned without it

@@ -202,6 +202,7 @@ def _fetch(home: Home, subject: _Subject, folder: Path, listener: Listener) -> N
 
     http, artifacts = Http(), Store(home).artifacts
     project = subject.project or Project(root=subject.root, name=subject.name, settings=Settings(), sources=())
+    project = project.for_accelerator(subject.lock.target.accelerator)
     places = Places(lambda: indexes_for(project), http, home=home, root=subject.root, target=subject.lock.target)
     packages = [package for package in subject.lock.packages if package.sha256]
     listener.expect("fetch", sum(one.size for one in packages if not artifacts.has(one.sha256)))

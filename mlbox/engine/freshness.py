@@ -31,7 +31,16 @@ def lock_path(root: Path) -> Path:
 def check_fresh(lock: Lock, project: Project) -> None:
     """Raise LockError when `lock` was made from other inputs than the project has now."""
     if lock.inputs != inputs_digest(project):
+        wanted, found = (
+            one or (single,)
+            for one, single in (
+                (project.settings.accelerators, project.settings.accelerator),
+                (lock.accelerators, lock.target.accelerator),
+            )
+        )
+        other = f"it is for {', '.join(found)}, and the project wants {', '.join(wanted)}"
         raise LockError(
-            f"{FILENAME} is stale: the project's requirements or settings changed after it was made",
+            f"{FILENAME} is stale: "
+            + (other if wanted != found else "the project's requirements or settings changed after it was made"),
             hint="'mlbox lock' updates it, 'mlbox lock --diff' shows what would move, 'mlbox build --relock' does both",
         )

@@ -160,6 +160,7 @@ class Locker:
             epoch=options.epoch if options.epoch is not None else default_epoch,
             snapshot=settings.snapshot,
             resolver=settings.resolver,
+            accelerators=settings.accelerators,
             target=found.target,
             base=found.base,
             system_packages=found.system,
@@ -230,15 +231,17 @@ class Locker:
 
         What was chosen before stays as long as it is right.
         """
-        from mlbox.engine.cuda import base_for, environment_of, lacking
+        from mlbox.engine.cuda import base_for, environment_of, lacking_for_any
 
-        accelerator, stated = self._project.settings.accelerator, self._project.settings.python
+        settings, stated = self._project.settings, self._project.settings.python
+        accelerators = settings.accelerators or (settings.accelerator,)
         before = previous.base.reference if previous and not options.upgrade else ""
         found = self._on_image(before, arch, previous, options) if before else self._on_debian(arch, previous, options)
-        lack = lacking(found.environment.wheels.packages, accelerator)
+        lack = lacking_for_any(found.environment.wheels.packages, accelerators)
         if not lack or is_conda(self._project):  # its CUDA is conda's
             return self._on_debian(arch, previous, options) if before else found
-        if before and not lacking(found.environment.wheels.packages, accelerator, environment_of(found.base)):
+        of_base = environment_of(found.base)
+        if before and not lacking_for_any(found.environment.wheels.packages, accelerators, of_base):
             return found
         image = base_for(lack, self._project.requires_python, _minor(stated or self._project.python_file))
         if not image:
@@ -330,7 +333,8 @@ class Locker:
         return [deb for deb in kept.debs if deb.name not in options.upgrade_packages]
 
     def _target(self, arch: Arch, python: str, full: str, glibc: str) -> Target:
-        accelerator = self._project.settings.accelerator
+        settings = self._project.settings
+        accelerator = next(iter(settings.accelerators), settings.accelerator)
         return Target(arch=arch, python=python, python_full=full, glibc=glibc, accelerator=accelerator)
 
     def _environment(self, target: Target, kept: Lock | None, options: LockOptions) -> "_Environment":

@@ -180,6 +180,8 @@ class Remaker:
         http = Http()
         project = self._basis.project or Project(root=root.absolute(), name="", settings=Settings(), sources=())
         target = self._basis.lock.target if self._basis.lock else None
+        if target:
+            project = project.for_accelerator(target.accelerator)
         places = Places(lambda: indexes_for(project), http, home=self._store.home, root=project.root, target=target)
         snapshot = self._basis.lock.snapshot if self._basis.lock else ""
         where = partial(mirrors, snapshot=snapshot, sources=project.settings.apt_sources)

@@ -14,6 +14,7 @@ import msgspec
 
 from mlbox.engine.arch import host_arch, runs_here
 from mlbox.engine.trust.admission import admit_run, admit_start
+from mlbox.engine.variants import image_for
 from mlbox.errors import ContainerError, MlboxError, NotFoundError, UsageError
 from mlbox.events import SILENT, Listener
 from mlbox.oci.digest import DiffID, Digest, hex_of
@@ -109,10 +110,12 @@ def run_image(
     cidfile: Path | None,
     say: Say,
     pull: Pull = "never",
+    accelerator: str = "",
     talk: Talk = lambda: nullcontext(SILENT),
 ) -> int:
     """Run a new container and return its exit code; with `detach` say its id and return 0 at once.
 
+    Of images that were built for several accelerators, the one for `accelerator` or else for this host is taken.
     `pull` says when the image is fetched from its registry, `talk` makes the listener of that.
     What keeps it from starting has Docker's exit codes: 125, 126 not executable, 127 not found.
     """
@@ -121,6 +124,9 @@ def run_image(
     containers = containers_of(home, partial(_tell, talk))
     try:
         store = Store(home)
+        image, choice = image_for(store, image, accelerator)
+        if choice:
+            _tell(talk, f"accelerator {choice.name}: {choice.reason}")
         _bring(store, image, pull, talk)
         container = _create(store, image, options, cidfile)
         return _run(containers, container, detach=detach, say=say, tell=partial(_tell, talk))

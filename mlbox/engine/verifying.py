@@ -19,13 +19,14 @@ from mlbox.engine.building import ProjectOptions, Workshop
 from mlbox.engine.proving import Basis, Remaker, have_tree, project_piece
 from mlbox.errors import MlboxError, NotFoundError, UsageError
 from mlbox.events import Listener
+from mlbox.lock.accelerators import for_accelerator
 from mlbox.lock.file import FILENAME, decode_lock, read_lock
 from mlbox.lock.model import Lock
 from mlbox.oci.digest import DiffID, Digest
 from mlbox.oci.image import Image, parse_config
 from mlbox.paths import Home
 from mlbox.plan.model import BuildPlan, BytecodePiece, ConfiguredPiece, ProjectPiece
-from mlbox.plan.planner import make_plan
+from mlbox.plan.planner import ACCELERATOR_LABEL, make_plan
 from mlbox.plan.run import run_piece
 from mlbox.project.model import Settings
 from mlbox.report.diff import config_fields
@@ -102,7 +103,7 @@ def verify(
         if project is not None:
             workshop = Workshop(home, ProjectOptions(root=project), listener)
             image = store.images.load(store.images.resolve(name or str(workshop.default_name)))
-            basis = _of_project(workshop)
+            basis = _of_project(workshop, image)
         else:
             image = store.images.load(store.images.resolve(name))
             basis = _of_image(store, image, name)
@@ -120,9 +121,11 @@ def _with_signature(home: Home, found: Verification, key: Path, listener: Listen
     return msgspec.structs.replace(found, problems=(*found.problems, f"not signed by {public.name}"))
 
 
-def _of_project(workshop: Workshop) -> Basis:
+def _of_project(workshop: Workshop, image: Image) -> Basis:
     path = workshop.options.root / FILENAME
     lock = read_lock(path)
+    mine = image.config.config.labels.get(ACCELERATOR_LABEL, "")
+    lock = for_accelerator(lock, mine if mine in lock.accelerators else lock.target.accelerator)
     return Basis(what=str(path), plan=workshop.plan(lock), lock=lock, project=workshop.project)
 
 

@@ -6,6 +6,7 @@ import msgspec
 
 from mlbox.errors import UsageError
 from mlbox.lock.model import LayerGroup, Lock, Package
+from mlbox.project.requirement import normalize
 
 
 def for_accelerator(lock: Lock, name: str) -> Lock:
@@ -32,6 +33,18 @@ def for_accelerator(lock: Lock, name: str) -> Lock:
         build_packages=_of(lock.build_packages, name),
         layers=_groups(lock.layers, {package.name for package in packages}),
     )
+
+
+def views(lock: Lock) -> tuple[Lock, ...]:
+    """Return the lock of each accelerator that `lock` holds."""
+    return tuple(for_accelerator(lock, name) for name in lock.accelerators or (lock.target.accelerator,))
+
+
+def accelerator_with(lock: Lock, package: str) -> str:
+    """Return the first accelerator of `lock` that has the Python package `package`; the first of all when none has."""
+    having = [one.accelerators for one in lock.packages if one.name == normalize(package)]
+    names = lock.accelerators if () in having else [name for name in lock.accelerators if name in sum(having, ())]
+    return next(iter(names), lock.target.accelerator)
 
 
 def merge_packages(found: Mapping[str, Sequence[Package]]) -> tuple[Package, ...]:

@@ -31,6 +31,9 @@ from mlbox.plan.run import add_run_layers
 from mlbox.project.model import Package as ProjectPackage
 from mlbox.project.model import Settings, Task
 
+ACCELERATOR_LABEL = "dev.mlbox.accelerator"
+"""Which accelerator an image is for."""
+
 
 def make_plan(
     lock: Lock,
@@ -82,7 +85,7 @@ def container_config(lock: Lock, settings: Settings) -> ContainerConfig:
         exposed_ports={f"{serve.port}/tcp": {}} if serve and serve.port else {},
         labels={
             **image_labels(lock.base),
-            "dev.mlbox.accelerator": lock.target.accelerator,
+            ACCELERATOR_LABEL: lock.target.accelerator,
             **({"dev.mlbox.python": lock.target.python_full} if lock.target.python else {}),
             **settings.labels,
         },

@@ -48,6 +48,7 @@ def load_project(
     groups: Sequence[str] = (),
     python: str = "",
     accelerator: str = "",
+    accelerators: Sequence[str] = (),
     resolver: Literal["", "uv", "pip-tools"] = "",
     requirements: Sequence[str] = (),
 ) -> Project:
@@ -60,7 +61,9 @@ def load_project(
         raise ProjectError(f"{root}: is not a folder", hint="run mlbox in the folder of the project")
     overrides: dict[str, Any] = {
         "python": python,
-        "accelerator": accelerator,
+        # One or several: who names several on the command line means these alone.
+        "accelerator": accelerator or ("cpu" if accelerators else ""),
+        "accelerators": tuple(accelerators),
         "resolver": resolver,
         "requirements": tuple(requirements),
     }
@@ -110,6 +113,7 @@ class _Loader:
         python, named_by, sources = read_python(self._root, self._problems)
         self._sources += sources
         requirements = self._requirements(settings, where)
+        variants = self._variants(settings)
         settings = self._with_system_packages(settings)
         package, notes = read_package(self._root, self._own, asked_for=self._files.itself is not None)
         requires_python = next((one.requires_python for one in self._metadata if one.requires_python), "")
@@ -128,6 +132,7 @@ class _Loader:
             requires_python=requires_python,
             python_file=python,
             package=package,
+            variants=variants,
             conda=self._conda,
             foreign=self._foreign,
             notes=tuple(dict.fromkeys([*self._notes, *self._files.notes, *notes])),
@@ -290,6 +295,20 @@ class _Loader:
             self._sources.append(Source(path=APT, used=used, reason=reason))
         names = tuple(dict.fromkeys((*settings.system_packages, *self._system_packages)))
         return msgspec.structs.replace(settings, system_packages=names)
+
+    def _variants(self, settings: Settings) -> dict[str, tuple[Requirement, ...]]:
+        """Return what the extras ask for that are called like an accelerator: each belongs to that one alone."""
+        found: dict[str, tuple[Requirement, ...]] = {}
+        for name in settings.accelerators:
+            extra = normalize(name)
+            having = [one for one in self._metadata if extra in one.extra_names]
+            if any(extra in one.dynamic_extras() for one in having):
+                hint = "list it in [project.optional-dependencies]"
+                self._problems.add(f"the extra {name} of an accelerator", "is read from a file", hint)
+            if having:
+                asked = [text for one in having for text in one.requirements([extra], (), project=False)]
+                found[name] = tuple(asked)
+        return found
 
     def _choose(self, settings: Settings) -> _Choice:
         project = self._pyproject

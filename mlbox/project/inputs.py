@@ -26,6 +26,7 @@ def inputs_digest(project: Project) -> str:
             "python": ".".join((settings.python or project.python_file).split(".")[:2]),
             "base": settings.base,
             "accelerator": settings.accelerator,
+            **_accelerators(project),
             "pip": settings.pip,
             "system-packages": sorted(set(settings.system_packages)),
             # Absent when it is off, as in locks that are older than the setting.
@@ -46,6 +47,20 @@ def inputs_digest(project: Project) -> str:
             "switches": [index.no_index, index.pre, index.prefer_binary, index.require_hashes],
         }
     )
+
+
+def _accelerators(project: Project) -> dict[str, Any]:
+    """Absent when there is one, as in locks that are older than the settings. The first decides versions for all."""
+    settings = project.settings
+    found: dict[str, Any] = {}
+    if settings.accelerators:
+        found["accelerators"] = settings.accelerators
+    if project.variants:
+        found["variants"] = {name: _requirements(project, ones) for name, ones in project.variants.items()}
+    if settings.accelerator_indexes:
+        names, addresses = zip(*sorted(settings.accelerator_indexes.items()), strict=True)
+        found["accelerator-indexes"] = [names, _clean(addresses)]
+    return found
 
 
 def _conda(spec: CondaSpec) -> dict[str, Any]:

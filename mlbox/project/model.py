@@ -132,6 +132,10 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
     base: str = "debian"
     """'debian', or the image of a registry that this one stands on; 'auto' is one with CUDA where packages need it."""
     accelerator: Accelerator = "cpu"
+    accelerators: tuple[Accelerator, ...] = ()
+    """Several in one lock; builds and runs choose. Empty: only `accelerator`."""
+    accelerator_indexes: dict[Accelerator, str] = {}
+    """Where the builds of PyTorch and its like for an accelerator are, in place of PyTorch's own index."""
     resolver: Literal["uv", "pip-tools"] = "uv"
     requirements: tuple[str, ...] = ()
     """Requirement files that count, instead of the ones found."""
@@ -256,7 +260,18 @@ class Project(Value, frozen=True, kw_only=True):
     package: Package | None = None
     foreign: ForeignLock | None = None
     """The lock of another tool that decides the versions; None when mlbox resolves the requirements itself."""
+    variants: dict[Accelerator, tuple[Requirement, ...]] = {}
+    """What only one of settings.accelerators asks for: the extra of the project that is called like it."""
     conda: CondaSpec | None = None
     """The conda environment that counts; None when everything is a Python or system package."""
     notes: tuple[str, ...] = ()
     """What was read but has no effect, one sentence each, for people."""
+
+    def for_accelerator(self, name: Accelerator) -> "Project":
+        """Return what the project asks for on one of its accelerators."""
+        extra = (name,) if name in self.variants else ()
+        settings = msgspec.structs.replace(
+            self.settings, accelerator=name, accelerators=(), extras=(*self.settings.extras, *extra)
+        )
+        requirements = (*self.requirements, *self.variants.get(name, ()))
+        return msgspec.structs.replace(self, settings=settings, requirements=requirements, variants={})

@@ -50,7 +50,7 @@ class Where:
     def __call__(self, dotted: str) -> str:
         key = re.split(r"[.\[]", dotted, maxsplit=1)[0]
         if key in self._overrides:
-            return f"--{key.removesuffix('s') if key in ('extras', 'groups') else key}"
+            return f"--{key.removesuffix('s') if key in ('extras', 'groups', 'accelerators') else key}"
         return f"{self.file} [{self.table(dotted)}]"
 
     def table(self, dotted: str) -> str:
@@ -164,9 +164,7 @@ def _check_target(settings: Settings, where: Where, problems: Problems) -> None:
     if settings.python and not python.fullmatch(settings.python):
         hint = 'write python = "3.11"; which 3.11.x it is, the base decides'
         problems.add(where("python"), f"{settings.python!r} is no Python version", hint)
-    if not ACCELERATOR.fullmatch(settings.accelerator):
-        hint = "cpu, a CUDA or ROCm version like cu126 or rocm6.4, or default: what the index itself has"
-        problems.add(where("accelerator"), f"unknown accelerator {settings.accelerator!r}", hint)
+    _check_accelerators(settings, where, problems)
     lists = {
         "system-packages": settings.system_packages,
         "configure": settings.configure,
@@ -182,6 +180,28 @@ def _check_target(settings: Settings, where: Where, problems: Problems) -> None:
     for name in settings.allow_missing:
         if not _SHARED.fullmatch(name):
             problems.add(where("allow-missing"), f"{name!r} is no shared library", 'like "libGL.so.1"')
+
+
+def _check_accelerators(settings: Settings, where: Where, problems: Problems) -> None:
+    several, indexes = settings.accelerators, settings.accelerator_indexes
+    named = [("accelerator", settings.accelerator), *(("accelerators", name) for name in several)]
+    for key, name in (*named, *((f"accelerator-indexes.{name}", name) for name in indexes)):
+        if not ACCELERATOR.fullmatch(name):
+            hint = "cpu, xpu, a CUDA or ROCm version like cu126 or rocm6.4, or default: what the index itself has"
+            problems.add(where(key), f"unknown accelerator {name!r}", hint)
+    for name in sorted({name for name in several if several.count(name) > 1}):
+        problems.add(where("accelerators"), f"{name!r} stands there twice", "name each once")
+    if several and settings.accelerator != Settings().accelerator:
+        problems.add(where("accelerator"), "accelerators is there too", "keep one of the two")
+    for name in sorted(set(settings.extras) & set(several)):
+        hint = "take it out of extras: it is part of what is locked for that accelerator"
+        problems.add(where("extras"), f"{name!r} is one of the accelerators too", hint)
+    for name, address in indexes.items():
+        if not _URL.fullmatch(address):
+            shown = without_credentials(address)
+            problems.add(
+                where(f"accelerator-indexes.{name}"), f"{shown!r} is no address of an index", "write https://HOST/PATH"
+            )
 
 
 def _check_base(settings: Settings, where: Where, problems: Problems) -> None:

@@ -60,6 +60,7 @@ class FakeIndex:
     def __init__(self, server: Server, *, prefix: str = "/simple", as_json: bool = False) -> None:
         self._server = server
         self._prefix = prefix
+        self._up = "../" * (prefix.count("/") + 1)
         self._as_json = as_json
         self._files: dict[str, dict[str, bytes]] = {}
 
@@ -95,7 +96,7 @@ class FakeIndex:
                     "files": [
                         {
                             "filename": filename,
-                            "url": f"../../files/{filename}",
+                            "url": f"{self._up}files/{filename}",
                             "hashes": {"sha256": sha256(data)},
                             "size": len(data),
                         }
@@ -106,7 +107,7 @@ class FakeIndex:
             return
         self._server.types[page] = "text/html; charset=utf-8"
         lines = [
-            f'<a href="../../files/{filename}#sha256={sha256(data)}">{filename}</a><br>'
+            f'<a href="{self._up}files/{filename}#sha256={sha256(data)}">{filename}</a><br>'
             for filename, data in self._files[name].items()
         ]
         self._server.files[page] = f"<!DOCTYPE html><html><body>{''.join(lines)}</body></html>".encode()

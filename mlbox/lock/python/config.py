@@ -17,7 +17,7 @@ from mlbox.codec import load_toml
 from mlbox.errors import LockError, UsageError
 from mlbox.events import SILENT, Listener
 from mlbox.lock.python.model import Index, Indexes
-from mlbox.project.model import Project
+from mlbox.project.model import Project, Settings
 
 _HINT = "name them in [tool.mlbox] (extra-index-urls, find-links) or pass --find-links, if they are meant"
 
@@ -47,8 +47,20 @@ def indexes_for(
             for n, extra in enumerate(dict.fromkeys(extras), 1)
         ),
         find_links=tuple(dict.fromkeys(_place(link, project.root) for link in links)),
+        torch=_torch(settings, environ),
         origin=origin,
     )
+
+
+def _torch(settings: Settings, environ: Mapping[str, str]) -> Index | None:
+    """Return the index that is configured for the builds of the accelerator: its own, or a folder of a mirror."""
+    name = settings.accelerator
+    if own := settings.accelerator_indexes.get(name):
+        return Index(name="torch", url=_checked(own, f"accelerator-indexes.{name}"))
+    root = environ.get("MLBOX_TORCH_INDEX", "").strip()
+    if root and name != "default":
+        return Index(name="torch", url=f"{_checked(root, 'MLBOX_TORCH_INDEX')}/{name}")
+    return None
 
 
 class _Host:

@@ -31,6 +31,8 @@ class Indexes(Value, frozen=True, kw_only=True):
     """Asked before the default; the first that knows a name is the only one asked for it."""
     find_links: tuple[str, ...] = ()
     """Absolute folders or addresses of pages."""
+    torch: Index | None = None
+    """Has the builds of PyTorch and its like for the accelerator; None: PyTorch's own, which only uv knows."""
     origin: str = ""
     """What the default was taken from: 'mlbox settings', 'PIP_INDEX_URL', a file."""
 
@@ -38,6 +40,14 @@ class Indexes(Value, frozen=True, kw_only=True):
     def all(self) -> tuple[Index, ...]:
         """Return the extra indexes and the default, in the order they are asked."""
         return (*self.extra, self.default) if self.default else self.extra
+
+
+class Page(Value, frozen=True, kw_only=True):
+    """What an index has of one project."""
+
+    name: str
+    html: str
+    """As PEP 503 has it, with whole addresses: they may carry a user and a password."""
 
 
 class Question(Value, frozen=True, kw_only=True):
@@ -55,6 +65,8 @@ class Question(Value, frozen=True, kw_only=True):
     only_binary: tuple[str, ...] = ()
     no_binary: tuple[str, ...] = ()
     torch_backend: str = ""
+    torch_pages: tuple[Page, ...] = ()
+    """Take the place of the backend: where the packages with builds for the accelerator come from."""
 
 
 class File(Value, frozen=True, kw_only=True, order=True):

@@ -1,6 +1,6 @@
 """Reading lists of files: index pages as HTML (PEP 503) or JSON (PEP 691), and folders of find-links."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from mlbox.lock.python.model import SDISTS, File
 
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 PAGE_LIMIT = 256 << 20
+Attributes = dict[str, str | None]
 _SUFFIXES = (".whl", *SDISTS)
 
 
@@ -84,19 +85,37 @@ def _json_file(entry: dict[str, Any], base: str) -> File:
     )
 
 
+def anchors_of_project(http: Http, index_url: str, name: str) -> list[tuple[File, Attributes]]:
+    """Return the files that an index has for the project `name`, with what its page (PEP 503) says of each."""
+    url = f"{index_url.rstrip('/')}/{name}/"
+    if (folder := file_path(url)) is not None:
+        page = folder / "index.html"
+        if not page.is_file():
+            return [(file, {}) for file in local_files([str(folder)])]
+        return list(_anchors(Answer(url, {}, page.read_bytes())))
+    try:
+        return list(_anchors(http.fetch(url, limit=PAGE_LIMIT, headers={"Accept": "text/html"})))
+    except HttpError as problem:
+        if problem.status in (403, 404, 410):  # a bucket without listing says 403 of what it does not have
+            return []
+        raise
+
+
 def _from_html(answer: Answer) -> list[File]:
+    return [file for file, _ in _anchors(answer)]
+
+
+def _anchors(answer: Answer) -> Iterator[tuple[File, Attributes]]:
     parser = _Anchors()
     parser.feed(answer.body.decode("utf-8", errors="replace"))
     parser.close()
     base = _absolute(answer.url, parser.base) if parser.base else answer.url
-    found = []
-    for href in parser.hrefs:
-        url, fragment = urldefrag(_absolute(base, href))
+    for attributes in parser.anchors:
+        url, fragment = urldefrag(_absolute(base, attributes["href"] or ""))
         filename = unquote(urlsplit(url).path.rpartition("/")[2])
         if filename.endswith(_SUFFIXES):
             sha256 = fragment.removeprefix("sha256=") if fragment.startswith("sha256=") else ""
-            found.append(File(filename=filename, url=url, sha256=sha256))
-    return found
+            yield File(filename=filename, url=url, sha256=sha256), attributes
 
 
 def _absolute(base: str, href: str) -> str:
@@ -109,12 +128,13 @@ def _absolute(base: str, href: str) -> str:
 class _Anchors(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
-        self.hrefs: list[str] = []
+        self.anchors: list[Attributes] = []
         self.base = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        href = dict(attrs).get("href") or ""
+        attributes = dict(attrs)
+        href = attributes.get("href") or ""
         if tag == "a" and href:
-            self.hrefs.append(href)
+            self.anchors.append(attributes)
         elif tag == "base" and href and not self.base:
             self.base = href

@@ -117,9 +117,9 @@ def _pinned(
         return Pinned(
             name=name, version=version, kind="archive", index="direct", url=url, files=files, requires=requires
         )
-    if question.torch_backend and name == "torch":
+    if (question.torch_backend or question.torch_pages) and name == "torch":
         raise ResolveError(
-            f"the resolver pip-tools knows no index of torch builds for accelerator = {question.torch_backend!r}",
+            f"the resolver pip-tools knows no index of torch builds for accelerator = {question.target.accelerator!r}",
             hint="use --resolver uv, pass --find-links with a folder that has them, "
             "or set accelerator = 'default' to take what the default index has",
         )

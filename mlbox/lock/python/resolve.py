@@ -1,8 +1,10 @@
-"""Project x Target -> locked Python packages, by either resolver."""
+"""Project x Target -> locked Python packages, by either resolver, for one accelerator or several."""
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import NamedTuple
@@ -10,22 +12,28 @@ from typing import NamedTuple
 import msgspec
 
 from mlbox.errors import FetchError, LockError, ResolveError
-from mlbox.events import SILENT, Listener
+from mlbox.events import SILENT, Listener, Once
 from mlbox.files import write_atomic
 from mlbox.http import Http, file_path, is_offline, without_credentials
+from mlbox.lock.accelerators import for_accelerator, merge_packages
 from mlbox.lock.model import Lock, Package, Target
 from mlbox.lock.python.asked import Asked, asked_for
 from mlbox.lock.python.building import Sources, cuda_requires, options_of, with_options
+from mlbox.lock.python.builds import (
+    Resolver,
+    builds_in_folders,
+    differing,
+    public_version,
+    refuse_other_builds,
+    resolve_with_torch,
+)
 from mlbox.lock.python.config import indexes_for
-from mlbox.lock.python.model import File, Indexes, Pinned, Question
-from mlbox.lock.python.pages import local_files
+from mlbox.lock.python.model import File, Index, Indexes, Pinned, Question
 from mlbox.lock.python.sdist import Source, read_archive, read_tree
 from mlbox.lock.python.target import best_file
 from mlbox.lock.python.vcs import checkout
 from mlbox.paths import Home
 from mlbox.project.model import Project
-
-Resolver = Callable[[Question], tuple[Pinned, ...]]
 
 # 'default' takes whatever the default index has; the other names are those of `uv --torch-backend`.
 _NO_BACKEND = ("", "default")
@@ -60,43 +68,133 @@ def lock_python(
     (True: all). Where the files are is remembered in `home`, so that a build need not ask the index again.
     Raises ResolveError with the resolver's explanation, FetchError when an index cannot be read.
     """
-    http = http or Http()
-    indexes = indexes_for(project, find_links=find_links, listener=listener)
-    for index in indexes.all:
+    means = _Means(upgrade, http or Http(), Once(listener), find_links, home, pins, {})
+    names = project.settings.accelerators
+    if not names:
+        return _lock_one(project, target, previous, means)
+    lock = partial(_lock_accelerator, project, target, previous, means)
+    first = lock(names[0])
+    with ThreadPoolExecutor(len(names)) as pool:
+        others = pool.map(partial(lock, beside=first), names[1:])
+        found = dict(zip(names, (first, *others), strict=True))
+    for note in differing({name: one.packages for name, one in found.items()}):
+        listener.note(note)
+    return LockedPython(
+        merge_packages({name: one.packages for name, one in found.items()}),
+        merge_packages({name: one.build_packages for name, one in found.items()}),
+    )
+
+
+class _Means(NamedTuple):
+    """What locking needs besides the question."""
+
+    upgrade: bool | Sequence[str]
+    http: Http
+    listener: Listener
+    find_links: Sequence[str]
+    home: Home | None
+    pins: Sequence[Pinned] | None
+    """What another tool pinned, in place of resolving."""
+    sources: dict[str, Source]
+    """What was read of sources, by hash: they are the same for all accelerators."""
+
+
+def _lock_accelerator(
+    project: Project,
+    target: Target,
+    previous: Lock | None,
+    means: _Means,
+    name: str,
+    *,
+    beside: LockedPython | None = None,
+) -> LockedPython:
+    mine = msgspec.structs.replace(target, accelerator=name)
+    try:
+        locked = _lock_one(project.for_accelerator(name), mine, _nearest(previous, name), means, beside)
+        refuse_other_builds(locked.packages, name)
+    except (ResolveError, FetchError) as problem:
+        if repr(name) in problem.message:
+            raise
+        raise type(problem)(f"for accelerator {name!r}: {problem.message}", hint=problem.hint) from problem
+    return locked
+
+
+def _nearest(previous: Lock | None, name: str) -> Lock | None:
+    """Return what an earlier lock has for the accelerator, else for its first."""
+    if previous is None or not previous.accelerators:
+        return previous
+    return for_accelerator(previous, name if name in previous.accelerators else previous.accelerators[0])
+
+
+def _lock_one(
+    project: Project, target: Target, previous: Lock | None, means: _Means, beside: LockedPython | None = None
+) -> LockedPython:
+    """Lock for one accelerator, `beside` what was locked for another: with its versions where that is possible."""
+    http, listener = means.http, means.listener
+    indexes = indexes_for(project, find_links=means.find_links, listener=listener)
+    for index in (*indexes.all, *filter(None, [indexes.torch])):
         http.learn(index.url)
     asked = asked_for(project, target)
-    question = _question(project, target, asked, indexes, _preferences(previous, target, upgrade), listener)
-    if pins is not None:
+    known = (*(beside.packages if beside else ()), *(previous.packages if previous else ()))
+    wishes = _Wishes.of(_preferences(previous, target, means.upgrade), beside)
+    question = _question(project, target, asked, indexes, wishes, listener)
+    if means.pins is not None:
         from mlbox.lock.foreign.completing import complete
 
         what = project.foreign.path if project.foreign else "conda-lock"
-        known = previous.packages if previous else ()
-        pins = complete(pins, target, indexes, http, folder=project.root, known=known, what=what)
+        pins = complete(means.pins, target, indexes, http, folder=project.root, known=known, what=what)
         asked = asked.also_by(what, pins)
     elif project.foreign is not None:
         from mlbox.lock.foreign.importing import import_pins, upgrade_note
 
-        if upgrade:
-            listener.note(upgrade_note(project, () if upgrade is True else upgrade))
-        pins = import_pins(
-            project, target, indexes, http, known=previous.packages if previous else (), listener=listener
-        )
+        if means.upgrade:
+            listener.note(upgrade_note(project, () if means.upgrade is True else means.upgrade))
+        pins = import_pins(project, target, indexes, http, known=known, listener=listener)
         pins = _with_versions(pins, question, _resolver(project))
         asked = asked.also_by(project.foreign.path, pins)
     else:
-        listener.step(f"resolve {len(question.requirements)} requirements with {project.settings.resolver}")
+        whose = f" for {target.accelerator}" if beside else ""
+        listener.step(f"resolve {len(question.requirements)} requirements with {project.settings.resolver}{whose}")
         if indexes.default is not None and question.requirements and not is_offline():
             # Not a daemon: one that imports while the interpreter ends takes it down.
             Thread(target=http.warm_up, args=(indexes.default.url,)).start()
-        pins = _resolver(project, listener)(question)
+        pins = _resolve(question, wishes, indexes.torch, http, _resolver(project, listener))
     chosen = _choose(pins, question, asked)
     if project.index.require_hashes:
         _need_hashes(chosen, asked)
-    packages = _packages(chosen, asked, project.root, previous, http)
-    _remember(chosen, packages, home)
-    sources = _sources(packages, chosen, http, listener)
-    build = _build_packages(packages, sources, question, project, previous, http, home)
+    packages = _packages(chosen, asked, project.root, known, http)
+    _remember(chosen, packages, means.home)
+    sources = _sources(packages, chosen, means)
+    build = _build_packages(packages, sources, question, project, known, means)
     return LockedPython(with_options(packages, sources, project, asked), build)
+
+
+class _Wishes(NamedTuple):
+    """Versions that are taken where the requirements allow it."""
+
+    preferences: dict[str, str]
+    constraints: tuple[str, ...] = ()
+    """Versions of packages that have a build for each accelerator ('torch==2.9.1'), which are no preference of any
+    one build; given up together when they cannot be had."""
+
+    @classmethod
+    def of(cls, before: Mapping[str, str], beside: LockedPython | None) -> "_Wishes":
+        found = [one for one in (*beside.build_packages, *beside.packages) if not one.url] if beside else []
+        builds = {one.name: one for one in found if "+" in one.version or one.name == "torch"}.values()
+        shared = {one.name: one.version for one in found if one not in builds}
+        return cls({**before, **shared}, tuple(f"{one.name}=={public_version(one.version)}" for one in builds))
+
+
+def _resolve(
+    question: Question, wishes: _Wishes, torch: Index | None, http: Http, resolver: Resolver
+) -> tuple[Pinned, ...]:
+    """Ask for the same versions as another accelerator has; for what there is when that is not to be had."""
+    ask = partial(resolve_with_torch, torch=torch, http=http, resolver=resolver)
+    if wishes.constraints:
+        wished = msgspec.structs.replace(question, constraints=(*question.constraints, *wishes.constraints))
+        with suppress(ResolveError):
+            return ask(wished)
+    return ask(question)
 
 
 def _resolver(project: Project, listener: Listener = SILENT) -> Resolver:
@@ -144,18 +242,19 @@ def _question(
     target: Target,
     asked: Asked,
     indexes: Indexes,
-    preferences: dict[str, str],
+    wishes: _Wishes,
     listener: Listener,
 ) -> Question:
     options, accelerator = project.index, target.accelerator
     constraints = [requirement.text for requirement in project.constraints]
     backend = ""
     if accelerator not in _NO_BACKEND and project.foreign is None and project.conda is None:
-        local = _accelerated(indexes, target)
+        local = builds_in_folders(indexes, target, [*asked.lines, *constraints], wishes.constraints)
         constraints += [f"{name}=={version}" for name, version in local.items()]
         for name, version in local.items():
             listener.note(f"{name} {version}: taken from find-links, which has it for accelerator {accelerator!r}")
-        if "torch" not in local and not indexes.extra and options.index_url == "":
+        own = accelerator in project.settings.accelerator_indexes
+        if "torch" not in local and (own or (not indexes.extra and options.index_url == "")):
             backend = accelerator
     return Question(
         requirements=asked.lines,
@@ -163,29 +262,12 @@ def _question(
         overrides=tuple(requirement.text for requirement in project.overrides),
         target=target,
         indexes=indexes,
-        preferences=preferences,
+        preferences=wishes.preferences,
         pre=options.pre,
         only_binary=options.only_binary,
         no_binary=options.no_binary,
         torch_backend=backend,
     )
-
-
-def _accelerated(indexes: Indexes, target: Target) -> dict[str, str]:
-    """Return the newest builds for the accelerator ('2.13.0+cpu') among local find-links that fit `target`.
-
-    Without this the newest version of the default index would win, which is a build for CUDA.
-    """
-    from packaging.utils import parse_wheel_filename
-
-    newest: dict[str, object] = {}
-    for file in local_files(indexes.find_links):
-        if best_file((file,), target) is None or not file.filename.endswith(".whl"):
-            continue
-        name, version, _, _ = parse_wheel_filename(file.filename)
-        if version.local == target.accelerator and (name not in newest or version > newest[name]):  # type: ignore[operator]
-            newest[name] = version
-    return {name: str(version) for name, version in sorted(newest.items())}
 
 
 class _Choice(NamedTuple):
@@ -247,9 +329,9 @@ def _no_file(pinned: Pinned, hashed: bool, target: Target) -> str:
 
 
 def _packages(
-    chosen: Sequence[_Choice], asked: Asked, root: Path, previous: Lock | None, http: Http
+    chosen: Sequence[_Choice], asked: Asked, root: Path, known: Sequence[Package], http: Http
 ) -> tuple[Package, ...]:
-    sizes = _sizes([choice.file for choice in chosen if choice.file is not None], previous, http)
+    sizes = _sizes([choice.file for choice in chosen if choice.file is not None], known, http)
     return tuple(_package(choice, asked, root, sizes) for choice in chosen)
 
 
@@ -288,9 +370,9 @@ def _lasting_url(url: str, root: Path) -> str:
         ) from None
 
 
-def _sizes(files: Sequence[File], previous: Lock | None, http: Http) -> dict[str, int]:
-    """Return the size of each file by sha256: the index's word, the previous lock's, else the server's (0: unknown)."""
-    known = {package.sha256: package.size for package in previous.packages if package.size} if previous else {}
+def _sizes(files: Sequence[File], packages: Sequence[Package], http: Http) -> dict[str, int]:
+    """Return the size of each file by sha256: the index's word, that of `packages`, else the server's (0: unknown)."""
+    known = {package.sha256: package.size for package in packages if package.size}
     known.update((file.sha256, file.size) for file in files if file.size)
     missing = [file for file in files if file.sha256 not in known]
     if missing:
@@ -317,15 +399,18 @@ def url_hint(home: Home, sha256: str) -> Path:
     return home.metadata / "urls" / sha256
 
 
-def _sources(packages: Sequence[Package], chosen: Sequence[_Choice], http: Http, listener: Listener) -> Sources:
+def _sources(packages: Sequence[Package], chosen: Sequence[_Choice], means: _Means) -> Sources:
     """Return what building each sdist and checkout takes, by name."""
     found: dict[str, Source] = {}
     for package, choice in zip(packages, chosen, strict=True):
         if package.is_wheel:
             continue
-        source = found[package.name] = _source_of(package, choice, http)
+        content = f"{package.sha256 or package.commit} {package.subdirectory}"
+        if content not in means.sources:
+            means.sources[content] = _source_of(package, choice, means.http)
+        source = found[package.name] = means.sources[content]
         how = f", compiled ({', '.join(source.compiled)})" if source.compiled else ""
-        listener.note(
+        means.listener.note(
             f"{package.name} {package.version} has no wheel for the target: it will be built in a container{how}"
         )
     return found
@@ -336,9 +421,8 @@ def _build_packages(
     sources: Sources,
     question: Question,
     project: Project,
-    previous: Lock | None,
-    http: Http,
-    home: Home | None,
+    known: Sequence[Package],
+    means: _Means,
 ) -> tuple[Package, ...]:
     """Resolve what building the sdists and checkouts needs; wheels only, so that it ends there.
 
@@ -363,14 +447,15 @@ def _build_packages(
         torch_backend=question.torch_backend,
     )
     try:
-        found = _choose(_resolver(project)(again), again, asked)
+        pins = resolve_with_torch(again, torch=again.indexes.torch, http=means.http, resolver=_resolver(project))
+        found = _choose(pins, again, asked)
     except ResolveError as problem:
         who = ", ".join(f"{package.name} {package.version}" for package in packages if package.name in sources)
         raise ResolveError(
             f"what building {who} needs cannot be had: {problem.message}", hint=problem.hint
         ) from problem
-    locked = _packages(found, asked, project.root, previous, http)
-    _remember(found, locked, home)
+    locked = _packages(found, asked, project.root, known, means.http)
+    _remember(found, locked, means.home)
     return locked
 
 

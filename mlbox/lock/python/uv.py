@@ -20,6 +20,7 @@ from mlbox.lock.python.vcs import plain_url
 _TIMEOUT = 900.0
 # The manylinux platforms that `uv pip compile --python-platform` knows.
 _GLIBCS = (17, 28, *range(31, 41))
+_TORCH_FOLDER = "torch-index"
 _PASSED = ("UV_CACHE_DIR", "XDG_CACHE_HOME", "SSH_AUTH_SOCK", "GIT_SSL_CAINFO", "NETRC")
 
 
@@ -27,6 +28,10 @@ def resolve_with_uv(question: Question) -> tuple[Pinned, ...]:
     """Answer `question`; ResolveError carries uv's own explanation."""
     with tempfile.TemporaryDirectory(prefix="mlbox-uv-") as name:
         folder = Path(name)
+        for page in question.torch_pages:
+            place = folder / _TORCH_FOLDER / page.name
+            place.mkdir(parents=True)
+            (place / "index.html").write_text(f"<!DOCTYPE html><html><body>\n{page.html}</body></html>\n")
         pins = _pins(question, folder)
         answer = _files(question, folder, pins)
     document = tomllib.loads(answer)
@@ -120,7 +125,7 @@ def _compile(question: Question, folder: Path, extra: list[str]) -> str:
         *extra,
     ]
     try:
-        done = process.run(argv, env=_environment(question), cwd=folder, timeout=_TIMEOUT)
+        done = process.run(argv, env=_environment(question, folder), cwd=folder, timeout=_TIMEOUT)
     except ProcessError as problem:
         raise explain(problem.stderr or problem.message, question, folder) from problem
     return done.stdout.decode()
@@ -130,7 +135,7 @@ def _options(question: Question) -> list[str]:
     options = [f"--find-links={link}" for link in question.indexes.find_links]
     options += [f"--only-binary={name}" for name in question.only_binary]
     options += [f"--no-binary={name}" for name in question.no_binary]
-    if question.indexes.default is None and not question.indexes.extra:
+    if question.indexes.default is None and not question.indexes.extra and not question.torch_pages:
         options.append("--no-index")
     if question.pre:
         options.append("--prerelease=allow")
@@ -141,7 +146,7 @@ def _options(question: Question) -> list[str]:
     return options
 
 
-def _environment(question: Question) -> dict[str, str]:
+def _environment(question: Question, folder: Path) -> dict[str, str]:
     """Return uv's environment; addresses go here and not on the command line, where every user could read them."""
     env = transport_environment()
     env.update(
@@ -151,8 +156,13 @@ def _environment(question: Question) -> dict[str, str]:
     )
     if question.indexes.default is not None:
         env["UV_DEFAULT_INDEX"] = question.indexes.default.url
-    if question.indexes.extra:
-        env["UV_INDEX"] = " ".join(f"{index.name}={index.url}" for index in question.indexes.extra)
+    extra = [f"{index.name}={index.url}" for index in question.indexes.extra]
+    if question.torch_pages and question.indexes.default is None:
+        env["UV_DEFAULT_INDEX"] = (folder / _TORCH_FOLDER).as_uri()
+    elif question.torch_pages:  # first, and only some projects: uv asks the others of what this one does not have
+        extra.insert(0, f"torch={(folder / _TORCH_FOLDER).as_uri()}")
+    if extra:
+        env["UV_INDEX"] = " ".join(extra)
     if is_offline():
         env["UV_OFFLINE"] = "1"
     return env
@@ -226,6 +236,8 @@ def index_name(source: str, question: Question) -> str:
     plain = _plain_place(source)
     if not plain:  # uv says nothing of a file that a find-links has
         return "find-links" if question.indexes.find_links else "default"
+    if question.torch_pages and plain.endswith(f"/{_TORCH_FOLDER}"):
+        return "torch"
     for index in question.indexes.all:
         if plain == _plain_place(index.url):
             return index.name
@@ -263,7 +275,7 @@ def explain(stderr: str, question: Question, folder: Path) -> ResolveError | Fet
     if question.torch_backend and "/whl/" in text and ("fetch" in text or "dns error" in text):
         return FetchError(
             f"the index of torch builds for accelerator = {question.torch_backend!r} cannot be reached\n{body}",
-            hint="pass --find-links with a folder that has them, name an index in [tool.mlbox] extra-index-urls, "
+            hint="pass --find-links with a folder that has them, name a mirror of it (MLBOX_TORCH_INDEX), "
             "or set accelerator = 'default' to take what the default index has",
         )
     if re.search(r"Failed to fetch|error sending request|operation timed out|Network connectivity is disabled", text):

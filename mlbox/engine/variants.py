@@ -1,0 +1,79 @@
+"""Images of one project for several accelerators: NAME:TAG-cpu, NAME:TAG-cu126."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from mlbox.errors import NotFoundError, UsageError
+from mlbox.oci.reference import Reference, parse_reference
+from mlbox.store.store import Store
+
+if TYPE_CHECKING:
+    from mlbox.engine.building import Workshop
+    from mlbox.gpu.accelerator import Choice
+    from mlbox.lock.model import Lock
+    from mlbox.oci.image import Image
+
+
+class Variant(NamedTuple):
+    """The image for one accelerator, and its names."""
+
+    image: "Image"
+    names: tuple[Reference, ...]
+
+
+def tagged(reference: Reference, accelerator: str) -> Reference:
+    """Return the name of the image for one accelerator: 'team/name:1' becomes 'team/name:1-cu126'."""
+    if reference.digest:
+        raise UsageError(f"{reference.familiar} is one image, whatever the accelerator", hint="name it by its tag")
+    return parse_reference(str(msgspec.structs.replace(reference, tag=f"{reference.tag}-{accelerator}")))
+
+
+def build_all(workshop: "Workshop", lock: "Lock", names: Sequence[str], *, locked: bool) -> list[Variant]:
+    """Build the image for each accelerator of `lock` and give them `names` with the accelerator at the tag's end."""
+    from mlbox.lock.accelerators import for_accelerator
+
+    references = [parse_reference(name) for name in names] or [workshop.default_name]
+    while True:
+        built = []
+        for accelerator in lock.accelerators or (lock.target.accelerator,):
+            mine = tuple(tagged(reference, accelerator) for reference in references)
+            view = for_accelerator(workshop.previous_lock or lock, accelerator)
+            built.append(Variant(workshop.build(view, [str(name) for name in mine], locked=locked), mine))
+        if workshop.previous_lock in (None, lock):
+            return built
+        lock = workshop.previous_lock  # a later one lacked a system package, which the earlier ones have then too
+
+
+def image_for(store: Store, text: str, accelerator: str) -> "tuple[str, Choice | None]":
+    """Return the image that `text` means for an accelerator, and why when this host was asked.
+
+    Without an accelerator a name that the store has is what it is; else its images for accelerators are looked at.
+    """
+    if accelerator:
+        return str(tagged(parse_reference(text), accelerator)), None
+    try:
+        store.images.resolve(text)
+    except (NotFoundError, UsageError):
+        if known := _accelerators(store, text):
+            from mlbox.gpu.accelerator import choose
+
+            choice = choose(known)
+            return str(tagged(parse_reference(text), choice.name)), choice
+    return text, None
+
+
+def _accelerators(store: Store, text: str) -> list[str]:
+    try:
+        wanted = parse_reference(text)
+    except UsageError:
+        return []
+    start = f"{wanted.name}:{wanted.tag}-"
+    names = [str(name) for digest in store.images.digests() for name in store.images.names(digest)]
+    found = [name.removeprefix(start) for name in names if wanted.tag and name.startswith(start)]
+    if not found:
+        return []
+    from mlbox.project.model import ACCELERATOR
+
+    return sorted(filter(ACCELERATOR.fullmatch, found))
