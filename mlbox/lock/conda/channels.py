@@ -59,17 +59,17 @@ class Channels:
         # A configured address may have the password or token that a remembered one has not.
         yield from dict.fromkeys([*below, *([hinted] if hinted else [])])
 
-    def _places(self, channel: str) -> Iterator[str]:
+    def _places(self, channel: str) -> tuple[str, ...]:
+        """Return the addresses of a channel of that name: those that are written out, else what its name means."""
         configured = self._config.get("channels", [])
-        for one in (*self._named, *(configured if isinstance(configured, list) else ())):
-            if "://" in str(one) and channel_name(str(one)) == channel:
-                yield self._address(str(one))
+        named = [str(one) for one in (*self._named, *(configured if isinstance(configured, list) else ()))]
+        if found := [one for one in named if "://" in one and channel_name(one) == channel]:
+            return tuple(map(self._address, found))
         try:
-            for one in (*self.addresses(channel), *self.addresses("defaults")):
-                if channel_name(one) == channel:
-                    yield one
+            known = (*self.addresses(channel), *(self.addresses("defaults") if "/" in channel else ()))
         except LockError:
-            return
+            return ()
+        return tuple(one for one in known if channel_name(one) == channel)
 
     def _one(self, name: str) -> str:
         if "://" in name:
