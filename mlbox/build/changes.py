@@ -75,23 +75,23 @@ def read_changes(
     """
     under = Union.of_layers(lower)
     found = {one.entry.path: one for one in _walk(upper, epoch)}
-    special = sorted(path for path, one in found.items() if one.special == "device" and not _TRACES.fullmatch(path))
-    if special:
-        raise BuildError(f"the command made the device /{special[0]}, which has no place in a layer")
+    _refuse_devices(found)
     kept = {path for path, one in found.items() if _counts(one, under, upper, mounts)}
     kept |= parents(kept) & found.keys()
     _check_secrets(upper, (found[path].entry for path in kept), secrets)
-    notes = tuple(_notes(found, kept))
     for path in kept:
         if path.endswith(".pyc"):
             _settle_time(upper / path, found[path].entry, epoch)
     if _CACHE in kept and found[_CACHE].entry.kind == "file":
-        tree = Tree(entries=sort_entries(one.entry for path, one in found.items() if path in kept))
-        data = cache_bytes(ldcache.libraries(Union.of_layers([*lower, (upper, tree)]), arch), arch)
-        (upper / _CACHE).write_bytes(data)
-        found[_CACHE].entry = msgspec.structs.replace(found[_CACHE].entry, size=len(data))
+        _settle_cache(upper, lower, {path: found[path] for path in kept}, arch)
     entries = [entry for path in kept for entry in _members(found[path], under)]
-    return Changes(root=upper, entries=sort_entries(entries), notes=notes)
+    return Changes(root=upper, entries=sort_entries(entries), notes=tuple(_notes(found, kept)))
+
+
+def _refuse_devices(found: Mapping[str, Found]) -> None:
+    for path, one in sorted(found.items()):
+        if one.special == "device" and not _TRACES.fullmatch(path):
+            raise BuildError(f"the command made the device /{path}, which has no place in a layer")
 
 
 def _walk(upper: Path, epoch: int) -> Iterator[Found]:
@@ -187,6 +187,14 @@ def _settle_time(path: Path, entry: Entry, epoch: int) -> None:
             os.pwrite(fd, (epoch & 0xFFFFFFFF).to_bytes(4, "little"), 8)
     finally:
         os.close(fd)
+
+
+def _settle_cache(upper: Path, lower: Trees, kept: Mapping[str, Found], arch: Arch) -> None:
+    """Write the loader's cache as it is written for packages, of what the image then has."""
+    tree = Tree(entries=sort_entries(one.entry for one in kept.values()))
+    data = cache_bytes(ldcache.libraries(Union.of_layers([*lower, (upper, tree)]), arch), arch)
+    (upper / _CACHE).write_bytes(data)
+    kept[_CACHE].entry = msgspec.structs.replace(kept[_CACHE].entry, size=len(data))
 
 
 def _members(one: Found, under: Union) -> Iterator[Entry]:

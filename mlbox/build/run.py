@@ -47,6 +47,7 @@ def run_command(
             env=_environment(piece, env),
             cwd=piece.workdir,
             network=piece.network,
+            gpus=piece.gpu,
             changes=upper,
         )
         try:

@@ -130,8 +130,8 @@ def python_url(package: Package) -> str:
 
 
 def deb_url(deb: Deb, distribution: str = "debian") -> str:
-    """Return the package URL of a locked Debian package."""
-    return package_url("deb", distribution, deb.name, deb.version, {"arch": deb.arch})
+    """Return the package URL of a locked Debian package; one of another archive is not the distribution's."""
+    return package_url("deb", deb.source or distribution, deb.name, deb.version, {"arch": deb.arch})
 
 
 def base_url(base: Base, arch: str) -> str:

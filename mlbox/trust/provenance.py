@@ -66,6 +66,7 @@ def _command(piece: RunPiece) -> dict[str, object]:
     return {
         "command": piece.command,
         "network": piece.network,
+        "gpu": piece.gpu,
         "inputs": {file.path: file.sha256 for file in piece.inputs if file.sha256},
         "secrets": piece.secrets,
         "reproducible": False,

@@ -233,8 +233,8 @@ def fetch_index(release: Release, path: str, http: Http, cache: Path) -> Path:
 
 def _download_index(release: Release, path: str, name: str, http: Http) -> bytes:
     digest, size = release.files.get(path, ("", _INDEX_LIMIT))
-    if size > _INDEX_LIMIT:
-        raise LockError(f"{path} of {release.suite} is said to have {size} bytes; the limit is {_INDEX_LIMIT}")
+    if (said := max(size, release.files[name][1])) > _INDEX_LIMIT:
+        raise LockError(f"{path} of {release.suite} is said to have {said} bytes; the limit is {_INDEX_LIMIT}")
     data = _unpack(name, _get_file(release, name, http), size)
     if len(data) > size or digest not in ("", hashlib.sha256(data).hexdigest()):
         raise _mismatch(release, path)

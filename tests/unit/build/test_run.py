@@ -107,6 +107,7 @@ CHANGES: dict[str, Callable[[World], BuildPlan]] = {
     "command": lambda world: world.plan(sh("other", inputs=("scripts",))),
     "variable": lambda world: world.plan(sh("one", inputs=("scripts",), env={"A": "b"})),
     "variable of the image": lambda world: world.plan(sh("one", inputs=("scripts",)), env={"A": "b"}),
+    "gpu": lambda world: world.plan(sh("one", inputs=("scripts",), gpu=True)),
     "network": lambda world: world.plan(sh("one", inputs=("scripts",), network=True)),
     "secret": lambda world: world.plan(sh("one", inputs=("scripts",), secrets=("TOKEN",))),
     "fewer inputs": lambda world: world.plan(sh("one", inputs=("scripts/x.sh",))),
@@ -169,7 +170,7 @@ def test_a_command_that_writes_its_secret_fails(world: World) -> None:
 def test_variables(world: World) -> None:
     """The image's and its own, what keeps it from chance, and proxies of the host where there is a network."""
     world.build(
-        world.plan(sh("one", env={"A": "b", "TZ": "Asia/Tokyo"}), sh("two", network=True), env={"OMP": "4"}),
+        world.plan(sh("one", env={"A": "b", "TZ": "Asia/Tokyo"}), sh("two", network=True, gpu=True), env={"OMP": "4"}),
         HTTPS_PROXY="http://proxy.example",
         HOME="/home/me",
     )
@@ -178,7 +179,7 @@ def test_variables(world: World) -> None:
     assert (first["SOURCE_DATE_EPOCH"], first["PYTHONDONTWRITEBYTECODE"]) == (str(LOCK.epoch), "1")
     assert "HTTPS_PROXY" not in first
     assert second["HTTPS_PROXY"] == "http://proxy.example"
-    assert [step.network for step in world.steps.ran] == [False, True]
+    assert [(step.network, step.gpus) for step in world.steps.ran] == [(False, False), (True, True)]
 
 
 def test_a_failure_leaves_nothing(world: World) -> None:

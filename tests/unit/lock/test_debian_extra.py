@@ -221,6 +221,17 @@ def test_an_index_that_is_not_the_one_signed_for(archive: DebianArchive, vendor:
         lock(archive, vendor, "tool")
 
 
+def test_an_index_that_claims_to_be_huge(archive: DebianArchive, vendor: Vendor) -> None:
+    """It is not even asked for."""
+    lines = f" {'0' * 64} 999999999999 main/binary-amd64/Packages.gz\n"
+    vendor.release_path("stable").parent.mkdir(parents=True)
+    vendor.sign("stable", "Suite: stable\n", lines, by_hash=False)
+    http = FileHttp()
+    with pytest.raises(LockError, match="is said to have 999999999999 bytes"):
+        lock(archive, vendor, "tool", http=http)
+    assert not [url for url in http.asked if url.startswith(vendor.url) and url.endswith("Packages.gz")]
+
+
 def test_a_missing_machine_is_said(archive: DebianArchive, vendor: Vendor) -> None:
     vendor.put([stanza("tool")], parts=["main/binary-s390x"])
     with pytest.raises(LockError, match=r"source the-vendor stable at .* has no main/binary-amd64/Packages"):

@@ -72,6 +72,7 @@ def lock(
     status: str = LIBC,
     locked: Sequence[Deb] = (),
     mirrors: Mirrors | None = None,
+    snapshot: str = "",
 ) -> DebianLock:
     """Lock packages on an image of `suite`."""
     return lock_on_base(
@@ -82,10 +83,11 @@ def lock(
         packages=packages,
         http=FileHttp(),
         cache=archive.root / "cache",
-        mirrors=mirrors or archive.mirrors,
+        mirrors=None if snapshot else mirrors or archive.mirrors,
         keys=archive.keys,
         locked=locked,
         now=NOW,
+        snapshot=snapshot,
     )
 
 
@@ -393,3 +395,15 @@ def test_a_bad_index_names_its_distribution(archive: UbuntuArchive) -> None:
     archive.publish_release([stanza("python3").replace("SHA256", "SHA1")])
     with pytest.raises(LockError, match="the index of Ubuntu noble describes the package python3 badly"):
         lock(archive, "python3")
+
+
+def test_packages_of_a_day(archive: UbuntuArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ubuntu's old packages have a mirror of their own, with all suites of a release in one archive."""
+    archive.publish_release([*PYTHON, stanza("tool")])
+    with pytest.raises(LockError, match="the packages of Ubuntu are to be those of 2025-09-01") as problem:
+        lock(archive, "tool", snapshot="2025-09-01")
+    assert "MLBOX_UBUNTU_SNAPSHOT" in str(problem.value.hint)
+    (tmp_path / "ubuntu").mkdir()
+    (tmp_path / "ubuntu/20250901T000000Z").symlink_to(archive.root)
+    monkeypatch.setenv("MLBOX_UBUNTU_SNAPSHOT", f"{tmp_path.as_uri()}/{{archive}}/{{timestamp}}")
+    assert [deb.name for deb in lock(archive, "tool", snapshot="2025-09-01").debs] == ["tool"]
