@@ -30,6 +30,7 @@ def export(
     wheels: Annotated[
         Path | None, Option(metavar="FOLDER", help="Gets the Python packages' files; pylock names them there.")
     ] = None,
+    urls: Annotated[bool, Option("--urls", help="In pylock: where your indexes have the files.")] = False,
     accelerator: Annotated[str, Option(help="Which of the lock's; default: its first.")] = "",
     extra: Annotated[list[str] | None, Option("--extra", help="As the lock was made with.")] = None,
     group: Annotated[list[str] | None, Option("--group", help="As the lock was made with.")] = None,
@@ -46,6 +47,7 @@ def export(
         form=form.value,
         output=output,
         wheels=wheels,
+        urls=urls,
         accelerator=accelerator,
         extras=tuple(extra or ()),
         groups=tuple(group or ()),

@@ -19,13 +19,16 @@ from mlbox.events import Listener
 from mlbox.files import CHUNK, disk_errors
 from mlbox.lock.accelerators import for_accelerator
 from mlbox.lock.file import decode_lock, read_lock
-from mlbox.lock.model import Lock
+from mlbox.lock.model import CondaPackage, Lock, Package
 from mlbox.paths import Home
 from mlbox.plan.model import AnyPiece, BuildPlan, EnvPiece, ProjectPiece
 from mlbox.store.store import Store
 
 if TYPE_CHECKING:
+    from mlbox.build.fetch import Places
+    from mlbox.http import Http
     from mlbox.plan.export.instructions import Placed
+    from mlbox.plan.export.words import Address
     from mlbox.project.model import Project
 
 _DOWNLOADS = 8
@@ -45,6 +48,8 @@ class ExportOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The file it will become: paths in it are relative to there. None: to the current folder."""
     wheels: Path | None = None
     """A folder that gets the files of the lock's Python packages; pylock.toml then names them there."""
+    urls: bool = False
+    """Whether pylock.toml names files by where this machine's indexes have them, and not by path."""
     accelerator: str = ""
     """Which of the lock's; empty: its first."""
     extras: tuple[str, ...] = ()
@@ -70,7 +75,7 @@ def export(home: Home, options: ExportOptions, listener: Listener) -> Exported:
         case "sbom" | "spdx":
             return Exported(data=_bill(home, subject, options, listener))
         case _:
-            return Exported(data=_text(subject, options).encode())
+            return Exported(data=_text(home, subject, options).encode())
 
 
 class _Subject(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,14 +126,15 @@ def _of_image(home: Home, name: str) -> _Subject:
     )
 
 
-def _text(subject: _Subject, options: ExportOptions) -> str:
+def _text(home: Home, subject: _Subject, options: ExportOptions) -> str:
     here = options.output.absolute().parent if options.output else Path.cwd()
     match options.form:
         case "pylock":
             from mlbox.plan.export.pylock import pylock
 
             folder = _seen_from(here, options.wheels.absolute()) if options.wheels else "wheels"
-            return pylock(subject.lock, folder, _seen_from(here, subject.root))
+            where = _addresses(home, subject) if options.urls else None
+            return pylock(subject.lock, folder, _seen_from(here, subject.root), where)
         case "requirements":
             from mlbox.plan.export.requirements import requirements
 
@@ -138,10 +144,45 @@ def _text(subject: _Subject, options: ExportOptions) -> str:
 
             return environment_yml(subject.lock, subject.name)
         case _:
-            raise LockError(
-                f"{subject.name} has no conda packages, and conda-lock.yml is about nothing else",
-                hint="'--format environment.yml' has its Python packages in a pip section",
-            )
+            from mlbox.plan.export.conda import conda_lock
+
+            if not subject.lock.conda:
+                raise LockError(
+                    f"{subject.name} has no conda packages, and conda-lock.yml begins with them",
+                    hint="'--format environment.yml' has its Python packages in a pip section",
+                )
+            return conda_lock(subject.lock, _addresses(home, subject))
+
+
+def _addresses(home: Home, subject: _Subject) -> "Address":
+    """Return what knows where files are, from this machine's configuration; without credentials."""
+    from mlbox.http import Http, without_credentials
+    from mlbox.lock.conda.channels import Channels
+    from mlbox.lock.conda.model import split_url
+    from mlbox.plan.export.requirements import pinned
+
+    places = _places(home, subject, Http())
+    spec = subject.project.conda if subject.project else None
+    channels = Channels(spec.channels if spec else (), home=home)
+
+    def address(package: Package | CondaPackage) -> str:
+        if isinstance(package, CondaPackage):
+            return "/".join(split_url(next(channels.urls(package))))
+        if package.url:
+            return pinned(package).rpartition(" ")[2]
+        return without_credentials(next(places.urls(package)))
+
+    return address
+
+
+def _places(home: Home, subject: _Subject, http: "Http") -> "Places":
+    from mlbox.build.fetch import Places
+    from mlbox.lock.python.config import indexes_for
+    from mlbox.project.model import Project, Settings
+
+    project = subject.project or Project(root=subject.root, name=subject.name, settings=Settings(), sources=())
+    project = project.for_accelerator(subject.lock.target.accelerator)
+    return Places(lambda: indexes_for(project), http, home=home, root=subject.root, target=subject.lock.target)
 
 
 def _dockerfile(subject: _Subject, output: Path | None) -> Exported:
@@ -159,7 +200,10 @@ def _skeleton(plan: BuildPlan) -> "list[Placed]":
     from mlbox.build.env import skeleton
     from mlbox.plan.export.instructions import Placed
 
-    empty = skeleton(next(piece for piece in _pieces(plan) if isinstance(piece, EnvPiece)))
+    piece = next((piece for piece in _pieces(plan) if isinstance(piece, EnvPiece)), None)
+    if piece is None:  # conda makes its own
+        return []
+    empty = skeleton(piece)
     return [
         *(Placed(path) for path in empty.folders),
         *(Placed(path, target=target) for path, target in empty.links.items()),
@@ -194,17 +238,16 @@ def _seen_from(folder: Path, path: Path) -> str:
 
 
 def _fetch(home: Home, subject: _Subject, folder: Path, listener: Listener) -> None:
-    """Have the file of every locked Python package in `folder`; a checkout of a repository has none."""
-    from mlbox.build.fetch import Places, fetch_one
+    """Have the files of the locked Python packages in `folder`, and of what builds them.
+
+    A checkout of a repository has none.
+    """
+    from mlbox.build.fetch import fetch_one
     from mlbox.http import Http
-    from mlbox.lock.python.config import indexes_for
-    from mlbox.project.model import Project, Settings
 
     http, artifacts = Http(), Store(home).artifacts
-    project = subject.project or Project(root=subject.root, name=subject.name, settings=Settings(), sources=())
-    project = project.for_accelerator(subject.lock.target.accelerator)
-    places = Places(lambda: indexes_for(project), http, home=home, root=subject.root, target=subject.lock.target)
-    packages = [package for package in subject.lock.packages if package.sha256]
+    places = _places(home, subject, http)
+    packages = [one for one in (*subject.lock.packages, *subject.lock.build_packages) if one.sha256]
     listener.expect("fetch", sum(one.size for one in packages if not artifacts.has(one.sha256)))
     folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(_DOWNLOADS) as pool:

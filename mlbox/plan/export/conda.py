@@ -1,34 +1,86 @@
-"""A lock as conda's environment.yml."""
+"""A lock as conda's environment.yml, and as conda-lock's conda-lock.yml."""
 
 import re
 from collections.abc import Iterator
 
-from mlbox.codec import quoted
-from mlbox.lock.model import Lock
+from mlbox.codec import key_of, quoted
+from mlbox.lock.model import SUBDIRS, Lock
 from mlbox.plan.export.requirements import hashed
-from mlbox.plan.export.words import header
+from mlbox.plan.export.words import Address, header, version
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.=-]*")
+_ANY = '""'
 _WORDS = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
 
 
 def environment_yml(lock: Lock, name: str) -> str:
-    """Return environment.yml: the Python of the lock, and its packages for the pip that conda runs, by hash.
+    """Return environment.yml: conda packages by version and build, and those that conda's pip installs by hash.
 
-    The channels are those that conda is configured with.
+    Without conda packages it asks for the lock's Python, of the channels that conda is configured with.
     """
-    return "\n".join([*_lines(lock, name), ""])
+    return "\n".join([*_environment(lock, name), ""])
 
 
-def _lines(lock: Lock, name: str) -> Iterator[str]:
+def conda_lock(lock: Lock, address: Address) -> str:
+    """Return conda-lock.yml (version 1). It wants the address of every file, which a lock does not have."""
+    return "\n".join([*_conda_lock(lock, address), ""])
+
+
+def _environment(lock: Lock, name: str) -> Iterator[str]:
     yield from (f"# {line}" for line in header(lock))
     yield f"name: {_scalar(name)}"
+    if lock.conda:
+        yield "channels:"
+        yield from (f"  - {_scalar(channel)}" for channel in (*_channels(lock), "nodefaults"))
     yield "dependencies:"
-    yield f"  - python={lock.target.python_full}"
+    if lock.conda:
+        yield from (f"  - {quoted(f'{one.channel}::{one.name}={one.version}={one.build}')}" for one in lock.conda)
+    else:
+        yield f"  - python={lock.target.python_full}"
     if lock.packages:
-        yield "  - pip"
+        if not any(one.name == "pip" for one in lock.conda):
+            yield "  - pip"
         yield "  - pip:"
         yield from (f"      - {_scalar(hashed(package))}" for package in lock.packages)
+
+
+def _conda_lock(lock: Lock, address: Address) -> Iterator[str]:
+    platform = SUBDIRS[lock.target.arch]
+    yield from (f"# {line}" for line in header(lock))
+    yield "version: 1"
+    yield "metadata:"
+    yield "  content_hash:"
+    yield f"    {platform}: {key_of(lock)}"
+    yield "  channels:"
+    for channel in _channels(lock):
+        yield f"    - url: {_scalar(channel)}"
+        yield "      used_env_vars: []"
+    yield f"  platforms: [{platform}]"
+    yield "  sources: [mlbox.lock]"
+    yield "package:"
+    for conda in lock.conda:
+        yield from _locked(conda.name, conda.version, "conda", platform, conda.requires, address(conda), conda.sha256)
+    for package in lock.packages:
+        where = address(package)
+        yield from _locked(package.name, version(package), "pip", platform, package.requires, where, package.sha256)
+
+
+def _locked(
+    name: str, version: str, manager: str, platform: str, requires: tuple[str, ...], url: str, sha256: str
+) -> Iterator[str]:
+    yield f"  - name: {_scalar(name)}"
+    yield f"    version: {quoted(version)}"
+    yield f"    manager: {manager}"
+    yield f"    platform: {platform}"
+    yield f"    dependencies: {{{', '.join(f'{quoted(one)}: {_ANY}' for one in requires)}}}"
+    yield f"    url: {quoted(url)}"
+    yield f"    hash: {{{f'sha256: {quoted(sha256)}' if sha256 else ''}}}"
+    yield "    category: main"
+    yield "    optional: false"
+
+
+def _channels(lock: Lock) -> list[str]:
+    return list(dict.fromkeys(one.channel for one in lock.conda))
 
 
 def _scalar(text: str) -> str:

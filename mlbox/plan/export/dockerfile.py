@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
 from mlbox.errors import LockError
-from mlbox.lock.model import Lock, Package
+from mlbox.lock.model import Base, Deb, Lock, Package
 from mlbox.oci.layer import EPOCH
 from mlbox.plan.base import pinned as pinned_base
 from mlbox.plan.export.instructions import Placed, exec_form, label, place, port, runs, variable, word, written
@@ -21,8 +21,11 @@ from mlbox.plan.run import run_piece
 
 _CONTEXT = "/context"
 _TOOLS = "/opt/build-tools"
+_CONDA = "/opt/build-conda"
+_WHEELS = "/opt/build-wheels"
 _WORK = "/tmp"  # noqa: S108 - of a build stage
 _APT = "--mount=type=secret,id=apt,target=/etc/apt/sources.list.d/build.list"
+_KEY = " --mount=type=secret,id=apt-key,target=/etc/apt/keyrings/build.asc"
 _PIP = "--mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=netrc,target=/root/.netrc"
 _ARGUMENTS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS")
 _DEB_VERSION = re.compile(r"[A-Za-z0-9.+~:-]+")
@@ -33,14 +36,17 @@ def dockerfile(plan: BuildPlan, lock: Lock, skeleton: Sequence[Placed], installe
 
     The files of the project are those that the build context has: `dockerignore` says which.
     """
+    sources = [package for package in lock.packages if not package.is_wheel]
     stages = (
         _header(lock),
         _base(lock),
-        _environment(lock, skeleton, installed),
+        _tools(lock) if _has_tools(lock) else (),
+        _compile(lock, sources) if sources else (),
+        _environment(lock, sources, skeleton, installed),
         _project(plan, lock),
         _final(plan, lock),
     )
-    return "\n".join("\n".join(stage) + "\n" for stage in stages)
+    return "\n".join("\n".join(lines) + "\n" for stage in stages if (lines := list(stage)))
 
 
 def dockerignore(plan: BuildPlan, without: Iterable[str] = ()) -> str:
@@ -60,12 +66,17 @@ def _header(lock: Lock) -> Iterator[str]:
     yield "# PIP_INDEX_URL=…, or nothing when what pip and apt have by themselves will do."
     if lock.snapshot:
         yield f"# The packages below are those of {one_line(lock.snapshot)}, of a snapshot maybe."
+    if others := sorted({deb.source for deb in (*lock.debs, *lock.build_debs) if deb.source}):
+        yield f"# Some are of other archives: {', '.join(map(one_line, others))}. sources.list says where they are, and"
+        yield "# --secret id=apt-key is for their keys: [signed-by=/etc/apt/keyrings/build.asc]."
     if elsewhere := sorted({package.index for package in lock.packages} - {"default", "direct", "git"}):
         yield f"# Some files are in other indexes than the default one: {', '.join(map(one_line, elsewhere))}."
 
 
 def _base(lock: Lock) -> Iterator[str]:
     platform = f"--platform=linux/{lock.target.arch}"
+    if lock.conda:
+        yield "ARG MICROMAMBA=docker.io/mambaorg/micromamba:2"
     if lock.base.kind == "image":
         yield f"FROM {platform} {pinned_base(lock.base)} AS base"
     else:
@@ -73,68 +84,121 @@ def _base(lock: Lock) -> Iterator[str]:
         yield "# (--build-arg BASE=NAME@sha256:… pins what lies below them too)."
         yield f"ARG BASE=debian:{lock.base.suite}-slim"
         yield f"FROM {platform} ${{BASE}} AS base"
-    if lock.base.user not in ("", "0", "root"):
+    yield from _root(lock.base)
+    yield from _packages(list(map(_exact, lock.debs)))
+
+
+def _root(base: Base) -> Iterator[str]:
+    """Yield what makes an image one to build on: its own user and Python's home would be in the way."""
+    if base.user not in ("", "0", "root"):
         yield "USER 0"
-    if any(item.startswith("PYTHONHOME=") for item in lock.base.env):
+    if any(item.startswith("PYTHONHOME=") for item in base.env):
         yield 'ENV PYTHONHOME=""'
-    yield from _packages([f"{deb.name}={_deb_version(deb.version)}" for deb in lock.debs])
 
 
-def _environment(lock: Lock, skeleton: Sequence[Placed], installed: Sequence[Placed]) -> Iterator[str]:
-    yield "FROM base AS environment"
+def _has_tools(lock: Lock) -> bool:
+    return bool(lock.packages or lock.conda)
+
+
+def _tools(lock: Lock) -> Iterator[str]:
+    if lock.conda:
+        yield "FROM ${MICROMAMBA} AS micromamba"
+        yield ""
+    yield "FROM base AS tools"
+    if lock.conda:
+        yield from _conda(lock)
     if lock.packages:
-        yield from _tools(lock)
-    yield from runs(place(skeleton))
-    sources = [package for package in lock.packages if not package.is_wheel]
-    if sources and lock.build_packages:
-        yield "# What builds those that are no wheels."
+        yield from _pip_of(lock, lock.base)
+
+
+def _conda(lock: Lock) -> Iterator[str]:
+    """Yield what makes a conda environment: micromamba links exactly those files, then their hashes are checked."""
+    names = [f"{one.channel}/{one.subdir}/{one.filename}" for one in lock.conda]
+    hashes = [f"{one.sha256}  {one.filename}" for one in lock.conda]
+    listed = "".join(f"@ALIAS@/{name}\n" for name in names)
+    yield "COPY --from=micromamba /bin/micromamba /usr/local/bin/micromamba"
+    yield "# Where conda's channels are, each below its name: https://HOST"
+    yield "ARG CONDA_CHANNEL_ALIAS"
+    yield from runs(written(f"{_WORK}/conda.txt", f"@EXPLICIT\n{listed}".encode()))
+    yield from runs(written(f"{_WORK}/conda.sha256", "".join(f"{line}\n" for line in hashes).encode()))
+    yield f'RUN : "${{CONDA_CHANNEL_ALIAS:?}}" && sed -i "s|^@ALIAS@|${{CONDA_CHANNEL_ALIAS%/}}|" {_WORK}/conda.txt \\'
+    yield f" && export MAMBA_ROOT_PREFIX={_CONDA} \\"
+    yield f" && micromamba create -y --no-rc --no-pyc --always-copy -p /{PREFIX} --file {_WORK}/conda.txt \\"
+    yield f" && cd {_CONDA}/pkgs && sha256sum -c {_WORK}/conda.sha256"
+
+
+def _pip_of(lock: Lock, base: Base) -> Iterator[str]:
+    """Yield what makes pip, in an environment of its own: the locked one when there is one, as it writes the files."""
+    # An image with a Python of its own has what makes environments.
+    own = lock.conda or not base.suite or base.home not in ("", HOME)
+    yield from _packages(() if own else ("python3-venv",))
+    yield from (f"ARG {name}" for name in _ARGUMENTS)
+    yield "ENV PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_CACHE_DIR=1"
+    home = f"/{PREFIX}/bin" if lock.conda else base.home or HOME
+    yield f"RUN {home}/python{lock.target.python} -m venv {_TOOLS}"
+    if pip := [package for package in lock.packages if package.name == "pip" and package.is_wheel]:
+        yield from _requirements("pip", pip)
+        yield _pip(f"{_TOOLS}/bin/python -m pip install --no-deps --require-hashes -r {_WORK}/pip.txt", pip)
+
+
+def _compile(lock: Lock, sources: Sequence[Package]) -> Iterator[str]:
+    """Yield the stage with compilers: it makes wheels, and is thrown away."""
+    if lock.build_base is not None:
+        yield f"FROM --platform=linux/{lock.target.arch} {pinned_base(lock.build_base)} AS compile"
+        yield from _root(lock.build_base)
+    else:
+        yield "FROM tools AS compile"
+    git = ("git",) if any(package.commit for package in sources) else ()
+    base = lock.build_base or lock.base
+    yield from _packages([*map(_exact, lock.build_debs), *(git if base.suite else ())])
+    if lock.build_base is not None:
+        yield from _pip_of(lock, lock.build_base)
+    if lock.build_packages:
         yield from _requirements("build", lock.build_packages)
         install = "pip install --no-deps --require-hashes --only-binary :all:"
         yield _pip(f"{_TOOLS}/bin/python -m {install} -r {_WORK}/build.txt", lock.build_packages)
     for package in sources:
-        yield from _from_source(package, lock)
+        yield from _wheel(package, lock)
+
+
+def _wheel(package: Package, lock: Lock) -> Iterator[str]:
+    told = " ".join(shlex.quote(line) for line in _build_environment(package, lock))
+    settings = "".join(f" --config-settings={shlex.quote(line)}" for line in package.config_settings)
+    hashes = " --require-hashes" if package.sha256 else ""
+    how = f"--no-deps --no-build-isolation --no-binary {package.name}{hashes}{settings}"
+    command = f"pip wheel -w {_WHEELS} {how} -r {_WORK}/{package.name}.txt"
+    yield from _requirements(package.name, [package])
+    yield _pip(f"PATH={_TOOLS}/bin:$PATH env {told} \\\n      {_TOOLS}/bin/python -m {command}", [package])
+
+
+def _build_environment(package: Package, lock: Lock) -> Iterator[str]:
+    """Yield the variables that a back end gets from mlbox too, those that may change what it makes."""
+    yield f"SOURCE_DATE_EPOCH={max(lock.epoch, EPOCH)}"
+    yield "PYTHONHASHSEED=0"
+    # Version control is not asked: there the commit is, here an archive.
+    yield f"SETUPTOOLS_SCM_PRETEND_VERSION={version(package)}"
+    yield f"PDM_BUILD_SCM_VERSION={version(package)}"
+    if "cuda" in package.compiled:
+        yield f"TORCH_CUDA_ARCH_LIST={';'.join(package.gpu_architectures)}"
+        yield "FORCE_CUDA=1"
+    yield from map(one_line, package.build_env)
+
+
+def _environment(
+    lock: Lock, sources: Sequence[Package], skeleton: Sequence[Placed], installed: Sequence[Placed]
+) -> Iterator[str]:
+    yield f"FROM {'tools' if _has_tools(lock) else 'base'} AS environment"
+    yield from runs(place(skeleton))
+    if sources:
+        names = " ".join(f"{package.name}=={version(package)}" for package in sources)
+        there = f"RUN --mount=type=bind,from=compile,source={_WHEELS},target={_WHEELS} \\\n    "
+        yield there + _install(lock, f"--no-index --find-links {_WHEELS} {names}")
     if wheels := [package for package in lock.packages if package.is_wheel]:
         yield from _requirements("wheels", wheels)
         yield _pip(_install(lock, f"--require-hashes --only-binary :all: -r {_WORK}/wheels.txt"), wheels)
     if installed:
         yield "# The project itself, as pip's editable installs do it."
         yield from runs(place(installed))
-
-
-def _tools(lock: Lock) -> Iterator[str]:
-    """Yield what makes pip, in an environment of its own; the locked one, when there is one."""
-    yield from _packages(_build_tools(lock))
-    yield from (f"ARG {name}" for name in _ARGUMENTS)
-    yield "ENV PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_CACHE_DIR=1"
-    yield f"RUN {_interpreter(lock)} -m venv {_TOOLS}"
-    pip = [package for package in lock.packages if package.name == "pip" and package.is_wheel]
-    if pip:
-        yield from _requirements("pip", pip)
-        yield _pip(f"{_TOOLS}/bin/python -m pip install --no-deps --require-hashes -r {_WORK}/pip.txt", pip)
-
-
-def _build_tools(lock: Lock) -> tuple[str, ...]:
-    """Return the Debian packages that only the build stage needs; an image with a Python of its own has them."""
-    if not lock.base.suite:
-        return ()
-    venv = () if lock.base.home not in ("", HOME) else ("python3-venv",)
-    git = ("git",) if any(package.commit for package in lock.packages) else ()
-    return (*venv, *git)
-
-
-def _from_source(package: Package, lock: Lock) -> Iterator[str]:
-    hashes = "--require-hashes " if package.sha256 else ""
-    variables = {
-        "PATH": f"{_TOOLS}/bin:$PATH",
-        "SOURCE_DATE_EPOCH": str(max(lock.epoch, EPOCH)),
-        "PYTHONHASHSEED": "0",
-        "SETUPTOOLS_SCM_PRETEND_VERSION": version(package),
-        "PDM_BUILD_SCM_VERSION": version(package),
-    }
-    told = " ".join(f"{name}={value}" for name, value in variables.items()) + " \\\n   "
-    what = f"{hashes}--no-build-isolation --no-binary {package.name} -r {_WORK}/{package.name}.txt"
-    yield from _requirements(package.name, [package])
-    yield _pip(f"{told} {_install(lock, what)}", [package])
 
 
 def _install(lock: Lock, what: str) -> str:
@@ -147,9 +211,8 @@ def _install(lock: Lock, what: str) -> str:
 def _project(plan: BuildPlan, lock: Lock) -> Iterator[str]:
     yield "FROM base AS project"
     yield f"COPY . {_CONTEXT}"
-    extra = sorted((_local_files(lock.packages) | _input_files(plan)) - set(_project_files(plan)))
-    if extra:
-        yield f"RUN cd {_CONTEXT} && rm -- {' '.join(map(shlex.quote, extra))}"
+    if extra := sorted((_local_files(lock.packages) | _input_files(plan)) - set(_project_files(plan))):
+        yield f"RUN cd {_CONTEXT} && rm -- {' '.join(map(shlex.quote, extra))} && find . -depth -type d -empty -delete"
     yield f"RUN chmod -R u=rwX,go=rX {_CONTEXT}"
 
 
@@ -201,7 +264,7 @@ def _mounted(path: str) -> str:
 
 def _packages(names: Sequence[str]) -> Iterator[str]:
     if names:
-        yield f"RUN {_APT} \\"
+        yield f"RUN {_APT}{_KEY} \\"
         yield "    apt-get update \\"
         yield " && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends --allow-downgrades \\"
         yield from (f"      {name} \\" for name in names)
@@ -217,10 +280,6 @@ def _pip(command: str, packages: Iterable[Package]) -> str:
     # Of the build context it sees only what it must: any change there would make it run again.
     context = f"--mount=type=bind,target={_CONTEXT} " if _local_files(packages) else ""
     return f"RUN {context}{_PIP} \\\n    {command}"
-
-
-def _interpreter(lock: Lock) -> str:
-    return f"{lock.base.home or HOME}/python{lock.target.python}"
 
 
 def _project_files(plan: BuildPlan) -> tuple[str, ...]:
@@ -243,7 +302,7 @@ def _pattern(path: str) -> str:
     return re.sub(r"^\s+|\s+$|[\x00-\x1f]", lambda found: "?" * len(found[0]), escaped)
 
 
-def _deb_version(text: str) -> str:
-    if not _DEB_VERSION.fullmatch(text):
-        raise LockError(f"{text!r} is no version of a Debian package")
-    return text
+def _exact(deb: Deb) -> str:
+    if not _DEB_VERSION.fullmatch(deb.version):
+        raise LockError(f"{deb.version!r} is no version of a Debian package")
+    return f"{deb.name}={deb.version}"

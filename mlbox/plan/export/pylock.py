@@ -4,17 +4,18 @@ from collections.abc import Iterator
 
 from mlbox.codec import quoted
 from mlbox.lock.model import Lock, Package
-from mlbox.plan.export.words import MACHINES, address, header, version
+from mlbox.plan.export.words import MACHINES, Address, address, header, version
 
 _FOLDER = "wheels"
 
 
-def pylock(lock: Lock, folder: str = _FOLDER, root: str = "") -> str:
+def pylock(lock: Lock, folder: str = _FOLDER, root: str = "", where: Address | None = None) -> str:
     """Return the text of pylock.toml.
 
     The standard wants a `url` or a `path` for each file, and a lock knows no address of an index: so a file is a
     `path` below `folder`, and one of the project below `root`, both as seen from where pylock.toml will lie ('' is
-    beside it). Only what the project itself names by URL keeps it. A reader checks the hash wherever the file is from.
+    beside it). Only what the project itself names by URL keeps it; with `where` all get one. A reader checks the hash
+    wherever the file is from.
     """
     target = lock.target
     marker = (
@@ -30,11 +31,11 @@ def pylock(lock: Lock, folder: str = _FOLDER, root: str = "") -> str:
         *([] if lock.packages else ["packages = []"]),
     ]
     for package in lock.packages:
-        lines += _package(package, _below(folder), _below(root))
+        lines += _package(package, _below(folder), _below(root), where)
     return "\n".join([*lines, ""])
 
 
-def _package(package: Package, folder: str, root: str) -> Iterator[str]:
+def _package(package: Package, folder: str, root: str, where: Address | None) -> Iterator[str]:
     yield ""
     yield "[[packages]]"
     yield f"name = {quoted(package.name)}"
@@ -57,7 +58,7 @@ def _package(package: Package, folder: str, root: str) -> Iterator[str]:
     else:
         yield "[[packages.wheels]]" if package.is_wheel else "[packages.sdist]"
         yield f"name = {quoted(package.filename)}"
-        yield f"path = {quoted(folder + package.filename)}"
+        yield f"url = {quoted(where(package))}" if where else f"path = {quoted(folder + package.filename)}"
         yield from _file(package)
 
 

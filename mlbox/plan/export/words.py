@@ -1,13 +1,17 @@
 """What all writers share: no value of a lock may become more than the one word it stands for."""
 
 import re
+from collections.abc import Callable
 
 from mlbox.errors import LockError
-from mlbox.lock.model import Lock, Package
+from mlbox.lock.model import CondaPackage, Lock, Package
 from mlbox.project.requirement import without_credentials
 
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 """What Python and conda call the machines."""
+
+Address = Callable[[Package | CondaPackage], str]
+"""Where a file is: what a lock does not know, and the machine that exports may."""
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 _ADDRESS = re.compile(r"[^\s\x00-\x1f\x7f\\'\"]+")

@@ -10,25 +10,50 @@
 # (--build-arg BASE=NAME@sha256:… pins what lies below them too).
 ARG BASE=debian:bookworm-slim
 FROM --platform=linux/amd64 ${BASE} AS base
-RUN --mount=type=secret,id=apt,target=/etc/apt/sources.list.d/build.list \
+RUN --mount=type=secret,id=apt,target=/etc/apt/sources.list.d/build.list --mount=type=secret,id=apt-key,target=/etc/apt/keyrings/build.asc \
     apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends --allow-downgrades \
       git=1:2.39.5-0+deb12u2 \
       libc6=2.36-9+deb12u14 \
  && rm -rf /var/lib/apt/lists/*
 
-FROM base AS environment
-RUN --mount=type=secret,id=apt,target=/etc/apt/sources.list.d/build.list \
+FROM base AS tools
+RUN --mount=type=secret,id=apt,target=/etc/apt/sources.list.d/build.list --mount=type=secret,id=apt-key,target=/etc/apt/keyrings/build.asc \
     apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends --allow-downgrades \
       python3-venv \
-      git \
  && rm -rf /var/lib/apt/lists/*
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
 ENV PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_CACHE_DIR=1
 RUN /usr/bin/python3.11 -m venv /opt/build-tools
+
+FROM tools AS compile
+RUN --mount=type=secret,id=apt,target=/etc/apt/sources.list.d/build.list --mount=type=secret,id=apt-key,target=/etc/apt/keyrings/build.asc \
+    apt-get update \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends --allow-downgrades \
+      git \
+ && rm -rf /var/lib/apt/lists/*
+RUN printf '%b\n' \
+      'setuptools==80.9 --hash=sha256:8888888888888888888888888888888888888888888888888888888888888888' \
+      > /tmp/build.txt
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=netrc,target=/root/.netrc \
+    /opt/build-tools/bin/python -m pip install --no-deps --require-hashes --only-binary :all: -r /tmp/build.txt
+RUN printf '%b\n' \
+      'fromgit @ git+https://git.example.org/team/fromgit.git@cccccccccccccccccccccccccccccccccccccccc#subdirectory=python' \
+      > /tmp/fromgit.txt
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=netrc,target=/root/.netrc \
+    PATH=/opt/build-tools/bin:$PATH env SOURCE_DATE_EPOCH=315532800 PYTHONHASHSEED=0 SETUPTOOLS_SCM_PRETEND_VERSION=0.3 PDM_BUILD_SCM_VERSION=0.3 \
+      /opt/build-tools/bin/python -m pip wheel -w /opt/build-wheels --no-deps --no-build-isolation --no-binary fromgit -r /tmp/fromgit.txt
+RUN printf '%b\n' \
+      'odd-source==2.0 --hash=sha256:3333333333333333333333333333333333333333333333333333333333333333' \
+      > /tmp/odd-source.txt
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=netrc,target=/root/.netrc \
+    PATH=/opt/build-tools/bin:$PATH env SOURCE_DATE_EPOCH=315532800 PYTHONHASHSEED=0 SETUPTOOLS_SCM_PRETEND_VERSION=2.0 PDM_BUILD_SCM_VERSION=2.0 \
+      /opt/build-tools/bin/python -m pip wheel -w /opt/build-wheels --no-deps --no-build-isolation --no-binary odd-source --require-hashes -r /tmp/odd-source.txt
+
+FROM tools AS environment
 RUN mkdir -p /opt/mlbox/env/bin /opt/mlbox/env/include/python3.11 /opt/mlbox/env/lib/python3.11/site-packages \
  && ln -sfn /usr/bin/python3.11 /opt/mlbox/env/bin/python3.11 \
  && ln -sfn python3.11 /opt/mlbox/env/bin/python3 \
@@ -48,26 +73,9 @@ RUN mkdir -p /opt/mlbox/env/bin /opt/mlbox/env/include/python3.11 /opt/mlbox/env
       'unset PYTHONHOME' \
       'hash -r 2>/dev/null || true' \
       > /opt/mlbox/env/bin/activate
-# What builds those that are no wheels.
-RUN printf '%b\n' \
-      'setuptools==80.9 --hash=sha256:8888888888888888888888888888888888888888888888888888888888888888' \
-      > /tmp/build.txt
-RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=netrc,target=/root/.netrc \
-    /opt/build-tools/bin/python -m pip install --no-deps --require-hashes --only-binary :all: -r /tmp/build.txt
-RUN printf '%b\n' \
-      'fromgit @ git+https://git.example.org/team/fromgit.git@cccccccccccccccccccccccccccccccccccccccc#subdirectory=python' \
-      > /tmp/fromgit.txt
-RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=netrc,target=/root/.netrc \
-    PATH=/opt/build-tools/bin:$PATH SOURCE_DATE_EPOCH=315532800 PYTHONHASHSEED=0 SETUPTOOLS_SCM_PRETEND_VERSION=0.3 PDM_BUILD_SCM_VERSION=0.3 \
+RUN --mount=type=bind,from=compile,source=/opt/build-wheels,target=/opt/build-wheels \
     PYTHONPATH=/opt/build-tools/lib/python3.11/site-packages /opt/mlbox/env/bin/python -m pip install \
-      --ignore-installed --no-deps --no-compile --no-build-isolation --no-binary fromgit -r /tmp/fromgit.txt
-RUN printf '%b\n' \
-      'odd-source==2.0 --hash=sha256:3333333333333333333333333333333333333333333333333333333333333333' \
-      > /tmp/odd-source.txt
-RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=netrc,target=/root/.netrc \
-    PATH=/opt/build-tools/bin:$PATH SOURCE_DATE_EPOCH=315532800 PYTHONHASHSEED=0 SETUPTOOLS_SCM_PRETEND_VERSION=2.0 PDM_BUILD_SCM_VERSION=2.0 \
-    PYTHONPATH=/opt/build-tools/lib/python3.11/site-packages /opt/mlbox/env/bin/python -m pip install \
-      --ignore-installed --no-deps --no-compile --require-hashes --no-build-isolation --no-binary odd-source -r /tmp/odd-source.txt
+      --ignore-installed --no-deps --no-compile --no-index --find-links /opt/build-wheels fromgit==0.3 odd-source==2.0
 RUN printf '%b\n' \
       'click==8.1 --hash=sha256:1111111111111111111111111111111111111111111111111111111111111111' \
       'file:///context/libs/local-1.0-py3-none-any.whl --hash=sha256:2222222222222222222222222222222222222222222222222222222222222222' \
@@ -90,7 +98,7 @@ RUN mkdir -p /opt/mlbox/env/bin /opt/mlbox/env/lib/python3.11/site-packages/mine
 
 FROM base AS project
 COPY . /context
-RUN cd /context && rm -- libs/local-1.0-py3-none-any.whl
+RUN cd /context && rm -- libs/local-1.0-py3-none-any.whl && find . -depth -type d -empty -delete
 RUN chmod -R u=rwX,go=rX /context
 
 FROM base

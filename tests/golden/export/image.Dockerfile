@@ -9,12 +9,14 @@ FROM --platform=linux/amd64 registry.example.org/python:3.11-slim@sha256:1111111
 USER 0
 ENV PYTHONHOME=""
 
-FROM base AS environment
+FROM base AS tools
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
 ENV PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_CACHE_DIR=1
 RUN /usr/local/bin/python3.11 -m venv /opt/build-tools
+
+FROM tools AS environment
 RUN mkdir -p /opt/mlbox/env/bin /opt/mlbox/env/include/python3.11 /opt/mlbox/env/lib/python3.11/site-packages \
  && ln -sfn /usr/bin/python3.11 /opt/mlbox/env/bin/python3.11 \
  && ln -sfn python3.11 /opt/mlbox/env/bin/python3 \

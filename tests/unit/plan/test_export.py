@@ -18,11 +18,12 @@ from pip._internal.req.req_file import parse_requirements
 from mlbox.build.env import skeleton
 from mlbox.build.ignore import DockerIgnore
 from mlbox.errors import LockError, ProjectError
+from mlbox.lock.foreign.conda_lock import read_conda_lock
 from mlbox.lock.foreign.model import Selection
 from mlbox.lock.foreign.pylock import read_pylock
-from mlbox.lock.model import Base, BaseLayer, Deb, LayerGroup, Lock, Package, Target
+from mlbox.lock.model import Base, BaseLayer, CondaPackage, Deb, LayerGroup, Lock, Package, Target
 from mlbox.oci.digest import DiffID, Digest
-from mlbox.plan.export.conda import environment_yml
+from mlbox.plan.export.conda import conda_lock, environment_yml
 from mlbox.plan.export.dockerfile import dockerfile, dockerignore
 from mlbox.plan.export.instructions import Placed, place, runs
 from mlbox.plan.export.pylock import pylock
@@ -115,13 +116,48 @@ def lock(*packages: Package, base: Base | None = None, debs: tuple[Deb, ...] = D
     )
 
 
+CONDA = (
+    CondaPackage(
+        name="numpy",
+        version="1.26.4",
+        build="py311h64a7726_0",
+        subdir="linux-64",
+        filename="numpy-1.26.4-py311h64a7726_0.conda",
+        sha256="6" * 64,
+        channel="conda-forge",
+        requires=("python",),
+    ),
+    CondaPackage(
+        name="python",
+        version="3.11.9",
+        build="hb806964_0_cpython",
+        subdir="linux-64",
+        filename="python-3.11.9-hb806964_0_cpython.conda",
+        sha256="7" * 64,
+        channel="team/label/main",
+    ),
+)
+
+
+def conda_address(one: Package | CondaPackage) -> str:
+    """Where files are, on a machine that knows."""
+    if isinstance(one, CondaPackage):
+        return f"https://conda.example.org/{one.channel}/{one.subdir}/{one.filename}"
+    return f"https://pip.example.org/{one.filename}"
+
+
+def with_conda() -> Lock:
+    """A lock of conda packages and one of Python."""
+    return msgspec.structs.replace(lock(PACKAGES[0], debs=()), conda=CONDA)
+
+
 def written(one: Lock, options: Settings = SETTINGS, installed: tuple[Placed, ...] = ()) -> str:
     """The Dockerfile of a project of two files."""
     empty = skeleton(EnvPiece(python="3.11", python_full="3.11.2"))
     placed = [Placed(path) for path in empty.folders]
     placed += [Placed(path, target=target) for path, target in empty.links.items()]
     placed += [Placed(path, data) for path, data in empty.files.items()]
-    return dockerfile(make_plan(one, options, FILES, None), one, placed, installed)
+    return dockerfile(make_plan(one, options, FILES, None), one, () if one.conda else placed, installed)
 
 
 def golden(name: str, text: str) -> None:
@@ -146,6 +182,9 @@ INSTALLED = (
         ("pylock.toml", lambda: pylock(lock(*PACKAGES), "../wheels", "..")),
         ("requirements.txt", lambda: requirements(lock(*PACKAGES))),
         ("environment.yml", lambda: environment_yml(lock(*PACKAGES), "my project")),
+        ("conda.environment.yml", lambda: environment_yml(with_conda(), "y")),
+        ("conda-lock.yml", lambda: conda_lock(with_conda(), conda_address)),
+        ("conda.Dockerfile", lambda: written(with_conda())),
         ("debian.Dockerfile", lambda: written(lock(*PACKAGES), installed=INSTALLED)),
         ("image.Dockerfile", lambda: written(lock(PACKAGES[0], base=IMAGE, debs=()), Settings(env={"A": "b"}))),
         (
@@ -211,6 +250,23 @@ def test_pylock_comes_back(one: Lock) -> None:
         assert {file.sha256 for file in pin.files} == ({package.sha256} if package.sha256 else set())
         if package.index != "direct":
             assert {file.filename for file in pin.files} == ({package.filename} if package.sha256 else set())
+
+
+def test_conda_lock_comes_back() -> None:
+    """What mlbox reads from the conda-lock.yml it writes are the lock's packages, conda's and Python's."""
+    found = read_conda_lock(conda_lock(with_conda(), conda_address).encode(), Selection(target=TARGET))
+    assert tuple(msgspec.structs.replace(one.package, channel="") for one in found.conda) == tuple(
+        msgspec.structs.replace(one, channel="") for one in CONDA
+    )
+    assert [one.url for one in found.conda] == [conda_address(one) for one in CONDA]
+    assert [(one.name, one.version, one.files[0].sha256) for one in found.pins] == [("click", "8.1", "1" * 64)]
+
+
+def test_pylock_can_name_addresses() -> None:
+    """Where the machine knows where files are, pylock.toml may say it."""
+    found = tomllib.loads(pylock(lock(PACKAGES[0]), where=conda_address))["packages"][0]["wheels"][0]
+    assert found["url"] == "https://pip.example.org/click-8.1-py3-none-any.whl"
+    assert "path" not in found
 
 
 @settings(deadline=None)
