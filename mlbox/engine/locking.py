@@ -343,6 +343,11 @@ class Locker:
             return _Environment(target=target, wheels=self._python(target, kept, options))
         from mlbox.lock.conda.resolve import lock_conda
 
+        if len(self._project.settings.accelerators) > 1:
+            raise LockError(
+                "a conda environment is locked for one accelerator",
+                hint='write accelerator = "cu126", and lock each in a folder of its own',
+            )
         indexes = indexes_for(self._project, find_links=self._find_links)
         locked = lock_conda(
             self._project,
