@@ -40,6 +40,8 @@ _WHITEOUT = ".wh."
 _HOLES = 1 << 30
 """Bytes that a file may pretend to have: a layer holds each of them."""
 _MOST = 1_000_000
+_TELLING = 6
+"""Bytes of a secret: a shorter one may be anywhere by chance."""
 _PYC = 16
 """Bytes of the header of byte code."""
 
@@ -211,10 +213,11 @@ def _members(one: Found, under: Union) -> Iterator[Entry]:
 
 
 def _check_secrets(upper: Path, entries: Iterator[Entry], secrets: Mapping[str, str]) -> None:
-    if not secrets:
+    stripped = {name: encoded(value.strip()) for name, value in secrets.items()}
+    values = {name: value for name, value in stripped.items() if len(value) >= _TELLING}
+    if not values:
         return
-    values = {name: encoded(value) for name, value in secrets.items() if value}
-    longest = max(map(len, values.values()), default=0)
+    longest = max(map(len, values.values()))
     for entry in entries:
         content = _windows(upper / entry.path, longest) if entry.kind == "file" else (encoded(entry.target),)
         for data in content:

@@ -52,7 +52,7 @@ from mlbox.plan.model import (
     WheelPiece,
 )
 from mlbox.plan.planner import created
-from mlbox.plan.run import below_key, run_piece, shown
+from mlbox.plan.run import below_key, run_piece, title
 from mlbox.plan.stage import ground_of
 from mlbox.store.layers import Layer
 from mlbox.store.pieces import StoredPiece
@@ -149,15 +149,16 @@ class Builder:
         """Return the layer of a command, which runs when nobody has run it on these layers."""
         if piece.below != below_key(below):
             raise BuildError(f"layer {plan.name}: the plan has it on other layers than those it was planned for")
-        return self._store.layers.capture(plan.key, plan.name, partial(self._run_command, piece, made))
+        name = f"{plan.name}, {title(piece.command)}"
+        return self._store.layers.capture(plan.key, name, partial(self._run_command, piece, made))
 
     def _run_command(self, piece: RunPiece, made: Sequence[Layer], scratch: Path) -> Changes:
-        self._listener.step(f"run {shown(piece.command)} in a container")
+        self._listener.step(f"run {title(piece.command)} in a container")
         layers = self._store.layers
         lower = [(layers.root(one.diff_id), Tree(entries=layers.entries(one.diff_id))) for one in made]
         changes = run_command(piece, lower, self._project_root, self._runner, scratch, self._host_env)
         for note in changes.notes:
-            self._listener.note(f"{shown(piece.command)}: {note}")
+            self._listener.note(f"{title(piece.command)}: {note}")
         return changes
 
     def _hashed(self, plan: LayerPlan) -> Layer:
@@ -420,7 +421,7 @@ def label(piece: AnyPiece) -> str:
         case ProjectPiece():
             return "project files"
         case RunPiece():
-            return shown(piece.command)
+            return title(piece.command)
 
 
 def _workers() -> int:

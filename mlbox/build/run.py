@@ -16,7 +16,7 @@ from mlbox.build.step import Bind, Step, StepRunner
 from mlbox.errors import BuildError
 from mlbox.files import disk_errors
 from mlbox.plan.model import ProjectFile, RunPiece
-from mlbox.plan.run import shown
+from mlbox.plan.run import title
 from mlbox.store.tree import TreeWriter
 
 SECRETS = "/run/secrets"
@@ -35,7 +35,7 @@ def run_command(
     """
     secrets = _secrets(piece, env)
     upper = scratch / "changes"
-    with disk_errors(f"running {shown(piece.command)}"), _secret_files(secrets, scratch) as folder:
+    with disk_errors(f"running {title(piece.command)}"), _secret_files(secrets, scratch) as folder:
         upper.mkdir(mode=0o755)
         inputs = _stage(piece.inputs, project, scratch / "inputs")
         binds = [*_input_binds(piece, inputs)]
@@ -72,7 +72,7 @@ def _environment(piece: RunPiece, env: Mapping[str, str]) -> dict[str, str]:
 def _secrets(piece: RunPiece, env: Mapping[str, str]) -> dict[str, str]:
     if missing := [name for name in piece.secrets if not env.get(name)]:
         raise BuildError(
-            f"{shown(piece.command)} needs the secret {missing[0]}, and no variable of that name is set",
+            f"{title(piece.command)} needs the secret {missing[0]}, and no variable of that name is set",
             hint=f"{missing[0]}=... mlbox build",
         )
     return {name: env[name] for name in piece.secrets}
@@ -96,7 +96,7 @@ def _secret_files(secrets: Mapping[str, str], scratch: Path) -> Iterator[Path]:
 
 def _hidden(text: str, secrets: Mapping[str, str]) -> str:
     for name, value in secrets.items():
-        text = text.replace(value, f"[{name}]")
+        text = text.replace(value.strip() or value, f"[{name}]")
     return text
 
 

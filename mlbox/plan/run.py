@@ -49,6 +49,12 @@ def shown(command: Sequence[str]) -> str:
     return shlex.join(command)
 
 
+def title(command: Sequence[str]) -> str:
+    """Return a command as one line that is not long."""
+    text = " ".join(shown(command).split())
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
 def _layer(
     name: str, step: RunStep, lock: Lock, settings: Settings, files: tuple[ProjectFile, ...], below: str
 ) -> LayerPlan:
@@ -65,10 +71,8 @@ def _layer(
         secrets=tuple(sorted(set(step.secrets))),
         epoch=lock.epoch,
     )
-    text = " ".join(shown(step.command).split())
-    text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
     how = "".join(word for word, given in ((" with the network", step.network), (" with GPUs", step.gpu)) if given)
-    return LayerPlan(name=name, kind="run", pieces=(piece,), reason=f"{text}; {_PINNED.format(how=how)}")
+    return LayerPlan(name=name, kind="run", pieces=(piece,), reason=f"{title(step.command)}; {_PINNED.format(how=how)}")
 
 
 def _environment(step: RunStep, lock: Lock, settings: Settings) -> dict[str, str]:

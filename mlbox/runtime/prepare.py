@@ -30,8 +30,9 @@ def prepare(folder: Folder, record: Record, grant: "Grant | None", size: tuple[i
     rootfs.enter_private_mounts()
     binds = _binds(folder, record)
     lower = [Path(path) for path in record.lower]
-    upper = Path(record.options.changes) if record.options.changes else folder.upper
-    rootfs.mount_overlay(lower, upper, folder.work, folder.rootfs, volatile=record.options.remove)
+    changes, remove = record.options.changes, record.options.remove
+    upper = Path(changes) if changes else folder.upper
+    rootfs.mount_overlay(lower, upper, folder.work, folder.rootfs, volatile=remove, plain=bool(changes))
     user = record.options.user or record.config.user
     account = resolve_account(user, lambda path: rootfs.read_in(folder.rootfs, path))
     mounts = tuple(

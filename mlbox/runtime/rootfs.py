@@ -16,6 +16,7 @@ from mlbox.runtime.record import Account, Folder
 
 _MAX_LAYERS = 500  # overlayfs' own limit
 _MAX_OPTIONS = 4096
+_PLAIN = ",redirect_dir=off,metacopy=off"
 _OPAQUE = "trusted.overlay.opaque"
 _MAX_FILE = 1 << 20
 _LAST_ID = 0xFFFFFFFE
@@ -30,11 +31,15 @@ def enter_private_mounts() -> None:
     mount.mount("none", "/", flags=mount.MS_REC | mount.MS_SLAVE)
 
 
-def mount_overlay(lower: Sequence[Path], upper: Path, work: Path, target: Path, *, volatile: bool) -> None:
+def mount_overlay(
+    lower: Sequence[Path], upper: Path, work: Path, target: Path, *, volatile: bool, plain: bool = False
+) -> None:
     """Mount the union of `lower` (lowest first) at `target`, writing to `upper`.
 
-    `volatile` skips every sync: right when `upper` is thrown away. All folders are named by descriptor, so that
-    sixty long paths, or one with a colon, fit the one page of options that the kernel takes.
+    With `plain`, `upper` is what layers can say: kernels may be set to keep renamed folders as references, and
+    files without their content. `volatile` skips every sync: right when `upper` is thrown away. All folders are
+    named by descriptor, so that sixty long paths, or one with a colon, fit the one page of options that the kernel
+    takes.
     """
     if not 1 <= len(lower) <= _MAX_LAYERS:
         raise ContainerError(f"an image of {len(lower)} layers cannot be mounted (1 to {_MAX_LAYERS})")
@@ -42,7 +47,7 @@ def mount_overlay(lower: Sequence[Path], upper: Path, work: Path, target: Path, 
     try:
         for path in (upper, work, *_shown(lower)):
             fds.append(_folder(path))
-        _mount_overlay(fds, target, ",volatile" if volatile else "")
+        _mount_overlay(fds, target, (",volatile" if volatile else "") + (_PLAIN if plain else ""))
     except OSError as problem:
         raise ContainerError(
             f"cannot mount the root file system: {problem.strerror}",

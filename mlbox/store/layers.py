@@ -127,7 +127,7 @@ class LayerStore:
                 made = make(folder)
                 diff_id = diff_id_of(made.entries, made.locate)
                 self.ingest(diff_id, joined(tar_parts(made.entries, made.locate)), name)
-        return self.adopt(key, name, diff_id)
+            return self.adopt(key, name, diff_id)
 
     def adopt(self, key: str, name: str, diff_id: DiffID) -> Layer:
         """Remember that the layer, which is there, is what would be assembled for `key`."""

@@ -77,7 +77,7 @@ class World:
         self.root.mkdir(exist_ok=True)
         if not self.rootfs.exists():
             busybox_rootfs(self.rootfs, busybox)
-            for name in ("rm", "mkfifo", "chmod", "cp", "date", "nslookup", "sync"):
+            for name in ("rm", "mv", "mkfifo", "chmod", "cp", "date", "nslookup", "sync"):
                 (self.rootfs / "bin" / name).symlink_to("busybox")
             (self.rootfs / "usr/share/doc").mkdir(parents=True)
             (self.rootfs / "usr/share/doc/readme").write_text("read me\n")
@@ -269,6 +269,21 @@ def test_odd_files(world: World) -> None:
     assert {found[name][0] for name in ("root-of-all", "up", "x.pyc")} == {"symlink"}
     assert "new\nline" in found
     assert len([note for note in world.notes.notes if "setuid" in note or "pipe" in note]) == 2
+
+
+def test_a_renamed_folder(world: World) -> None:
+    """Kernels may keep one as a reference to a lower layer; a layer has its files."""
+    parameter = Path("/sys/module/overlay/parameters/redirect_dir")
+    before = parameter.read_text() if parameter.exists() else ""
+    try:
+        if before:
+            parameter.write_text("Y")
+        image = world.build(sh("mv /usr/share/doc /usr/share/papers; chmod 600 /usr/share/papers/readme"))
+    finally:
+        if before:
+            parameter.write_text(before)
+    assert (world.top(image) / "usr/share/papers/readme").read_text() == "read me\n"
+    assert world.entries(image)["usr/share/doc"][0] == "whiteout"
 
 
 @contextmanager

@@ -235,3 +235,14 @@ def test_a_secret_that_was_written_down(upper: Path, base: tuple[Path, Tree], pl
     with pytest.raises(BuildError, match="wrote the secret TOKEN into /opt") as problem:
         read(upper, base, secrets={"TOKEN": "hunter2"})
     assert "hunter2" not in problem.value.message + str(problem.value.hint)
+
+
+@pytest.mark.parametrize(("secret", "leaks"), [("hunter2\n", True), ("ab", False), (" \n", False)])
+def test_which_secrets_are_looked_for(upper: Path, base: tuple[Path, Tree], secret: str, leaks: bool) -> None:
+    """Without the blanks around it; one of two letters would be everywhere."""
+    put(upper, "opt", b"about token=hunter2;\n")
+    if leaks:
+        with pytest.raises(BuildError, match="wrote the secret"):
+            read(upper, base, secrets={"TOKEN": secret})
+    else:
+        assert paths(read(upper, base, secrets={"TOKEN": secret})) == ["opt"]

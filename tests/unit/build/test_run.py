@@ -1,7 +1,9 @@
 """Commands of the project: when they run, what they see, and what becomes of it."""
 
 import os
+import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -239,6 +241,16 @@ def test_inputs_that_cannot_be(tmp_path: Path, make: Callable[[Path], object], m
     make(tmp_path)
     with pytest.raises(ProjectError, match=message):
         scan_inputs(tmp_path, ["in"])
+
+
+def test_builds_at_the_same_time_run_it_once(world: World) -> None:
+    """The second waits for the first, and takes what it made."""
+    world.steps.write = lambda upper, step: (time.sleep(0.2), (upper / "made").write_bytes(os.urandom(8)))
+    plan = world.plan(sh("one"))
+    with ThreadPoolExecutor(3) as pool:
+        images = list(pool.map(lambda _: world.build(plan), range(3)))
+    assert len({image.digest for image in images}) == 1
+    assert len(world.steps.ran) == 1
 
 
 def test_folders_too_deep_are_removed_too(world: World) -> None:
