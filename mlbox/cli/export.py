@@ -34,6 +34,7 @@ def export(
     accelerator: Annotated[str, Option(help="Which of the lock's; default: its first.")] = "",
     extra: Annotated[list[str] | None, Option("--extra", help="As the lock was made with.")] = None,
     group: Annotated[list[str] | None, Option("--group", help="As the lock was made with.")] = None,
+    source: Annotated[str, Option("--from", metavar="FILE", help="As the lock was made with.")] = "",
 ) -> None:
     """Write a lock for other tools; a Dockerfile comes with its .dockerignore when it is written to a file."""
     from mlbox.cli.progress import listener
@@ -51,6 +52,7 @@ def export(
         accelerator=accelerator,
         extras=tuple(extra or ()),
         groups=tuple(group or ()),
+        requirements=(source,) if source else (),
     )
     with listener() as talk:
         found = exported(Home.default(), options, talk)

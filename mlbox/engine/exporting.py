@@ -54,6 +54,7 @@ class ExportOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Which of the lock's; empty: its first."""
     extras: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    requirements: tuple[str, ...] = ()
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +96,8 @@ def _subject(home: Home, options: ExportOptions, listener: Listener) -> _Subject
     if not path.exists():
         return _of_image(home, options.what)
     root = path if path.is_dir() else path.parent
-    workshop = Workshop(home, ProjectOptions(root=root, extras=options.extras, groups=options.groups), listener)
+    asked = ProjectOptions(root=root, extras=options.extras, groups=options.groups, requirements=options.requirements)
+    workshop = Workshop(home, asked, listener)
     whole = workshop.ready_lock(relock=False, locked=True) if path.is_dir() else read_lock(path)
     lock = for_accelerator(whole, options.accelerator or whole.target.accelerator)
 
