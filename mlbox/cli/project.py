@@ -78,32 +78,82 @@ def _workshop(
     return Workshop(Home.default(), options, talk)
 
 
+def _tell_disagreements(workshop: "Workshop", talk: Lines | Bars) -> None:
+    """Note specs that contradict those that count, where there are several."""
+    if all(source.used for source in workshop.project.sources):
+        return
+    from mlbox.project.conflict import disagreements
+
+    for sentence in disagreements(workshop.project):
+        talk.note(sentence)
+
+
 @app.command()
 def init(
     folder: Folder = Path(),
     template: Annotated[str, Option(help="Start a new project: minimal, train or serve.")] = "",
     dry_run: Annotated[bool, Option("--dry-run", help="Only show what was found.")] = False,
+    write: Annotated[bool, Option("--write", help="Also make a requirements.txt of what is only guessed.")] = False,
 ) -> None:
     """Show what mlbox finds in the repository, and write its settings; or start a new project."""
-    from mlbox.engine.cuda import proposed_base
-    from mlbox.project.discover import load_project
-    from mlbox.project.init import Fact, describe, new_from_template, write_settings
+    from mlbox.project.init import new_from_template
 
     root = folder.absolute()
     if template:
         for file in new_from_template(template, root):
             print(f"new  {file.relative_to(root)}")
         return
-    project = load_project(root)
-    base, why = proposed_base(project)
-    for fact in (*describe(project), *([Fact(label="base", value=base, why=why)] if base else ())):
-        print(f"{fact.label:<12} {fact.value}{f'  ({fact.why})' if fact.why else ''}")
-    if dry_run:
+    _draw(root, write=write and not dry_run, dry_run=dry_run)
+
+
+def _draw(root: Path, *, write: bool, dry_run: bool) -> None:
+    """Show the project and what its other files suggest; write what was asked for."""
+    from mlbox.engine.cuda import proposed_base
+    from mlbox.project.conflict import disagreements
+    from mlbox.project.discover import NoSpecError, load_project
+    from mlbox.project.drawing import draw, told, usable, write_requirements
+    from mlbox.project.init import declared_keys, describe, write_settings
+    from mlbox.project.model import Project
+    from mlbox.project.proposal import Proposal, Suggestion
+
+    drawn, refused = draw(root), None
+    project: Project | None = None
+    try:
+        project = load_project(root)
+    except NoSpecError as problem:
+        refused = problem
+    if project:
+        base, why = proposed_base(project)
+        drawn += Proposal(suggestions=(Suggestion(key="base", value=base, origin=why),) if base else ())
+    fitting = usable(drawn, project, declared_keys(root), root)
+    if refused and not fitting.wishes:
+        raise refused
+    if project:
+        for fact in describe(project):
+            _tell(fact.label, fact.value, fact.why)
+        for sentence in disagreements(project):
+            _tell("note", sentence)
+    for label, value, why in told(fitting):
+        _tell(label, value, why)
+    nothing_asked = project is None or not (project.requirements or project.conda or project.foreign)
+    if fitting.wishes and nothing_asked:
+        if not write:
+            _tell("guesses", "not written", "'mlbox init --write' makes a requirements.txt of them")
+            if project is None:
+                return
+        else:
+            _tell("wrote", str(write_requirements(root, fitting).relative_to(root)))
+            project = load_project(root)
+            fitting = usable(drawn, project, declared_keys(root), root)
+    if dry_run or project is None:
         return
     before = {file: file.read_bytes() for file in root.glob("*.toml")}
-    file = write_settings(project, base)
-    verb = "unchanged" if before.get(file) == file.read_bytes() else "wrote"
-    print(f"{verb:<12} {file.relative_to(root)}")
+    file = write_settings(project, fitting.suggestions)
+    _tell("unchanged" if before.get(file) == file.read_bytes() else "wrote", str(file.relative_to(root)))
+
+
+def _tell(label: str, value: str, why: str = "") -> None:
+    print(f"{label:<12} {value}{f'  ({why})' if why else ''}")
 
 
 @app.command()
@@ -140,6 +190,7 @@ def lock(
     )
     with listener() as talk:
         workshop = _workshop(folder, talk, extra, group, find_links, resolver, accelerators=accelerator, source=source)
+        _tell_disagreements(workshop, talk)
         if diff:
             for line in render_diff(diff_locks(workshop.usable_lock, workshop.new_lock(options))):
                 print(line)
@@ -163,6 +214,7 @@ def plan(
 
     with listener() as talk:
         workshop = _workshop(folder, talk, extra, group, find_links, source=source, accelerator=accelerator)
+        _tell_disagreements(workshop, talk)
         ready = workshop.chosen(workshop.ready_lock(relock=relock))
         planned = workshop.plan(ready)
         workshop.say_of_cuda(ready)

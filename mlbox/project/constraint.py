@@ -11,6 +11,8 @@ from mlbox.errors import ProjectError
 if TYPE_CHECKING:
     from packaging.version import Version
 
+_HOLED = ("<", "<=", ">", ">=", "!=")
+
 MAX_LENGTH = 500
 """Characters of one constraint."""
 
@@ -110,6 +112,8 @@ def as_specifier(text: str) -> str:
     ranges = parse_constraint(text)
     if () in ranges:
         return ""
+    if len(ranges) > 1 and any(bound.operator == "!=" for bounds in ranges for bound in bounds):
+        raise _unspeakable(text)  # a hole of one range would be one of its neighbour too
     ordered = sorted(ranges, key=_lowest)
     joined = list(ordered[0])
     for following in ordered[1:]:
@@ -127,13 +131,28 @@ def _lowest(bounds: Range) -> "Version":
 def _bridged(below: list[Bound], above: list[Bound], text: str) -> list[Bound]:
     """Join two ranges into one with a hole, where PEP 440 can say the hole: '!=1.5.*' or '!=1.5'."""
     end, start = _only(below, "<", "<="), _only(above, ">", ">=")
-    hole = _hole(end, start) if end and start else None
+    hole = _hole(end, start) if end and start and _is_plain(below) and _is_plain(above) else None
     if hole is None:
-        raise ProjectError(
-            f"{text[:100]!r}: a choice between ranges cannot be handed to a resolver",
-            hint="write one range, with the versions that do not work left out by !=",
-        )
+        raise _unspeakable(text)
     return [*(bound for bound in below if bound != end), hole, *(bound for bound in above if bound != start)]
+
+
+def _unspeakable(text: str) -> ProjectError:
+    return ProjectError(
+        f"{text[:100]!r}: a choice between ranges cannot be handed to a resolver",
+        hint="write one range, with the versions that do not work left out by !=",
+    )
+
+
+def _is_plain(bounds: list[Bound]) -> bool:
+    """Whether a range is all between two ends, but for holes: what else it says would hold for its neighbour too."""
+    from packaging.version import Version
+
+    ends = [bound for bound in bounds if bound.operator in ("<", "<=", ">", ">=")]
+    low, high = _only(bounds, ">", ">="), _only(bounds, "<", "<=")
+    if len(ends) != len(list(filter(None, (low, high)))) or any(bound.operator not in _HOLED for bound in bounds):
+        return False
+    return not (low and high) or Version(low.version) < Version(high.version)
 
 
 def _only(bounds: list[Bound], *operators: str) -> Bound | None:

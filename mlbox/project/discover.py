@@ -33,7 +33,7 @@ from mlbox.project.requirements import RequirementFiles
 from mlbox.project.settings import Where, check_settings, read_settings
 from mlbox.project.spec import CANDIDATES, SETUP, Reader, Spec, reader_of
 
-__all__ = ["inputs_digest", "load_project"]
+__all__ = ["NoSpecError", "inputs_digest", "load_project"]
 
 _LONGEST_NAME = 200  # a repository of an image may have 255 letters, what goes before the name included
 
@@ -69,6 +69,10 @@ def load_project(
     }
     given = {key: value for key, value in overrides.items() if value}
     return _Loader(root).load(given, tuple(extras), tuple(groups))
+
+
+class NoSpecError(ProjectError):
+    """Nothing in the folder says what it needs."""
 
 
 class _Choice(NamedTuple):
@@ -166,13 +170,14 @@ class _Loader:
         if self._there(CANDIDATES) or choose_lock(self._root, None)[0]:
             return
         if others := self._there(UNREAD) or _other_files(self._root):
-            raise ProjectError(
+            raise NoSpecError(
                 f"{self._root}: found only {', '.join(others[:5])}, which mlbox does not read by itself",
                 hint="list what it needs in requirements.txt, or name the files in mlbox.toml: requirements = [...]",
             )
-        raise ProjectError(
+        raise NoSpecError(
             f"{self._root}: has no pyproject.toml, requirements.txt or mlbox.toml",
-            hint="run mlbox in the project's folder, or start a new one: mlbox init --template train",
+            hint="run mlbox in the project's folder; 'mlbox init' shows what its code imports, and"
+            " 'mlbox init --template train' starts a new one",
         )
 
     def _read_pyproject(self, settings: Settings) -> None:

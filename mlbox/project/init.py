@@ -1,7 +1,7 @@
 """`mlbox init`: what was detected, guessed commands, settings written, projects started from templates."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from mlbox.project import pyproject as pyproject_file
 from mlbox.project import settings as settings_file
 from mlbox.project.model import Health, Project, Settings, Task
 from mlbox.project.problems import did_you_mean
+from mlbox.project.proposal import Suggestion
 from mlbox.project.reading import read_bytes
 from mlbox.project.requirement import normalize
 
@@ -131,8 +132,19 @@ def _content(path: Path) -> bytes:
         return b""
 
 
-def write_settings(project: Project, base: str = "") -> Path:
-    """Write guessed tasks and a proposed `base` (or an empty [tool.mlbox]) where settings belong; return that file.
+def declared_keys(root: Path) -> frozenset[str]:
+    """Return the keys of the settings that are written down."""
+    keys: dict[str, tuple[str, ...]] = {settings_file.FILE: (), pyproject_file.FILE: ("tool", "mlbox")}
+    for file, above in keys.items():
+        if (root / file).is_file():
+            table = pyproject_file.at(load_toml(read_bytes(root / file), what=file, error=ProjectError), *above)
+            if isinstance(table, dict):
+                return frozenset(table)
+    return frozenset()
+
+
+def write_settings(project: Project, drawn: Sequence[Suggestion] = ()) -> Path:
+    """Write what was `drawn` and guessed (or an empty [tool.mlbox]) where settings belong; return that file.
 
     pyproject.toml keeps its comments and layout; without one mlbox.toml is written. Declared settings stay.
     """
@@ -148,12 +160,28 @@ def write_settings(project: Project, base: str = "") -> Path:
     if file == pyproject_file.FILE:
         tool = document.setdefault("tool", tomlkit.table(is_super_table=True))
         table = tool.setdefault("mlbox", tomlkit.table())
-    if base and "base" not in table:
-        table["base"] = base
+    _write_drawn(table, drawn)
     for name, guess in guess_tasks(project).items():
-        table[name] = _task_table(guess)
+        if name not in table:
+            table[name] = _task_table(guess)
     write_atomic(path, tomlkit.dumps(document).encode(), mode=path.stat().st_mode & 0o777 if path.exists() else 0o644)
     return path
+
+
+def _write_drawn(table: Any, drawn: Sequence[Suggestion]) -> None:  # noqa: ANN401 (tomlkit)
+    import tomlkit
+
+    from mlbox.project.drawing import as_setting
+
+    # A table ends what stands before it, so what is none comes first.
+    for one in sorted(drawn, key=lambda one: isinstance(one.value, dict)):
+        if one.key not in table:
+            value = as_setting(one)
+            item: Any = tomlkit.item(value)
+            if isinstance(value, dict):
+                item = tomlkit.inline_table()
+                item.update(value)
+            table[one.key] = item.comment(f"from {one.origin}")
 
 
 def _task_table(guess: Guess) -> "Table":

@@ -95,7 +95,7 @@ def test_refused(text: str) -> None:
         as_specifier(text)
 
 
-@pytest.mark.parametrize("text", ["1.0 || 2.0", "^1 || ^3.5", "<1 || >=1.5", ">=1.0,<1.3 || >=2"])
+@pytest.mark.parametrize("text", ["1.0 || 2.0", "^1 || ^3.5", "<1 || >=1.5", ">=1.0,<1.3 || >=2", "^1,!=3.1 || ^3"])
 def test_choices_that_nothing_can_say(text: str) -> None:
     """An error with a way out, never another range."""
     with pytest.raises(ProjectError, match="a choice between ranges") as refused:
@@ -121,6 +121,9 @@ PROBES = [f"{a}.{b}.{c}" for a in range(5) for b in range(5) for c in (0, 1, 3, 
 @given(constraints)
 @example("^0.0.3")
 @example("<1.0 || >=2.0")
+@example("^1 || ^3,0.0.*")
+@example(">=5,<2 || >=3")
+@example("^1,!=3.1 || ^3")
 def test_as_poetry_reads_it(text: str) -> None:
     """A version is admitted when Poetry admits it, or the choice is refused."""
     try:
