@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from mlbox.gpu.fit import LibraryCode, cuda_of_packages
-from mlbox.gpu.frameworks import Lack, image_flavor, image_for, lacks, newest_row, rows_of, suites
+from mlbox.gpu.frameworks import Lack, image_flavor, image_for, lack_of, lacks, newest_row, rows_of, suites
 from mlbox.lock.model import Base, Lock, Package
 from mlbox.project.model import Project
 
@@ -111,10 +111,10 @@ def cuda_of_lock(lock: Lock) -> tuple[str, str]:
         return cuda, because
     if (of_base := image_flavor(environment_of(lock.base))) is not None:
         return str(of_base[0].minor), "the base image's CUDA_VERSION"
-    if not wants_cuda(named, lock.target.accelerator):
-        return "", ""
-    known = [(row.cuda, f"{row.name} {version} was built with it") for version, row in rows_of(named) if row.loads]
-    return known[0] if known else ("", "")
+    wanted = wants_cuda(named, lock.target.accelerator)
+    loading = ((version, row) for version, row in rows_of(named) if row.loads and (wanted or not row.optional))
+    built = ((row.cuda, f"{row.name} {version} was built with it") for version, row in loading)
+    return next(built, ("", ""))
 
 
 def remarks(lock: Lock) -> Iterator[str]:
@@ -150,6 +150,15 @@ def _lacks(lack: Lack, image: str, lock: Lock) -> str:
         f"{lack.package} loads {', '.join(names)}{more} of CUDA {lack.cuda}, which nothing in the image has: "
         + ", or ".join(ways)
     )
+
+
+def ways_to(libraries: Sequence[str], python: str) -> list[str]:
+    """Return what would bring libraries of CUDA that an image lacks: requirements, or a base; none for other names."""
+    lack = lack_of(libraries)
+    if lack is None:
+        return []
+    image = base_for([lack], "", python)
+    return [f"require {', '.join(lack.wheels)}", *([f'base = "{image}"'] if image else [])]
 
 
 def _other_variants(lock: Lock) -> Iterator[str]:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _CAPABILITIES = "NVIDIA_DRIVER_CAPABILITIES"
 TARGETS = (TARGET, "/opt/mlbox/nvidia", "/run/mlbox/nvidia")
 """Where the driver's libraries may lie: where no folder of the user's is mounted."""
+_CACHE = "/etc/ld.so.cache"
 _RDMA = "/dev/infiniband"
 
 
@@ -148,11 +149,11 @@ class HostDevices:
         binds = [one for one in record.options.mounts if isinstance(one, BindMount)]
         target = next((one for one in TARGETS if not covering(one, binds)), TARGETS[0])
         gpus = edits_of(chosen, inventory, capabilities, files, self._roots, params=self._params(), target=target)
-        grant = Grant(
-            edits=edits + without_new_files(gpus, binds, self._say),
-            libraries=libraries_of(files, target),
-            descriptors=descriptors,
-        )
+        mounts = edits + without_new_files(gpus, binds, self._say)
+        if _is_missing(_CACHE, binds):  # the loader's cache has no place either, so the libraries are named to it
+            searched = ContainerEdits(env=(f"LD_LIBRARY_PATH={_searched(record, target)}",))
+            return Grant(edits=mounts + searched, descriptors=descriptors)
+        grant = Grant(edits=mounts, libraries=libraries_of(files, target), descriptors=descriptors)
         if "compute" in capabilities and all(is_of_data_center(unit.gpu.name) for unit in chosen):
             return msgspec.structs.replace(grant, preferred=partial(lines_in, driver=inventory.driver.version))
         return grant
@@ -190,13 +191,25 @@ def without_new_files(edits: ContainerEdits, binds: Sequence[BindMount], say: Ca
     """Return `edits` without the mounts for which a file would have to be made in a folder of the host."""
     left = []
     for mount in edits.mounts:
-        bind = covering(mount.container_path, binds)
-        place = Path(bind.source, mount.container_path[len(bind.target) :].lstrip("/")) if bind else None
-        if place is not None and not place.exists():
+        if place := _is_missing(mount.container_path, binds):
             say(f"{mount.container_path} of the driver is left out: it would be made at {place}")
         else:
             left.append(mount)
     return msgspec.structs.replace(edits, mounts=tuple(left))
+
+
+def _is_missing(path: str, binds: Sequence[BindMount]) -> Path | None:
+    """Return where on the host `path` would have to be made, None when it is there or not in a folder of the user's."""
+    bind = covering(path, binds)
+    place = Path(bind.source, path[len(bind.target) :].lstrip("/")) if bind else None
+    return place if place is not None and not place.exists() else None
+
+
+def _searched(record: Record, target: str) -> str:
+    """Return LD_LIBRARY_PATH with `target` before what the container has there."""
+    image = dict(line.partition("=")[::2] for line in record.config.env)
+    own = {**image, **record.options.env}.get("LD_LIBRARY_PATH", "")
+    return f"{target}:{own}" if own else target
 
 
 def _are_alike(found: Sequence[Unit]) -> bool:

@@ -9,9 +9,12 @@ import msgspec
 from mlbox import resources
 from mlbox.build.linking import Finding, Ground, Linker
 from mlbox.codec import decode_json, key_of
+from mlbox.engine.cuda import ways_to
 from mlbox.errors import BuildError, MlboxError
 from mlbox.events import Listener
 from mlbox.files import write_atomic
+from mlbox.gpu.fit import is_variant
+from mlbox.gpu.frameworks import brought_by
 from mlbox.lock.file import decode_lock
 from mlbox.lock.model import Lock
 from mlbox.oci.digest import DiffID, Digest, hex_of
@@ -106,6 +109,8 @@ def remarks(findings: Iterable[Finding], suite: str) -> Iterator[str]:
     """Yield what there is to say of `findings`: of each package a line for its modules, and one for its other files."""
     groups: dict[tuple[str, str, bool], list[Finding]] = {}
     for one in findings:
+        if one.kind == "missing" and brought_by(one.name) and all(map(is_variant, one.needed_by)):
+            continue  # a library for another CUDA, which nobody loads
         groups.setdefault((one.kind, one.package, bool(one.modules)), []).append(one)
     for (kind, package, _), found in groups.items():
         yield "".join(one if one.isprintable() else "?" for one in _remark(kind, package, found, suite))
@@ -150,8 +155,9 @@ def _list(found: Sequence[Finding], suite: str) -> str:
 def _named(library: str, suite: str) -> str:
     from mlbox.build.ground import package_of
 
-    package = package_of(library, suite)
-    return f"{library} (package {package})" if package else library
+    if package := package_of(library, suite):
+        return f"{library} (package {package})"
+    return f"{library} (of CUDA)" if brought_by(library) else library
 
 
 def _refusal(fatal: Sequence[Finding], settings: Settings, lock: Lock) -> BuildError:
@@ -164,7 +170,9 @@ def _refusal(fatal: Sequence[Finding], settings: Settings, lock: Lock) -> BuildE
     hints = []
     if packages:
         hints.append(f"[tool.mlbox] system-packages = {_toml(sorted({*settings.system_packages, *packages}))}")
-    if unknown:
+    cuda = [name for name in unknown if brought_by(name)]
+    hints += ways_to(cuda, lock.target.python)
+    if unknown := [name for name in unknown if name not in cuda]:
         hints.append(f"another version of {', '.join(sorted({one.package for one in fatal if one.name in unknown}))}")
     hints.append(f"allow-missing = {_toml(sorted({*settings.allow_missing, *names}))} when that part is never used")
     return BuildError("; ".join(remarks(fatal, suite)), hint=", or ".join(hints))

@@ -117,6 +117,11 @@ def fit(
     return Fit(verdict=parts[0].verdict, reasons=reasons, hint=next((part.hint for part in parts if part.hint), ""))
 
 
+def is_variant(path: str) -> bool:
+    """Whether a library is one of several that a package has, for one CUDA each: it loads the right one itself."""
+    return _VARIANT.fullmatch(path) is not None
+
+
 def _taken(needs: Needs) -> tuple[LibraryCode, ...]:
     """Return the libraries without those for another CUDA, of which a package has one for each: it loads its own."""
     variants: dict[str, set[str]] = {}

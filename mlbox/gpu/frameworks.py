@@ -161,13 +161,26 @@ def _lack(row: Framework, package: str, names: Collection[str], image: Mapping[s
     missing = [one for one in row.loads if wheels.get(one) not in names and not image_has(image, cuda, one)]
     if not missing:
         return None
+    return _lack_of(package, missing, cuda, row.requirement)
+
+
+def lack_of(libraries: Sequence[str]) -> Lack | None:
+    """Return the same of SONAMEs alone, when all of them are of one CUDA, the newest that has them; else None."""
+    for major in sorted(_libraries().wheels, key=int, reverse=True):
+        if libraries and set(libraries) <= set(_libraries().wheels[major]):
+            return _lack_of("", libraries, _version(major), "")
+    return None
+
+
+def _lack_of(package: str, missing: Sequence[str], cuda: Version, requirement: str) -> Lack:
+    wheels = wheels_of(cuda)
     flavors = [flavor_of(one) for one in missing]
     known = [one for one in flavors if one is not None]
     return Lack(
         package=package,
         libraries=tuple(missing),
         cuda=cuda,
-        requirement=row.requirement,
+        requirement=requirement,
         wheels=tuple(dict.fromkeys(wheels[one] for one in missing if one in wheels)),
         flavor=max(known, key=FLAVORS.index) if len(known) == len(flavors) else None,
     )

@@ -416,3 +416,7 @@ def test_nothing_of_the_driver_is_made_in_a_folder_of_the_user(box: Box, tmp_pat
     assert "libcuda.so.1" in out
     assert list(usr.iterdir()) == []
     assert any("/usr/bin/nvidia-smi of the driver is left out" in line for line in said)
+    mount = BindMount(source=str(usr), target="/etc", owner="keep")
+    code, out, err = box.sh("echo $LD_LIBRARY_PATH", gpus="1", mounts=(mount,), env={"LD_LIBRARY_PATH": "/opt/x"})
+    assert (code, out) == (0, f"{TARGET}:/opt/x\n"), err
+    assert not (usr / "ld.so.cache").exists()

@@ -34,6 +34,25 @@ DEMO = {f"{SITE}/demo/_x.abi3.so": MODULE, f"{SITE}/demo-1.0.dist-info/RECORD": 
 SYSTEM = {"usr/lib/x86_64-linux-gnu/libc.so.6": shared_library("libc.so.6")}
 
 
+def test_libraries_of_cuda_are_named_with_what_brings_them() -> None:
+    """Wheels, and a base of the image's Python; what is for another CUDA is nobody's trouble."""
+    module = f"{SITE}/demo/_x.abi3.so"
+    missing = [
+        Finding(kind="missing", name=name, package="demo 1.0", needed_by=(module,), modules=(module,), of=1)
+        for name in ("libcublas.so.12", "libcudnn.so.9")
+    ]
+    noble = msgspec.structs.replace(LOCK, target=msgspec.structs.replace(LOCK.target, python="3.12"))
+    with pytest.raises(BuildError, match=r"libcublas\.so\.12 \(of CUDA\)") as refused:
+        judge(missing, Settings(), noble, Talk(), tell=False)
+    hint = refused.value.hint or ""
+    assert "require nvidia-cublas-cu12, nvidia-cudnn-cu12" in hint
+    assert 'base = "docker.io/nvidia/cuda:12.9.1-cudnn-runtime-ubuntu24.04"' in hint
+    assert "another version" not in hint
+    variant = f"{SITE}/bitsandbytes/libbitsandbytes_cuda118.so"
+    other = Finding(kind="missing", name="libcublas.so.11", package="bitsandbytes 0.45", needed_by=(variant,))
+    assert list(remarks([other], "trixie")) == []
+
+
 class Talk:
     """A listener that keeps what it is told."""
 
