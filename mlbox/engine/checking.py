@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _LIBRARY = re.compile(r"\.so(?:\.[0-9.]+)?$")
 _DISTRIBUTION = re.compile(r"(?:^|/)([A-Za-z0-9_.]+)-([^/-]+)\.dist-info$")
-_FORMAT = 2
+_FORMAT = 3
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,11 +109,13 @@ def facts_of(store: Store, digest: Digest) -> GpuFacts | None:
 
 def read_needs(store: Store, image: Image) -> Needs:
     """Read what the image needs: CUDA from its lock, else from the packages in it; device code from its libraries."""
+    from mlbox.engine.cuda import cuda_of_lock
     from mlbox.store.view import effective  # a start with GPUs finds what was read before
 
     diff_ids = image.config.rootfs.diff_ids
     files = effective([store.layers.entries(diff_id) for diff_id in diff_ids])
-    cuda, because = cuda_of_packages(_packages(store, image, files))
+    lock = _lock_of(store, image)
+    cuda, because = cuda_of_lock(lock) if lock else cuda_of_packages(_installed(files))
     if not cuda:
         variables = dict(line.partition("=")[::2] for line in image.config.config.env)
         version = parse_version(variables.get("CUDA_VERSION", ""))
@@ -244,18 +246,13 @@ def _compat(store: Store, diff_ids: Sequence[DiffID]) -> Compat | None:
     return None
 
 
-def _packages(store: Store, image: Image, files: "Mapping[str, Place]") -> list[tuple[str, str]]:
+def _lock_of(store: Store, image: Image) -> "Lock | None":
     from mlbox.lock.file import decode_lock
 
     if data := store.referrers.lock_of(image.digest):
         with suppress(MlboxError):  # it may have come with the image from a newer mlbox, or from anybody
-            return _locked(decode_lock(data))
-    return list(_installed(files))
-
-
-def _locked(lock: "Lock") -> list[tuple[str, str]]:
-    wheels = [(package.name, package.version) for package in lock.packages]
-    return [*wheels, *((package.name, package.version) for package in lock.conda)]
+            return decode_lock(data)
+    return None
 
 
 def _installed(files: "Mapping[str, Place]") -> Iterator[tuple[str, str]]:

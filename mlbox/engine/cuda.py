@@ -106,7 +106,7 @@ def code_of_lock(lock: Lock) -> tuple[LibraryCode, ...]:
 def cuda_of_lock(lock: Lock) -> tuple[str, str]:
     """Return the CUDA that the packages bring, else the base, else that which they were built with; and who says so."""
     named = pairs(lock.packages)
-    cuda, because = cuda_of_packages(named)
+    cuda, because = _brought(lock)
     if cuda:
         return cuda, because
     if (of_base := image_flavor(environment_of(lock.base))) is not None:
@@ -120,11 +120,11 @@ def cuda_of_lock(lock: Lock) -> tuple[str, str]:
 def remarks(lock: Lock) -> Iterator[str]:
     """Yield what there is to say of CUDA in a lock, with the setting that mends it."""
     image = environment_of(lock.base)
-    found = lacking(lock.packages, lock.target.accelerator, image)
+    found = () if lock.conda else lacking(lock.packages, lock.target.accelerator, image)  # conda's may bring it
     for lack in found:
         yield _lacks(lack, base_for(found, "", lock.target.python), lock)
     yield from _other_variants(lock)
-    cuda, _ = cuda_of_packages(pairs(lock.packages))
+    cuda = _cuda(lock)
     reference = lock.base.reference
     if image_flavor(image) and cuda and not lacking(lock.packages, lock.target.accelerator):
         yield (
@@ -172,4 +172,8 @@ def _other_variants(lock: Lock) -> Iterator[str]:
 
 
 def _cuda(lock: Lock) -> str:
-    return cuda_of_packages(pairs(lock.packages))[0]
+    return _brought(lock)[0]
+
+
+def _brought(lock: Lock) -> tuple[str, str]:
+    return cuda_of_packages([*pairs(lock.packages), *((one.name, one.version) for one in lock.conda)])

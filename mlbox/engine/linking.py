@@ -9,6 +9,7 @@ import msgspec
 from mlbox import resources
 from mlbox.build.linking import Finding, Ground, Linker
 from mlbox.codec import decode_json, key_of
+from mlbox.engine.cuda import remarks as remarks_on_cuda
 from mlbox.engine.cuda import ways_to
 from mlbox.errors import BuildError, MlboxError
 from mlbox.events import Listener
@@ -78,9 +79,14 @@ def findings_of(store: Store, digest: Digest) -> tuple[Finding, ...]:
 
 def remarks_of(store: Store, digest: Digest) -> tuple[str, ...]:
     """Return what there is to say of an image's libraries, a line each."""
-    lock = store.referrers.lock_of(digest)
-    findings = findings_of(store, digest)
-    return tuple(remarks(findings, decode_lock(lock).base.suite)) if lock and findings else ()
+    data = store.referrers.lock_of(digest)
+    try:
+        lock = decode_lock(data) if data else None
+    except MlboxError:
+        return ()  # it came with somebody's image
+    if lock is None:
+        return ()
+    return (*remarks_on_cuda(lock), *remarks(findings_of(store, digest), lock.base.suite))
 
 
 def lacking_packages(findings: Iterable[Finding], settings: Settings, lock: Lock) -> tuple[str, ...]:
@@ -128,7 +134,8 @@ def _remark(kind: str, package: str, found: Sequence[Finding], suite: str) -> st
             return f"{package or 'LD_LIBRARY_PATH'} has {paths}, in place of the library of NVIDIA's driver"
         case _:
             size = mega(sum(one.size for one in found))
-            return f"{_list(found, '')} of {who} are in the base too: {size} that one of them would save"
+            names = ", ".join(one.name for one in found)
+            return f"{names} of {who} are in the base too: {size} that one of them would save"
 
 
 def _who(found: Sequence[Finding]) -> str:
