@@ -15,7 +15,11 @@ from mlbox.project.model import Project, Requirement
 
 _HASH = re.compile(r"--hash[= ]\s*sha256:([0-9a-fA-F]{64})")
 _OPTION = re.compile(r"\s+--(hash|config-settings?|global-option)[= ].*", re.DOTALL)
+_PINNED = re.compile(r"[^=<>!~@;\[]+(\[[^\]]*\])?\s*===?[^,;]+")
 _EGG = re.compile(r"[#&]egg=([A-Za-z0-9._-]+)")
+
+OWN_PIP = "mlbox (settings.pip)"
+"""The origin of a pip that nobody else asks for."""
 
 
 class Asked(NamedTuple):
@@ -27,6 +31,8 @@ class Asked(NamedTuple):
     hashes: Mapping[str, frozenset[str]]
     urls: Mapping[str, tuple[str, ...]]
     """Origins of direct URLs whose name only the resolver learns."""
+    loose: tuple[str, ...] = ()
+    """Those of the lines that name neither one version nor one file."""
 
     def origins_by_url(self, url: str) -> tuple[str, ...]:
         """Return who asked for this direct URL or repository."""
@@ -49,6 +55,7 @@ def asked_for(project: Project, target: Target) -> Asked:
     origins: dict[str, list[str]] = {}
     hashes: dict[str, set[str]] = {}
     urls: dict[str, list[str]] = {}
+    loose: list[str] = []
     for requirement in project.requirements:
         line = _line(requirement, project.root)
         if line is None:
@@ -57,6 +64,8 @@ def asked_for(project: Project, target: Target) -> Asked:
         name, applies = _name(requirement, line, target)
         if not applies:
             continue
+        if not _is_exact(requirement):
+            loose.append(_OPTION.sub("", line).strip())
         if name:
             origins.setdefault(name, []).append(requirement.origin)
             hashes.setdefault(name, set()).update(digest.lower() for digest in _HASH.findall(requirement.text))
@@ -64,13 +73,22 @@ def asked_for(project: Project, target: Target) -> Asked:
             urls.setdefault(_bare(line), []).append(requirement.origin)
     if project.settings.pip and project.foreign is None and project.conda is None and "pip" not in origins:
         lines.append("pip")
-        origins["pip"] = ["mlbox (settings.pip)"]
+        origins["pip"] = [OWN_PIP]
     return Asked(
         lines=tuple(dict.fromkeys(lines)),
         origins={name: tuple(dict.fromkeys(found)) for name, found in origins.items()},
         hashes={name: frozenset(found) for name, found in hashes.items() if found},
         urls={url: tuple(dict.fromkeys(found)) for url, found in urls.items()},
+        loose=tuple(loose),
     )
+
+
+def _is_exact(requirement: Requirement) -> bool:
+    """Whether it can mean one version or one file only, as pip asks of all where one has a hash."""
+    text = requirement.text
+    if requirement.kind == "named":
+        return bool(_PINNED.fullmatch(_OPTION.sub("", text).partition(";")[0].strip()))
+    return requirement.kind == "path" or (requirement.kind == "url" and bool(re.search(r"--hash|#sha256=", text)))
 
 
 def _line(requirement: Requirement, root: Path) -> str | None:

@@ -28,6 +28,7 @@ from mlbox.lock.python.builds import (
     resolve_with_torch,
 )
 from mlbox.lock.python.config import indexes_for
+from mlbox.lock.python.hashes import check_closed, check_exact, require_hashes
 from mlbox.lock.python.model import File, Index, Indexes, Pinned, Question
 from mlbox.lock.python.sdist import Source, read_archive, read_tree
 from mlbox.lock.python.target import best_file
@@ -135,6 +136,8 @@ def _lock_one(
     for index in (*indexes.all, *filter(None, [indexes.torch])):
         http.learn(index.url)
     asked = asked_for(project, target)
+    if hashed := require_hashes(project, asked):
+        check_exact(asked)
     known = (*(beside.packages if beside else ()), *(previous.packages if previous else ()))
     wishes = _Wishes.of(_preferences(previous, target, means.upgrade), beside)
     question = _question(project, target, asked, indexes, wishes, listener)
@@ -160,8 +163,8 @@ def _lock_one(
             Thread(target=http.warm_up, args=(indexes.default.url,)).start()
         pins = _resolve(question, wishes, indexes.torch, http, _resolver(project, listener))
     chosen = _choose(pins, question, asked)
-    if project.index.require_hashes:
-        _need_hashes(chosen, asked)
+    if hashed:
+        check_closed(asked, pins)
     packages = _packages(chosen, asked, project.root, known, http)
     _remember(chosen, packages, means.home)
     sources = _sources(packages, chosen, means)
@@ -248,7 +251,9 @@ def _question(
     options, accelerator = project.index, target.accelerator
     constraints = [requirement.text for requirement in project.constraints]
     backend = ""
-    if accelerator not in _NO_BACKEND and project.foreign is None and project.conda is None:
+    # Where hashes say which build is meant, nothing else does.
+    decided = project.foreign is not None or project.conda is not None or require_hashes(project, asked)
+    if accelerator not in _NO_BACKEND and not decided:
         local = builds_in_folders(indexes, target, [*asked.lines, *constraints], wishes.constraints)
         constraints += [f"{name}=={version}" for name, version in local.items()]
         for name, version in local.items():
@@ -309,16 +314,6 @@ def torch_places(package: Package, target: Target, indexes: Indexes) -> tuple[st
     )
     pins = resolve_with_uv(question)
     return tuple(file.url for pin in pins for file in pin.files if file.filename == package.filename)
-
-
-def _need_hashes(chosen: Sequence[_Choice], asked: Asked) -> None:
-    """Refuse packages for which the requirements name no hash, as pip does under --require-hashes."""
-    missing = [c.pinned.name for c in chosen if c.pinned.kind == "index" and c.pinned.name not in asked.hashes]
-    if missing and missing != ["pip"]:
-        raise ResolveError(
-            f"the requirements say --require-hashes, but name no hash for {', '.join(missing)}",
-            hint="name every package with its hashes, or drop --require-hashes: mlbox.lock holds all hashes anyway",
-        )
 
 
 def _no_file(pinned: Pinned, hashed: bool, target: Target) -> str:

@@ -358,6 +358,45 @@ def test_annotated_output_is_read() -> None:
     assert pins["c"].via == ["b"]
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a", "these are not: a"),
+        ("b>=1.0 --hash=sha256:HASH", "these are not: b>=1.0"),
+        ("b==1.0,<2 --hash=sha256:HASH", "these are not: b==1.0,<2"),
+        ("b @ git+https://g.example/b", "these are not: b @ git"),
+        ("b @ https://i.example/b-1.0-py3-none-any.whl", "these are not: b @ https"),
+        ("a==1.0 --hash=sha256:HASH", "no hash for b"),
+        (f"b==1.0 --hash=sha512:{'0' * 128}", "no hash for b"),
+    ],
+    ids=["no version", "range", "two", "git", "address", "dependency", "other hash"],
+)
+def test_one_hash_makes_pip_strict(desk: Desk, line: str, message: str) -> None:
+    """Nothing is resolved to what the file does not name."""
+    wheel = desk.wheel("a", "1.0", requires=["b"])
+    desk.wheel("b", "1.0"), desk.wheel("b", "2.0")
+    first = f"a==1.0 --hash=sha256:{sha256(wheel)}"
+    with pytest.raises(ResolveError) as problem:
+        desk.lock(desk.project(first, line.replace("HASH", sha256(wheel))))
+    assert message in problem.value.message
+    assert "--generate-hashes" in str(problem.value.hint)
+
+
+def test_hashed_pins_are_taken_as_they_are(desk: Desk) -> None:
+    """Older versions, another machine's lines, mlbox's own pip, and a build that the accelerator would not choose."""
+    a = desk.wheel("a", "1.0", requires=["torch"])
+    torch = desk.wheel("torch", "1.0")
+    desk.wheel("a", "2.0"), desk.wheel("torch", "2.0"), desk.wheel("pip", "26.0")
+    project = desk.project(
+        f"a==1.0 --hash=sha256:{sha256(a)}",
+        f"torch==1.0 --hash=sha256:{sha256(torch)}",
+        "winonly ; sys_platform == 'win32'",
+        accelerator="cpu",
+        pip=True,
+    )
+    assert versions(desk.lock(project)) == {"a": "1.0", "torch": "1.0", "pip": "26.0"}
+
+
 def test_required_hashes_are_required_of_all(desk: Desk) -> None:
     wheel = desk.wheel("a", "1.0", requires=["b"])
     other = desk.wheel("b", "1.0")
