@@ -5,7 +5,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
+import msgspec
+
+from mlbox.build.activation import read_activation
 from mlbox.build.addition import fill_addition
 from mlbox.build.bytecode import compile_pieces, fill_bytecode
 from mlbox.build.changes import Changes
@@ -25,6 +29,7 @@ from mlbox.errors import BuildError
 from mlbox.events import Listener
 from mlbox.lock.model import Base
 from mlbox.oci.image import (
+    ContainerConfig,
     History,
     Image,
     ImageConfig,
@@ -116,7 +121,13 @@ class Builder:
             self._lower = tuple(self._store.layers.root(self._layer(layer).diff_id) for layer in ground)
             self._make_in_containers(plan)
             layers = self._all_layers(plan.layers)
-            image = assemble_image(plan, layers, below)
+            activation = read_activation(self._store, plan, layers)
+            for script in activation.scripts:
+                self._listener.note(
+                    f"activating the environment would run {script}, which is no list of variables; if something misses"
+                    " what it sets, say it in [tool.mlbox] env"
+                )
+            image = assemble_image(plan, layers, below, activation.env)
             self._store.images.add(image)
             self._store.images.remember_build(plan.key, image.digest)
         return image
@@ -369,8 +380,15 @@ def build_pieces(piece: BuiltWheelPiece) -> tuple[EnvPiece | CondaPiece | WheelP
     return *below, *wheels
 
 
-def assemble_image(plan: BuildPlan, layers: Sequence[Layer], below: ImageConfig | None = None) -> Image:
+def assemble_image(
+    plan: BuildPlan,
+    layers: Sequence[Layer],
+    below: ImageConfig | None = None,
+    activation: Mapping[str, str] = MappingProxyType({}),
+) -> Image:
     """Return the image of `plan` over its built layers and the configuration of the image `below` them, if any.
+
+    What `activation` sets and the plan does not is set too.
 
     Every byte follows from these.
     """
@@ -383,11 +401,17 @@ def assemble_image(plan: BuildPlan, layers: Sequence[Layer], below: ImageConfig 
         architecture=plan.arch,
         os="linux",
         variant=below.variant if below else "",
-        config=plan.config,
+        config=_activated(plan.config, activation),
         rootfs=RootFS(diff_ids=tuple(layer.diff_id for layer in layers)),
         history=tuple(history),
     )
     return image_of(config, tuple(layer.descriptor for layer in layers))
+
+
+def _activated(config: ContainerConfig, activation: Mapping[str, str]) -> ContainerConfig:
+    known = {item.partition("=")[0] for item in config.env}
+    more = tuple(f"{name}={value}" for name, value in sorted(activation.items()) if name not in known)
+    return msgspec.structs.replace(config, env=(*config.env, *more)) if more else config
 
 
 def configured_packages(plan: BuildPlan) -> frozenset[str]:

@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from mlbox.build.activation import read_activation
 from mlbox.build.executor import assemble_image
 from mlbox.build.rebuild import decode_plan
 from mlbox.engine.building import ProjectOptions, Workshop
@@ -275,7 +276,7 @@ class _Verifier:
             what = f"the configuration of {base.reference}, which this image stands on, is not here"
             return "not checked", (f"{what}: {problem}",)
         below = parse_config(self.store.content.read(base.config)) if base is not None else None
-        own = assemble_image(self.basis.plan, layers, below)
+        own = assemble_image(self.basis.plan, layers, below, read_activation(self.store, self.basis.plan, layers).env)
         if own.digest == self.image.digest:
             return "equal", ()
         ours, theirs = dict(config_fields(own)), dict(config_fields(self.image))

@@ -119,6 +119,8 @@ class _Loader:
         requirements = self._requirements(settings, where)
         variants = self._variants(settings)
         settings = self._with_system_packages(settings)
+        if self._conda:  # conda sets them when it activates the environment
+            settings = msgspec.structs.replace(settings, env={**self._conda.variables, **settings.env})
         package, notes = read_package(self._root, self._own, asked_for=self._files.itself is not None)
         requires_python = next((one.requires_python for one in self._metadata if one.requires_python), "")
         python, named_by = (python, named_by) if python else self._python

@@ -33,6 +33,8 @@ def hello(version: str) -> Made:
         "lib/libhello.so": File(b"\x7fELF\0" + PLACEHOLDER.encode() + b"/lib\0end\0", 0o755),
         "bin/hello-config": File(f"#!/bin/sh\necho {PLACEHOLDER}/lib {version}\n".encode(), 0o755),
         "bin/hello": File(link="hello-config", mode=0o777),
+        "etc/conda/activate.d/hello.sh": b'#!/bin/sh\nexport HELLO_DATA="${CONDA_PREFIX}/share/hello"\n',
+        "etc/conda/env_vars.d/hello.json": b'{"HELLO_MODE": "loud", "PATH": "/nowhere"}',
     }
     return make_package("libhello", version, files=files, depends=["__glibc >=2.17"], kind=".tar.bz2")
 
@@ -119,7 +121,7 @@ def versions(mlbox: Program) -> dict[str, str]:
 
 def test_an_environment_from_its_file_to_a_run(channel: Channel, program: Callable[..., Program]) -> None:
     """Conda's Python runs conda's and pip's packages; twice built it is the same; everything can say what is in it."""
-    text = environment(channel, "python", "hellopy", "pip", pip=("iniconfig==2.1.0",))
+    text = environment(channel, "python", "hellopy", "pip", pip=("iniconfig==2.1.0",)) + "variables:\n  GREETING: hi\n"
     mlbox = program("one", environment_yml=text, train_py="print(1)\n")
     digest = mlbox.build("-t", "test/conda")
     lock = (mlbox.cwd / "mlbox.lock").read_text()
@@ -137,6 +139,9 @@ def test_an_environment_from_its_file_to_a_run(channel: Channel, program: Callab
         f"{ENV}/bin/python",
         f"{ENV}/lib/python{PYTHON}/site-packages/iniconfig/__init__.py",
     ]
+    variables = mlbox.out("run", "--rm", "test/conda", "env").splitlines()
+    assert {f"HELLO_DATA={ENV}/share/hello", "HELLO_MODE=loud", "GREETING=hi", f"CONDA_PREFIX={ENV}"} <= set(variables)
+    assert f"PATH={ENV}/bin:" in "\n".join(variables)
     assert "environment.yml:5 > hellopy > libhello" in mlbox.out("why", "test/conda", "libhello")
     assert "pkg:conda/libhello@1.1?build=h0_0&channel=tests&subdir=linux-64" in mlbox.out("sbom", "test/conda")
     assert "made again from the attached lock and plan" in mlbox.out("verify", "test/conda")
