@@ -15,6 +15,7 @@ from mlbox.oci.digest import DiffID, Digest
 from mlbox.oci.image import Image
 from mlbox.oci.layer import Entry
 from mlbox.plan.model import BuildPlan, BuiltWheelPiece, LayerPlan, WheelPiece
+from mlbox.plan.run import run_piece, title
 from mlbox.report.installed import Database, Owner, read_database
 from mlbox.store.store import Store
 from mlbox.store.view import DOCUMENT_LIMIT, Place, effective, read_file
@@ -102,7 +103,8 @@ def _layer(
     name = plan.name if plan else _history_name(image, number)
     rest = _rest(name, plan)
     workdir = image.config.config.working_dir.strip("/")
-    own = f"{workdir}/" if workdir else "\0"
+    # What a command made there is its own.
+    own = f"{workdir}/" if workdir and not (plan and run_piece(plan)) else "\0"
     project = Owner("project", "project")
     owners = tuple(
         None if entry.kind == "dir" else database.owner(entry.path) or (project if entry.path.startswith(own) else rest)
@@ -130,6 +132,8 @@ def _rest(layer: str, plan: LayerPlan | None) -> Owner:
     if plan is not None:
         if plan.kind == "project":
             return Owner("project", "project")
+        if (command := run_piece(plan)) is not None:
+            return Owner("image", f"{layer}, {title(command.command)}")
         wheels = [piece for piece in plan.pieces if isinstance(piece, WheelPiece | BuiltWheelPiece)]
         if len(wheels) == 1:
             one = wheels[0].source if isinstance(wheels[0], BuiltWheelPiece) else wheels[0]

@@ -89,6 +89,7 @@ def test_a_plan_marks_the_commands(built: Program) -> None:
     assert len(lines) == 3
     assert all("cached; " in line and "pinned by its output, not reproducible" in line for line in lines)
     assert "pinned by its output, not reproducible" in built.out("history", "sources:1")
+    assert "from run 1, vendor-tool > /opt/said; date" in built.out("why", "sources:1", "/opt/said")
     statement = json.loads(built.out("provenance", "sources:1"))
     ran = statement["predicate"]["buildDefinition"]["externalParameters"]["run"]
     assert [one["reproducible"] for one in ran] == [False] * 3
