@@ -59,7 +59,12 @@ def import_pins(
     for note in imported.notes:
         listener.note(f"{foreign.path}: {note}")
     folder = (project.root / foreign.path).parent
-    return complete(imported.pins, target, indexes, http, folder=folder, known=known, what=foreign.path)
+    pins = complete(imported.pins, target, indexes, http, folder=folder, known=known, what=foreign.path)
+    if imported.edges or not pins:
+        return pins
+    from mlbox.lock.foreign.edges import with_edges
+
+    return with_edges(pins, (one.text for one in project.requirements if one.kind == "named"), target, http, known)
 
 
 def read_foreign(project: Project, foreign: ForeignLock, target: Target) -> Imported:

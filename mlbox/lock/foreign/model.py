@@ -33,6 +33,8 @@ class Imported(Value, frozen=True, kw_only=True):
     """
     conda: tuple[PinnedConda, ...] = ()
     """Sorted by name."""
+    edges: bool = True
+    """Whether the lock says who asks for whom."""
     notes: tuple[str, ...] = ()
     """What was read and has no effect here, one sentence each, for people."""
 

@@ -92,8 +92,7 @@ def read_pipfile(data: bytes, selection: Selection) -> Imported:
         for pinned in _category(document, category, meta, markers, unwanted):
             if pins.setdefault(pinned.name, pinned) != pinned:
                 raise LockError(f"{WHAT}: {pinned.name} is there twice with other content", hint=_LOCK_AGAIN)
-    note = "does not say which package asks for which"
-    return Imported(pins=tuple(pins[name] for name in sorted(pins)), notes=(note,) if pins else ())
+    return Imported(pins=tuple(pins[name] for name in sorted(pins)), edges=False)
 
 
 def _document(data: bytes) -> dict[str, Any]:

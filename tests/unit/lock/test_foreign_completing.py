@@ -122,10 +122,27 @@ def test_hashes_become_files_by_one_page_each(desk: Desk) -> None:
         ("y-2.0-cp311-cp311-manylinux_2_17_x86_64.whl", sha256(y), len(y)),
     ]
     assert sha256(other) not in hashes["x"]
-    assert sorted(desk.server.paths()) == ["/simple/x/", "/simple/y/"]
+    assert sorted(path for path in desk.server.paths() if path.endswith("/")) == ["/simple/x/", "/simple/y/"]
     desk.server.requests.clear()
     assert desk.lock(previous=previous(locked)) == locked
     assert desk.server.requests == []
+
+
+def test_who_asks_for_whom_is_the_wheels_word(desk: Desk) -> None:
+    """Where the lock does not say it: extras that are asked for count, other machines' do not."""
+    requires = ("core>=1", "speed; extra == 'fast'", "winonly; sys_platform == 'win32'", "not a line; ;")
+    wheels = {"web": desk.wheel("web", "1.0"), "core": desk.wheel("core", "1.0"), "speed": desk.wheel("speed", "1.0")}
+    metadata = "Metadata-Version: 2.1\nName: web\nVersion: 1.0\n" + "".join(f"Requires-Dist: {r}\n" for r in requires)
+    desk.server.files["/files/web-1.0-py3-none-any.whl.metadata"] = metadata.encode()
+    desk.write("Pipfile", '[packages]\nweb = {version = "*", extras = ["fast"]}\n')
+    entries = {n: {"version": "==1.0", "hashes": [f"sha256:{sha256(data)}"]} for n, data in wheels.items()}
+    desk.write("Pipfile.lock", pipfile_lock(**entries))
+    locked = desk.lock()
+
+    assert {one.name: one.requires for one in locked.packages} == {"core": (), "speed": (), "web": ("core", "speed")}
+    assert next(one for one in locked.packages if one.name == "web").wanted_by == ("Pipfile [packages]",)
+    del desk.server.files["/files/web-1.0-py3-none-any.whl.metadata"]
+    assert desk.lock(previous=previous(locked)) == locked
 
 
 def test_what_a_lock_names_and_an_index_does_not_have(desk: Desk) -> None:
