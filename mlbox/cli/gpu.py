@@ -30,7 +30,8 @@ def check(
 
     from mlbox.engine.checking import check as check_needs
 
-    found = check_needs(_needs(what, accelerator, driver), gpu=gpu, driver=driver)
+    needs, remarks = _looked_at(what, accelerator, driver)
+    found = check_needs(needs, gpu=gpu, driver=driver)
     if form is Format.JSON:
         print_json(found)
     else:
@@ -41,28 +42,33 @@ def check(
                 print(f"         {reason}")
             if one.fit.hint:
                 print(f"         hint: {one.fit.hint}")
-    for line in _remarks(what):
+    for line in remarks:
         print(f"note: {line}", file=sys.stderr)
     return int(any(one.fit.verdict == "refused" for one in found))
 
 
-def _needs(what: str, accelerator: str, driver: str) -> "Needs":
+def _looked_at(what: str, accelerator: str, driver: str) -> "tuple[Needs, tuple[str, ...]]":
+    """Return what a project's lock or an image needs of a GPU host, and what else there is to say of it."""
     from pathlib import Path
 
     from mlbox.engine.checking import needs_of, needs_of_lock
+    from mlbox.engine.cuda import remarks
     from mlbox.engine.freshness import lock_path
+    from mlbox.engine.linking import remarks_of
     from mlbox.errors import UsageError
     from mlbox.lock.file import read_lock
 
     if (path := lock_path(Path(what))).is_file():
-        return needs_of_lock(_chosen(read_lock(path), accelerator, driver))
+        lock = _chosen(read_lock(path), accelerator, driver)
+        return needs_of_lock(lock), tuple(remarks(lock))
     if accelerator:
         raise UsageError("--accelerator chooses of a project's lock", hint=f"the image {what} is for one already")
     if what.startswith((".", "/")) and Path(what).is_dir():
         raise UsageError(f"no {path.name} in {Path(what).absolute()}", hint="'mlbox lock' makes it; or name an image")
     store = default_store()
     with store.using():
-        return needs_of(store, store.images.resolve(what))
+        digest = store.images.resolve(what)
+        return needs_of(store, digest), remarks_of(store, digest)
 
 
 def _chosen(lock: "Lock", accelerator: str, driver: str) -> "Lock":
@@ -77,21 +83,6 @@ def _chosen(lock: "Lock", accelerator: str, driver: str) -> "Lock":
         print(f"accelerator {choice.name}: {choice.reason}", file=sys.stderr)
         accelerator = choice.name
     return for_accelerator(lock, accelerator or lock.target.accelerator)
-
-
-def _remarks(what: str) -> tuple[str, ...]:
-    from pathlib import Path
-
-    from mlbox.engine.cuda import remarks
-    from mlbox.engine.freshness import lock_path
-    from mlbox.engine.linking import remarks_of
-    from mlbox.lock.file import read_lock
-
-    if (path := lock_path(Path(what))).is_file():
-        return tuple(remarks(read_lock(path)))
-    store = default_store()
-    with store.using():
-        return remarks_of(store, store.images.resolve(what))
 
 
 group = typer.Typer(rich_markup_mode=None, no_args_is_help=True)

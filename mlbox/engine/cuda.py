@@ -132,9 +132,10 @@ def remarks(lock: Lock) -> Iterator[str]:
             'base = "auto", or any without CUDA, makes a smaller image'
         )
     elif "-devel" in reference.rpartition(":")[2]:
+        stage = "" if all(package.is_wheel for package in lock.packages) else f', with build-base = "{reference}"'
         yield (
             f"{reference} has compilers, which nothing that runs needs: "
-            f'base = "{reference.replace("-devel", "-runtime")}" is smaller'
+            f'base = "{reference.replace("-devel", "-runtime")}"{stage} is smaller'
         )
 
 

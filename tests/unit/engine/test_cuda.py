@@ -72,6 +72,10 @@ def test_cuda_twice_and_compilers() -> None:
     devel = cuda_base(*RUNTIME, reference=f"{NVIDIA}:12.8.1-devel-ubuntu24.04")
     (note,) = remarks(lock("cupy-cuda12x 14.2.0", base=devel))
     assert f'base = "{NVIDIA}:12.8.1-runtime-ubuntu24.04" is smaller' in note
+    made = lock("cupy-cuda12x 14.2.0", "flash-attn 2.8.3", base=devel)
+    source = msgspec.structs.replace(made.packages[1], filename="flash_attn-2.8.3.tar.gz")
+    (note,) = remarks(msgspec.structs.replace(made, packages=(made.packages[0], source)))
+    assert f', with build-base = "{NVIDIA}:12.8.1-devel-ubuntu24.04" is smaller' in note
 
 
 def test_a_variant_that_a_package_does_not_have() -> None:
