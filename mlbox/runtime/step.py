@@ -25,7 +25,7 @@ _KEPT = 64 << 10
 _PIDS = 4096
 """Processes and threads of a step: compilers on every processor of a large machine, and no fork bomb."""
 _SPARE = 1 << 30
-"""Bytes of the disk that a step leaves free, or it is ended."""
+"""Bytes of the disk that a step leaves free, or it is ended; half of them where there are fewer."""
 _LOOK = 0.5
 """Seconds between two looks at the disk."""
 
@@ -43,13 +43,14 @@ class ContainerSteps:
         config = ImageConfig(
             architecture="", os="linux", config=ContainerConfig(env=_env(step)), rootfs=RootFS(diff_ids=())
         )
-        full = False
+        self._root.mkdir(parents=True, exist_ok=True)
+        full, spare = False, min(_SPARE, _free(self._root) // 2)
         try:
             container = self._containers.create("", "", config, step.lower, _options(step))
             session = self._containers.start(container.id, attach=True)
             output: deque[bytes] = deque(maxlen=64)
             try:
-                with self._watched(container.id) as filled:
+                with self._watched(container.id, spare) as filled:
                     for _, data in session.output():
                         output.append(data)
                     code = session.wait()
@@ -63,33 +64,31 @@ class ContainerSteps:
             raise BuildError(f"a build step could not run: {problem.message}", hint=problem.hint) from problem
         if full:
             raise BuildError(
-                f"{' '.join(step.argv)[:200]} was ended: it left less than {mega(_SPARE)} of the disk free",
+                f"{' '.join(step.argv)[:200]} was ended: it left less than {mega(spare)} of the disk free",
                 hint="make room in the store ('mlbox prune', 'mlbox df'), or move it: MLBOX_HOME",
             )
         if code:
             raise BuildError(f"{' '.join(step.argv)[:200]} failed with status {code}\n{_tail(output)}")
 
     @contextmanager
-    def _watched(self, container: str) -> Iterator[threading.Event]:
-        """End the container when it fills the disk; yields what then is set."""
+    def _watched(self, container: str, spare: int) -> Iterator[threading.Event]:
+        """End the container when it leaves less than `spare` bytes of the disk; yields what then is set."""
         filled, done = threading.Event(), threading.Event()
 
         def watch() -> None:
             while not done.wait(_LOOK):
-                if _free(self._root) < _SPARE:
+                if _free(self._root) < spare:
                     filled.set()
                     self._kill(container)
                     return
 
         watcher = threading.Thread(target=watch, daemon=True)
-        if _free(self._root) >= _SPARE:  # else it was so before
-            watcher.start()
+        watcher.start()
         try:
             yield filled
         finally:
             done.set()
-            if watcher.ident is not None:
-                watcher.join()
+            watcher.join()
 
     def _kill(self, container: str) -> None:
         with suppress(MlboxError):  # it ended meanwhile
