@@ -1,5 +1,6 @@
 """A lock in other tools' words: goldens, those tools' own readers as judges, and values that try to become more."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -364,6 +365,31 @@ def test_files_are_written_as_they_are(data: bytes, name: str, tmp_path_factory:
     assert file.read_bytes() == data
     assert file.stat().st_mode & 0o777 == 0o755
     assert (folder / "opt/to").readlink() == Path("a b")
+
+
+def test_conda_packages_are_named_and_checked(tmp_path: Path) -> None:
+    """micromamba is given the builder's addresses, and a file with another hash ends the build."""
+    content = b"a package"
+    one = msgspec.structs.replace(with_conda(), packages=(), layers=(), conda=CONDA[:1])
+    right = msgspec.structs.replace(CONDA[0], sha256=hashlib.sha256(content).hexdigest())
+    program = tmp_path / "bin/micromamba"
+    program.parent.mkdir()
+    program.write_text(
+        f"#!/bin/sh\nfor last; do :; done; cp $last {tmp_path}/given\n"
+        f"mkdir -p $MAMBA_ROOT_PREFIX/pkgs; printf 'a package' > $MAMBA_ROOT_PREFIX/pkgs/{CONDA[0].filename}\n"
+    )
+    program.chmod(0o755)
+    env = {"PATH": f"{program.parent}:{os.environ['PATH']}", "CONDA_CHANNEL_ALIAS": "https://conda.example.org/all/"}
+    for package, code in ((right, 0), (CONDA[0], 1)):
+        stage = written(msgspec.structs.replace(one, conda=(package,))).partition("AS tools")[2].partition("FROM")[0]
+        commands = [line for line in stage.replace("\\\n", "").split("\n") if line.startswith("RUN ")]
+        script = "\n".join(line.removeprefix("RUN ").replace("/tmp/", f"{tmp_path}/") for line in commands)
+        script = script.replace("/opt/", f"{tmp_path}/opt/")
+        assert subprocess.run(["sh", "-ec", script], env=env, capture_output=True).returncode == code
+    url = f"https://conda.example.org/all/conda-forge/linux-64/{CONDA[0].filename}"
+    assert (tmp_path / "given").read_text() == f"@EXPLICIT\n{url}\n"
+    del env["CONDA_CHANNEL_ALIAS"]
+    assert subprocess.run(["sh", "-ec", script], env=env, capture_output=True).returncode != 0
 
 
 def test_large_files_are_written_in_parts(tmp_path: Path) -> None:
