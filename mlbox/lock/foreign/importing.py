@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlbox.errors import LockError, MlboxError
 from mlbox.events import SILENT, Listener
-from mlbox.http import Http
+from mlbox.http import Http, redact_text
 from mlbox.lock.foreign.completing import complete
 from mlbox.lock.foreign.model import Imported, Reader, Selection
 from mlbox.lock.foreign.reading import MAX_SIZE
@@ -98,11 +98,13 @@ def _spec(path: Path, foreign: ForeignLock) -> bytes:
 
 
 def _mended(foreign: ForeignLock, read: Callable[[], Imported]) -> Imported:
-    """Name the owner's command where a reader's error does not say what mends it."""
+    """Name the owner's command where a reader's error does not say what mends it; no password gets into one."""
     known = lock_named(foreign.path)
     try:
         return read()
     except MlboxError as problem:
+        problem.message = redact_text(problem.message)
+        problem.args = (problem.message,)
         if problem.hint is None and known and known.mend:
             problem.hint = f"'{known.mend}' makes it again"
         raise

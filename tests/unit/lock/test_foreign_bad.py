@@ -1,6 +1,7 @@
 """Locks that are damaged, unknown or hostile: one clear error each, and nothing is looked at outside of them."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlbox.errors import LockError
-from mlbox.lock.foreign.importing import reader_of
+from mlbox.lock.foreign.importing import read_foreign, reader_of
 from mlbox.lock.foreign.model import Selection
 from mlbox.lock.model import Target
+from mlbox.project.discover import load_project
 
 TARGET = Target(arch="amd64", python="3.11", python_full="3.11.2", glibc="2.36")
 A = "a" * 64
@@ -326,6 +328,19 @@ def test_names_that_a_lock_does_not_have(kind: str) -> None:
     """A group or extra that is asked for and not there is no empty one."""
     assert "other" in refused(kind, GOOD[kind], groups=("other",))
     assert "other" in refused(kind, GOOD[kind], extras=("other",)) or kind == "pdm"
+
+
+@pytest.mark.parametrize(("kind", "file"), [("uv", "uv.lock"), ("pylock", "pylock.toml"), ("poetry", "poetry.lock")])
+def test_an_address_where_none_belongs(kind: str, file: str, tmp_path: Path) -> None:
+    """It is shown, as what it is not; its password is not."""
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "app"\nversion = "1"\ndependencies = ["x"]\n')
+    text = GOOD[kind].replace('name = "x"', 'name = "https://me:secret@example.org/x"')
+    (tmp_path / file).write_text(text)
+    project = load_project(tmp_path, requirements=(file,))
+    assert project.foreign
+    with pytest.raises(LockError, match=r"https://example\.org/x") as problem:
+        read_foreign(project, project.foreign, TARGET)
+    assert "secret" not in problem.value.message
 
 
 _VALUES = st.recursive(
