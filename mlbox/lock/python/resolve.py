@@ -1,8 +1,8 @@
 """Project x Target -> locked Python packages, by either resolver, for one accelerator or several."""
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from mlbox.errors import FetchError, LockError, ResolveError
-from mlbox.events import SILENT, Listener, Once
+from mlbox.events import SILENT, Held, Listener, Once
 from mlbox.files import write_atomic
 from mlbox.http import Http, file_path, is_offline, without_credentials
 from mlbox.lock.accelerators import for_accelerator, merge_packages
@@ -21,6 +21,7 @@ from mlbox.lock.python.asked import Asked, asked_for
 from mlbox.lock.python.building import Sources, cuda_requires, options_of, with_options
 from mlbox.lock.python.builds import (
     Resolver,
+    agree,
     builds_in_folders,
     differing,
     public_version,
@@ -73,11 +74,7 @@ def lock_python(
     names = project.settings.accelerators
     if not names:
         return _lock_one(project, target, previous, means)
-    lock = partial(_lock_accelerator, project, target, previous, means)
-    first = lock(names[0])
-    with ThreadPoolExecutor(len(names)) as pool:
-        others = pool.map(partial(lock, beside=first), names[1:])
-        found = dict(zip(names, (first, *others), strict=True))
+    found = _lock_several(partial(_lock_accelerator, project, target, previous), names, means)
     for note in differing({name: one.packages for name, one in found.items()}):
         listener.note(note)
     return LockedPython(
@@ -100,12 +97,34 @@ class _Means(NamedTuple):
     """What was read of sources, by hash: they are the same for all accelerators."""
 
 
+def _lock_several(lock: Callable[..., LockedPython], names: Sequence[str], means: _Means) -> dict[str, LockedPython]:
+    """Lock for all at once, and again for those that chose other versions than the first, with its versions in mind.
+
+    They seldom do, and a resolver waits for the network most of the time.
+    """
+    held = {name: Held(means.listener) for name in names[1:]}
+    with ThreadPoolExecutor(len(names)) as pool:
+        attempts = {name: pool.submit(lock, name, means._replace(listener=held[name])) for name in held}
+        first = lock(names[0], means)
+        fit = {name for name, attempt in attempts.items() if _agrees(first, attempt)}
+        again = {name: pool.submit(lock, name, means, beside=first) for name in attempts if name not in fit}
+        for name in sorted(fit):
+            held[name].release()
+        return {names[0]: first} | {name: (again.get(name) or attempt).result() for name, attempt in attempts.items()}
+
+
+def _agrees(first: LockedPython, attempt: Future[LockedPython]) -> bool:
+    if isinstance(attempt.exception(), (ResolveError, FetchError)):
+        return False
+    return agree(first.packages, attempt.result().packages)
+
+
 def _lock_accelerator(
     project: Project,
     target: Target,
     previous: Lock | None,
-    means: _Means,
     name: str,
+    means: _Means,
     *,
     beside: LockedPython | None = None,
 ) -> LockedPython:
@@ -156,8 +175,7 @@ def _lock_one(
         pins = _with_versions(pins, question, _resolver(project))
         asked = asked.also_by(project.foreign.path, pins)
     else:
-        whose = f" for {target.accelerator}" if beside else ""
-        listener.step(f"resolve {len(question.requirements)} requirements with {project.settings.resolver}{whose}")
+        listener.step(f"resolve {len(question.requirements)} requirements with {project.settings.resolver}")
         if indexes.default is not None and question.requirements and not is_offline():
             # Not a daemon: one that imports while the interpreter ends takes it down.
             Thread(target=http.warm_up, args=(indexes.default.url,)).start()

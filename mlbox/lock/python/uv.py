@@ -7,6 +7,7 @@ import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +21,7 @@ from mlbox.lock.python.vcs import plain_url
 _TIMEOUT = 900.0
 # The manylinux platforms that `uv pip compile --python-platform` knows.
 _GLIBCS = (17, 28, *range(31, 41))
+_FINDING = Lock()
 _TORCH_FOLDER = "torch-index"
 _PASSED = ("UV_CACHE_DIR", "XDG_CACHE_HOME", "SSH_AUTH_SOCK", "GIT_SSL_CAINFO", "NETRC")
 
@@ -181,7 +183,8 @@ def _program() -> str:
     from uv import find_uv_bin
 
     try:
-        return str(find_uv_bin())
+        with _FINDING:  # it asks sysconfig, which is not made for two threads that are the first to ask
+            return str(find_uv_bin())
     except FileNotFoundError as problem:
         raise ResolveError(
             "uv's program is missing", hint="install mlbox again, or use --resolver pip-tools"

@@ -309,3 +309,32 @@ def test_how_a_package_is_built() -> None:
     options = read.build["flash-attn"]
     assert (options.env, options.requires, options.gpu, options.network) == ({"A": "1"}, ("torch",), True, False)
     assert config_lines(options.config_settings) == ("x=y", "z=1", "z=2")
+
+
+SEVERAL = {
+    "unknown": ("accelerators = ['cpu', 'gpu']", "unknown accelerator 'gpu'"),
+    "path": ("accelerators = ['../cpu']", "unknown accelerator '../cpu'"),
+    "twice": ("accelerators = ['cpu', 'cu126', 'cpu']", "'cpu' stands there twice"),
+    "both": ("accelerator = 'cu126'\naccelerators = ['cpu']", "accelerators is there too"),
+    "text": ("accelerators = 'cpu'", "expected array"),
+    "extra-too": ("extras = ['cu126']\naccelerators = ['cpu', 'cu126']", "'cu126' is one of the accelerators too"),
+    "index-of-none": ("accelerator-indexes = { gpu = 'https://i.invalid/whl' }", "unknown accelerator 'gpu'"),
+    "index-no-address": ("accelerator-indexes = { cu126 = 'whl/cu126' }", "'whl/cu126' is no address of an index"),
+    "index-no-text": ("accelerator-indexes = { cu126 = 1 }", "expected str"),
+    "no-table": ("accelerator-indexes = ['https://i.invalid/whl']", "expected object"),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), SEVERAL.values(), ids=SEVERAL)
+def test_several_accelerators_are_checked(text: str, words: str) -> None:
+    with pytest.raises(ProjectError) as raised:
+        settings(text)
+    assert words in str(raised.value)
+
+
+def test_several_accelerators_and_their_indexes() -> None:
+    read = settings(
+        "accelerators = ['cu126', 'cpu', 'rocm7.1', 'xpu']\naccelerator-indexes = { cpu = 'https://i.invalid' }"
+    )
+    assert read.accelerators == ("cu126", "cpu", "rocm7.1", "xpu")
+    assert read.accelerator_indexes == {"cpu": "https://i.invalid"}
