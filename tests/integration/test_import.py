@@ -14,6 +14,7 @@ from fakes.universe import EDGES, EXTRAS, FORKED, GROUPS, LINES, fill, pipfile, 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from mlbox.errors import LockError
 from mlbox.http import Http
 from mlbox.lock.foreign.completing import complete
 from mlbox.lock.foreign.importing import reader_of
@@ -138,6 +139,38 @@ def test_uv(tmp_path: Path, tool_of: Callable[..., Tool], index: FakeIndex) -> N
             same(pins, said(owner, target))
             pins = taken("pylock", tmp_path / "pylock.toml", target, index)
             same(pins, said(owner, target), edges=False)
+
+
+def test_uv_extras_that_exclude_one_another(tmp_path: Path, tool_of: Callable[..., Tool], index: FakeIndex) -> None:
+    """Each brings its own version, of what the project asks for in any case too; a group goes with either."""
+    uv = tool_of("uv")
+    tables = '[project.optional-dependencies]\ncpu = ["core==1.0"]\ncu = ["core==1.5", "accel"]\n'
+    tables += (
+        '[dependency-groups]\ndev = ["web[fast]"]\n[tool.uv]\nconflicts = [[{ extra = "cpu" }, { extra = "cu" }]]\n'
+    )
+    project = '[project]\nname = "app"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["core"]\n'
+    write(tmp_path, "pyproject.toml", project + tables)
+    uv(tmp_path, "lock", "--default-index", index.url)
+    for extras in ((), ("cpu",), ("cu",)):
+        for groups in ((), ("dev",)):
+            options = [*(f"--extra={extra}" for extra in extras), *(f"--group={group}" for group in groups)]
+            owner = uv(tmp_path, "export", "--frozen", "--no-emit-project", "--no-default-groups", *options)
+            for target in TARGETS:
+                pins = taken("uv", tmp_path / "uv.lock", target, index, extras=extras, groups=groups)
+                same(pins, said(owner, target))
+
+
+def test_uv_a_project_that_has_moved_on(tmp_path: Path, tool_of: Callable[..., Tool], index: FakeIndex) -> None:
+    """What uv says is fresh fits, and what it would lock again does not."""
+    uv = tool_of("uv")
+    write(tmp_path, "pyproject.toml", pyproject((*LINES, *FORKED)))
+    uv(tmp_path, "lock", "--default-index", index.url)
+    write(tmp_path, "pyproject.toml", pyproject(("Web[fast] >= 1", *reversed(FORKED), LINES[1])))
+    uv(tmp_path, "lock", "--check", "--default-index", index.url)
+    assert taken("uv", tmp_path / "uv.lock", OLD, index)
+    write(tmp_path, "pyproject.toml", pyproject((*LINES, *FORKED, "helper")))
+    with pytest.raises(LockError, match="helper is asked for"):
+        taken("uv", tmp_path / "uv.lock", OLD, index)
 
 
 @pytest.mark.parametrize("version", ["2", "1.8"])

@@ -67,8 +67,12 @@ def wanted_by_pyproject(data: bytes) -> dict[str, list[Wanted]] | None:
 
     table = load_toml(data, what="pyproject.toml", error=LockError)
     project, groups = table.get("project"), table.get("dependency-groups", {})
-    if not isinstance(groups, dict) or "dependencies" in _list(project, "dynamic"):
+    if not isinstance(groups, dict) or {"dependencies", "optional-dependencies"} & set(_list(project, "dynamic")):
         return None
+    tool = table.get("tool")
+    development = _list(tool.get("uv") if isinstance(tool, dict) else None, "dev-dependencies")
+    if development:  # uv's own way, before there were groups
+        groups = {**groups, "dev": [*_list(groups, "dev"), *development]}
     wanted: dict[str, list[Wanted]] = {}
     if isinstance(project, dict):
         lines = [(line, "") for line in _list(project, "dependencies")]
@@ -96,14 +100,26 @@ def _parsed(line: object, extra: str) -> Wanted:
 
 
 def check_wanted(
-    asked: Mapping[str, Sequence[Wanted]] | None, locked: Mapping[str, Sequence[Wanted]], *, what: str, hint: str
+    asked: Mapping[str, Sequence[Wanted]] | None,
+    locked: Mapping[str, Sequence[Wanted]],
+    *,
+    name: str,
+    what: str,
+    hint: str,
 ) -> None:
-    """Raise LockError when the lock was made for other requirements than the project has."""
+    """Raise LockError when the lock was made for other requirements than the project, called `name`, has."""
     if asked is None:
         return
+    # Extras that name the project itself are written out by some versions of uv and not by others.
+    recursive = any(one.name == name for ones in (*asked.values(), *locked.values()) for one in ones)
+
+    def compared(ones: Sequence[Wanted]) -> list[Wanted]:
+        return [one for one in ones if not recursive or (not one.extra and one.name != name)]
+
     changes: list[str] = []
     for group in sorted({*asked, *locked}):
-        changes += _changes(asked.get(group, ()), locked.get(group, ()), f" (group {group})" if group else "")
+        where = f" (group {group})" if group else ""
+        changes += _changes(compared(asked.get(group, ())), compared(locked.get(group, ())), where)
     if changes:
         more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
         raise LockError(f"{what} does not fit pyproject.toml any more: {'; '.join(changes[:_SHOWN])}{more}", hint=hint)

@@ -188,14 +188,16 @@ class _Walk:
         """Refuse a lock whose project asks for something else by now."""
         if not self._selection.spec or len(self._roots) != 1:
             return
-        metadata = self._packages[self._roots[0]].metadata
+        project = self._packages[self._roots[0]]
+        metadata = project.metadata
         locked = {"": [_wanted(one) for one in metadata.requires_dist]}
         locked |= {name_of(group): [_wanted(one) for one in ones] for group, ones in metadata.requires_dev.items()}
         locked |= {
             name_of(group): [_wanted(one) for one in ones]
             for group, ones in self._lock.manifest.dependency_groups.items()
         }
-        check_wanted(wanted_by_pyproject(self._selection.spec), locked, what=WHAT, hint=_LOCK_AGAIN)
+        asked = wanted_by_pyproject(self._selection.spec)
+        check_wanted(asked, locked, name=name_of(project.name), what=WHAT, hint=_LOCK_AGAIN)
 
     def _settled(self) -> dict[int, set[int]]:
         """Walk until the extras that conflicts speak of are those that the walk itself asks for."""

@@ -298,7 +298,7 @@ class _Choice(NamedTuple):
     file: File | None
 
 
-def _choose(pins: Iterable[Pinned], question: Question, asked: Asked) -> list[_Choice]:
+def _choose(pins: Sequence[Pinned], question: Question, asked: Asked) -> list[_Choice]:
     """Pick the one file of each package; all problems in one error."""
     chosen, problems = [], []
     for pinned in sorted(pins, key=lambda pinned: pinned.name):
@@ -316,7 +316,10 @@ def _choose(pins: Iterable[Pinned], question: Question, asked: Asked) -> list[_C
         else:
             chosen.append(_Choice(pinned, file))
     if problems:
-        raise ResolveError("; ".join(problems), hint="ask for another version, or another Python in [tool.mlbox]")
+        folders = any(pinned.kind == "directory" for pinned in pins)
+        hint = "build a wheel of it and name the wheel, or publish it on an index"
+        other = "ask for another version, or another Python in [tool.mlbox]"
+        raise ResolveError("; ".join(problems), hint=hint if folders else other)
     return chosen
 
 

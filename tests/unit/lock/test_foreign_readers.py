@@ -203,6 +203,28 @@ def test_uv_a_lock_that_fits() -> None:
     assert read("uv", UV, spec=b'[project]\ndynamic = ["dependencies"]') == read("uv", UV)
 
 
+@pytest.mark.parametrize("written_out", [False, True])
+def test_uv_extras_of_the_project_itself(written_out: bool) -> None:
+    """'app[gpu]' in an extra: some versions of uv write it as it is, others what it means."""
+    gpu = """{ name = "repo", marker = "extra == 'all'", git = "https://g.example/repo" },"""
+    itself = """{ name = "app", extras = ["gpu"], marker = "extra == 'all'" },"""
+    lock = UV.replace("provides-extras", f"{gpu if written_out else itself}]\nprovides-extras", 1)
+    lock = lock.replace("]\n{ name", "{ name", 1).replace(",\n]\n{", ",\n{", 1)
+    spec = SPEC.replace('["repo"]', '["repo"]\nall = ["app[gpu]"]').replace(
+        ', {include-group = "more"}', ', "vendored"'
+    )
+    spec = spec.replace('more = ["vendored"]', "")
+
+    assert read("uv", lock, spec=spec.encode()).pins
+
+
+def test_uv_the_old_way_of_saying_what_development_needs() -> None:
+    """[tool.uv] dev-dependencies are the group dev."""
+    spec = SPEC.partition("[dependency-groups]")[0] + '[tool.uv]\ndev-dependencies = ["direct", "vendored"]\n'
+
+    assert read("uv", UV, spec=spec.encode()).pins
+
+
 CONFLICTS = f"""
 version = 1
 requires-python = ">=3.11"
