@@ -121,7 +121,8 @@ class Places:
     def _lookups(self, package: Package) -> Iterator[Callable[[], tuple[File, ...]]]:
         for link in self._indexes.find_links:
             yield partial(self._page, link, "")
-        for index in sorted(self._indexes.all, key=lambda index: index.name != package.index):
+        pinned = [index for index in self._indexes.pinned if index.name == package.index]
+        for index in (*pinned, *sorted(self._indexes.all, key=lambda index: index.name != package.index)):
             yield partial(self._page, index.url, package.name)
         if package.index == "torch" and (torch := self._indexes.torch):
             yield partial(self._page, torch.url, package.name)
@@ -147,5 +148,5 @@ class Places:
     def _learn(self) -> None:
         """Give the passwords of the indexes to the files that lie on the same hosts."""
         with self._mutex:
-            for index in (*self._indexes.all, *filter(None, [self._indexes.torch])):
+            for index in (*self._indexes.all, *self._indexes.pinned, *filter(None, [self._indexes.torch])):
                 self._http.learn(index.url)

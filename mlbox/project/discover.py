@@ -23,7 +23,7 @@ from mlbox.project import settings as settings_file
 from mlbox.project.distribution import read_package
 from mlbox.project.inputs import inputs_digest
 from mlbox.project.locks import KNOWN, choose_lock, lock_named, only_lock, read_lock_of
-from mlbox.project.model import CondaSpec, ForeignLock, Project, Requirement, Settings, Source
+from mlbox.project.model import CondaSpec, ForeignLock, IndexOptions, Project, Requirement, Settings, Source
 from mlbox.project.plain import APT, VERSION, read_python
 from mlbox.project.problems import Problems, did_you_mean
 from mlbox.project.pyproject import Pyproject
@@ -121,6 +121,7 @@ class _Loader:
         settings = self._with_system_packages(settings)
         if self._conda:  # conda sets them when it activates the environment
             settings = msgspec.structs.replace(settings, env={**self._conda.variables, **settings.env})
+        settings, index = self._with_accelerator(settings, where)
         package, notes = read_package(self._root, self._own, asked_for=self._files.itself is not None)
         requires_python = next((one.requires_python for one in self._metadata if one.requires_python), "")
         python, named_by = (python, named_by) if python else self._python
@@ -134,7 +135,7 @@ class _Loader:
             requirements=requirements,
             constraints=tuple(self._files.constraints),
             overrides=tuple(self._files.overrides),
-            index=self._files.index,
+            index=index,
             requires_python=requires_python,
             python_file=python,
             package=package,
@@ -202,7 +203,7 @@ class _Loader:
             self._problems.add(file, "pyproject.toml has [tool.mlbox] too", "keep one of the two")
         table = in_pyproject if file == pyproject_file.FILE else self._own_table or {}
         overridden = [*given, *(["extras"] if extras else []), *(["groups"] if groups else [])]
-        where = Where(file, overridden)
+        where = Where(file, overridden, table if isinstance(table, dict) else ())
         if not isinstance(table, dict):
             self._problems.add(file, "tool.mlbox must be a table")
             table = {}
@@ -316,6 +317,21 @@ class _Loader:
                 asked = [text for one in having for text in one.requirements([extra], (), project=False)]
                 found[name] = tuple(asked)
         return found
+
+    def _with_accelerator(self, settings: Settings, where: Where) -> tuple[Settings, IndexOptions]:
+        """Return settings and index options where pins of torch to its index for CUDA have become the accelerator."""
+        index = self._files.index
+        if not index.pins:
+            return settings, index
+        from mlbox.project.accelerator import accelerator_of_pins
+
+        found = accelerator_of_pins(index.pins)
+        if found.accelerator and not where.states("accelerator", "accelerators"):
+            settings = msgspec.structs.replace(
+                settings, accelerator=found.accelerator, accelerator_indexes=found.indexes
+            )
+            self._notes.append(f"accelerator = {found.accelerator!r}, as {found.why} says")
+        return settings, msgspec.structs.replace(index, pins=found.others)
 
     def _choose(self, settings: Settings) -> _Choice:
         project = self._pyproject

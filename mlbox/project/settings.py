@@ -42,8 +42,9 @@ _COMMANDS = ("command", "entrypoint")
 class Where:
     """Names a setting in messages: 'pyproject.toml [tool.mlbox.train.port]', 'mlbox.toml [train.port]'."""
 
-    def __init__(self, file: str, overrides: Iterable[str] = ()) -> None:
+    def __init__(self, file: str, overrides: Iterable[str] = (), stated: Iterable[str] = ()) -> None:
         self.file = file
+        self._stated = frozenset((*overrides, *stated))
         self._above = "" if file == FILE else "tool.mlbox"
         self._overrides = frozenset(overrides)
 
@@ -52,6 +53,10 @@ class Where:
         if key in self._overrides:
             return f"--{key.removesuffix('s') if key in ('extras', 'groups', 'accelerators') else key}"
         return f"{self.file} [{self.table(dotted)}]"
+
+    def states(self, *keys: str) -> bool:
+        """Whether one of `keys` is written down or given on the command line."""
+        return not self._stated.isdisjoint(keys)
 
     def table(self, dotted: str) -> str:
         """Return the whole key, as it is written in the file."""

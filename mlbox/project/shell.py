@@ -41,7 +41,7 @@ _WITH_VALUE = frozenset(
     }
 )
 _ADDRESS = re.compile(r"https?://[^\s]+")
-_TORCH = re.compile(r"https?://[^\s]+/whl/(?:[a-z]+/)?(?P<name>cpu|cu[0-9]{3}|rocm[0-9.]+)/?")
+TORCH_INDEX = re.compile(r"https?://[^\s]+/whl/(?:[a-z]+/)?(?P<name>cpu|cu[0-9]{3}|rocm[0-9.]+)/?")
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:\[[\w.,-]*\])?\s*(?:[=<>!~]=?=?[^;@\s]+)?", re.ASCII)
 
 
@@ -160,7 +160,7 @@ def _pip_option(option: str, value: str, where: str) -> Proposal:
         return suggest("requirements", [value.removeprefix("./")])
     if option not in ("-i", "--index-url", "--extra-index-url", "-f", "--find-links"):
         return Proposal()
-    if torch := _TORCH.fullmatch(value):
+    if torch := TORCH_INDEX.fullmatch(value):
         return suggest("accelerator", torch["name"])
     if not _ADDRESS.fullmatch(value) or "$" in value or without_credentials(value) != value:
         return _left((option, value), where)

@@ -47,6 +47,10 @@ def indexes_for(
             for n, extra in enumerate(dict.fromkeys(extras), 1)
         ),
         find_links=tuple(dict.fromkeys(_place(link, project.root) for link in links)),
+        pinned=tuple(
+            Index(name=f"pinned-{n}", url=_checked(url, "the index of a pinned package"))
+            for n, url in enumerate(dict.fromkeys(pin.url for pin in options.pins), 1)
+        ),
         torch=_torch(settings, environ),
         origin=origin,
     )

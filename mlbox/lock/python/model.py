@@ -31,6 +31,8 @@ class Indexes(Value, frozen=True, kw_only=True):
     """Asked before the default; the first that knows a name is the only one asked for it."""
     find_links: tuple[str, ...] = ()
     """Absolute folders or addresses of pages."""
+    pinned: tuple[Index, ...] = ()
+    """Serve only the packages that the project pins to them."""
     torch: Index | None = None
     """Has the builds of PyTorch and its like for the accelerator; None: PyTorch's own, which only uv knows."""
     origin: str = ""
@@ -65,6 +67,8 @@ class Question(Value, frozen=True, kw_only=True):
     only_binary: tuple[str, ...] = ()
     no_binary: tuple[str, ...] = ()
     torch_backend: str = ""
+    pinned_pages: tuple[tuple[str, Page], ...] = ()
+    """With the name of the index: these packages come from nowhere else."""
     torch_pages: tuple[Page, ...] = ()
     """Take the place of the backend: where the packages with builds for the accelerator come from."""
 

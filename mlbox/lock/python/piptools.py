@@ -37,6 +37,8 @@ class _Answer(msgspec.Struct):
 
 def resolve_with_piptools(question: Question) -> tuple[Pinned, ...]:
     """Answer `question`; ResolveError carries pip's own explanation."""
+    if question.pinned_pages:
+        raise ResolveError("pip-tools cannot take a package from one index only", hint="use --resolver uv")
     if question.overrides:
         raise ResolveError("pip-tools cannot override what packages ask for", hint="use --resolver uv")
     commits: dict[str, str] = {}

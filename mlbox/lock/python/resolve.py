@@ -31,6 +31,7 @@ from mlbox.lock.python.builds import (
 from mlbox.lock.python.config import indexes_for
 from mlbox.lock.python.hashes import check_closed, check_exact, require_hashes
 from mlbox.lock.python.model import File, Index, Indexes, Pinned, Question
+from mlbox.lock.python.pinned import pinned_pages
 from mlbox.lock.python.sdist import Source, read_archive, read_tree
 from mlbox.lock.python.target import best_file
 from mlbox.lock.python.vcs import checkout
@@ -152,7 +153,7 @@ def _lock_one(
     """Lock for one accelerator, `beside` what was locked for another: with its versions where that is possible."""
     http, listener = means.http, means.listener
     indexes = indexes_for(project, find_links=means.find_links, listener=listener)
-    for index in (*indexes.all, *filter(None, [indexes.torch])):
+    for index in (*indexes.all, *indexes.pinned, *filter(None, [indexes.torch])):
         http.learn(index.url)
     asked = asked_for(project, target)
     if hashed := require_hashes(project, asked):
@@ -179,6 +180,9 @@ def _lock_one(
         if indexes.default is not None and question.requirements and not is_offline():
             # Not a daemon: one that imports while the interpreter ends takes it down.
             Thread(target=http.warm_up, args=(indexes.default.url,)).start()
+        question = msgspec.structs.replace(
+            question, pinned_pages=pinned_pages(project.index.pins, indexes, target, http)
+        )
         pins = _resolve(question, wishes, indexes.torch, http, _resolver(project, listener))
     chosen = _choose(pins, question, asked)
     if hashed:

@@ -23,7 +23,7 @@ def pages_of(index: Index, accelerator: str, http: Http) -> tuple[Page, ...]:
     """Return the pages of those projects that have builds for an accelerator; FetchError when it has none of torch."""
     try:
         with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
-            pages = [page for page in pool.map(lambda name: _page(index, name, http), FAMILY) if page.html]
+            pages = [page for page in pool.map(lambda name: page_of(index, name, http), FAMILY) if page.html]
     except FetchError as problem:
         raise FetchError(
             f"the index of torch builds for accelerator {accelerator!r} cannot be read: {problem.message}",
@@ -39,7 +39,8 @@ def pages_of(index: Index, accelerator: str, http: Http) -> tuple[Page, ...]:
 _HINT = "correct accelerator-indexes in [tool.mlbox], or MLBOX_TORCH_INDEX, below which there is a folder for each"
 
 
-def _page(index: Index, name: str, http: Http) -> Page:
+def page_of(index: Index, name: str, http: Http) -> Page:
+    """Return what an index has of one project; an empty page when it does not know it."""
     return Page(name=name, html="".join(_lines(index, name, http)))
 
 

@@ -23,6 +23,7 @@ _TIMEOUT = 900.0
 _GLIBCS = (17, 28, *range(31, 41))
 _FINDING = Lock()
 _TORCH_FOLDER = "torch-index"
+_PINNED = "pinned"
 _PASSED = ("UV_CACHE_DIR", "XDG_CACHE_HOME", "SSH_AUTH_SOCK", "GIT_SSL_CAINFO", "NETRC")
 
 
@@ -32,6 +33,10 @@ def resolve_with_uv(question: Question) -> tuple[Pinned, ...]:
         folder = Path(name)
         for page in question.torch_pages:
             place = folder / _TORCH_FOLDER / page.name
+            place.mkdir(parents=True)
+            (place / "index.html").write_text(f"<!DOCTYPE html><html><body>\n{page.html}</body></html>\n")
+        for index, page in question.pinned_pages:
+            place = folder / _PINNED / index / page.name
             place.mkdir(parents=True)
             (place / "index.html").write_text(f"<!DOCTYPE html><html><body>\n{page.html}</body></html>\n")
         pins = _pins(question, folder)
@@ -137,7 +142,12 @@ def _options(question: Question) -> list[str]:
     options = [f"--find-links={link}" for link in question.indexes.find_links]
     options += [f"--only-binary={name}" for name in question.only_binary]
     options += [f"--no-binary={name}" for name in question.no_binary]
-    if question.indexes.default is None and not question.indexes.extra and not question.torch_pages:
+    if (
+        question.indexes.default is None
+        and not question.indexes.extra
+        and not question.torch_pages
+        and not question.pinned_pages
+    ):
         options.append("--no-index")
     if question.pre:
         options.append("--prerelease=allow")
@@ -163,6 +173,8 @@ def _environment(question: Question, folder: Path) -> dict[str, str]:
         env["UV_DEFAULT_INDEX"] = (folder / _TORCH_FOLDER).as_uri()
     elif question.torch_pages:  # first, and only some projects: uv asks the others of what this one does not have
         extra.insert(0, f"torch={(folder / _TORCH_FOLDER).as_uri()}")
+    pinned = dict.fromkeys(index for index, _ in question.pinned_pages)
+    extra = [*(f"{index}={(folder / _PINNED / index).as_uri()}" for index in pinned), *extra]
     if extra:
         env["UV_INDEX"] = " ".join(extra)
     if is_offline():
@@ -239,6 +251,9 @@ def index_name(source: str, question: Question) -> str:
     plain = _plain_place(source)
     if not plain:  # uv says nothing of a file that a find-links has
         return "find-links" if question.indexes.find_links else "default"
+    for index_of_pin, _ in question.pinned_pages:
+        if plain.endswith(f"/{_PINNED}/{index_of_pin}"):
+            return index_of_pin
     if question.torch_pages and plain.endswith(f"/{_TORCH_FOLDER}"):
         return "torch"
     for index in question.indexes.all:

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from fakes.desk import TARGET, Desk, desk
 from fakes.index import FakeIndex, make_sdist, make_wheel, sha256
@@ -12,7 +13,7 @@ from mlbox.errors import FetchError, LockError, MlboxError, ResolveError
 from mlbox.lock.model import Base, Lock, Package, Target
 from mlbox.lock.python.resolve import LockedPython, url_hint
 from mlbox.lock.python.uv import parse_pins
-from mlbox.project.model import IndexOptions
+from mlbox.project.model import IndexOptions, IndexPin, Requirement, Settings
 
 __all__ = ["desk"]  # a fixture
 ARM = Target(arch="arm64", python="3.12", python_full="3.12.1", glibc="2.28")
@@ -405,3 +406,41 @@ def test_required_hashes_are_required_of_all(desk: Desk) -> None:
     assert versions(desk.lock(desk.project(*lines, index=index))) == {"a": "1.0", "b": "1.0"}
     with pytest.raises(ResolveError, match="no hash for b"):
         desk.lock(desk.project(lines[0], index=index))
+
+
+def test_a_pinned_package_comes_from_its_index_only(desk: Desk) -> None:
+    """And nothing else comes from there, whatever it has."""
+    ours = FakeIndex(desk.server, prefix="/ours")
+    ours.add(make_wheel("private", "1.0", requires=["common"]))
+    ours.add(make_wheel("common", "9.0"))
+    desk.wheel("private", "66.6")
+    desk.wheel("common", "1.0")
+    pins = (
+        IndexPin(package="private", index="ours", url=ours.url),
+        IndexPin(package="common", index="ours", url=ours.url, marker="sys_platform == 'win32'"),
+    )
+    locked = desk.lock(desk.project("private", index=IndexOptions(pins=pins)))
+    assert [(one.name, one.version, one.index) for one in locked.packages] == [
+        ("common", "1.0", "default"),
+        ("private", "1.0", "pinned-1"),
+    ]
+
+    with pytest.raises(ResolveError, match="gone is to come from index 'ours', which does not have it"):
+        pins = (IndexPin(package="gone", index="ours", url=ours.url),)
+        desk.lock(desk.project("common", index=IndexOptions(pins=pins)))
+    with pytest.raises(ResolveError, match="pip-tools cannot take a package from one index only"):
+        pins = (IndexPin(package="private", index="ours", url=ours.url),)
+        desk.lock(desk.project("private", index=IndexOptions(pins=pins), resolver="pip-tools"))
+
+
+def test_overrides_replace_what_packages_ask_for(desk: Desk) -> None:
+    """uv's way out of requirements that contradict one another."""
+    desk.wheel("app", "1.0", requires=["dep<2"])
+    desk.wheel("dep", "1.0")
+    desk.wheel("dep", "2.0")
+    override = Requirement(text="dep>=2", origin="pyproject.toml [tool.uv.override-dependencies]")
+    project = msgspec.structs.replace(desk.project("app"), overrides=(override,))
+    assert versions(desk.lock(project)) == {"app": "1.0", "dep": "2.0"}
+    other = msgspec.structs.replace(project, settings=Settings(resolver="pip-tools", index_url=desk.index.url))
+    with pytest.raises(ResolveError, match="pip-tools cannot override"):
+        desk.lock(other)

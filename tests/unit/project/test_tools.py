@@ -252,3 +252,31 @@ def test_refused(tmp_path: Path, text: str, message: str) -> None:
         project(tmp_path, text)
     assert message in str(refused.value)
     assert "hunter2" not in str(refused.value)
+
+
+TORCH = (
+    PROJECT
+    + "dependencies = ['torch', 'torchvision', 'other']\n[tool.uv.sources]\n"
+    + "torch = {{ index = 'torch', marker = \"{marker}\" }}\ntorchvision = {{ index = 'torch' }}\n"
+    + "other = {{ index = 'ours' }}\n[[tool.uv.index]]\nname = 'torch'\nurl = '{url}'\nexplicit = true\n"
+    + "[[tool.uv.index]]\nname = 'ours'\nurl = 'https://ours.example.org/simple'\nexplicit = true\n{more}"
+)
+
+
+@pytest.mark.parametrize(
+    ("url", "marker", "more", "accelerator", "indexes"),
+    [
+        ("https://download.pytorch.org/whl/cu126", "sys_platform == 'linux'", "", "cu126", {}),
+        ("https://m.example.org/whl/cpu/", "", "", "cpu", {"cpu": "https://m.example.org/whl/cpu/"}),
+        ("https://download.pytorch.org/whl/cu126", "sys_platform == 'darwin'", "", "cpu", {}),
+        ("https://download.pytorch.org/whl/cu126", "", "[tool.mlbox]\naccelerator = 'cu130'\n", "cu130", {}),
+    ],
+)
+def test_pins_of_torch_are_an_accelerator(
+    tmp_path: Path, url: str, marker: str, more: str, accelerator: str, indexes: dict[str, str]
+) -> None:
+    """Unless the settings name one, or the pin is for another system; other pins stay."""
+    text = TORCH.format(url=url, marker=marker, more=more).replace(', marker = ""', "")
+    read = project(tmp_path, text)
+    assert (read.settings.accelerator, read.settings.accelerator_indexes) == (accelerator, indexes)
+    assert [pin.package for pin in read.index.pins] == ["other"]

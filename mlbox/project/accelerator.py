@@ -1,0 +1,49 @@
+"""Pins of PyTorch's packages to one of its indexes (…/whl/cu126): another way to say which accelerator is meant."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from mlbox.project.model import IndexPin
+from mlbox.project.requirement import without_credentials
+from mlbox.project.shell import TORCH_INDEX
+
+_FAMILY = frozenset({"torch", "torchvision", "torchaudio", "triton", "pytorch-triton", "pytorch-triton-rocm"})
+_OWN_HOST = "download.pytorch.org"
+
+
+class Meant(NamedTuple):
+    """What the pins say."""
+
+    accelerator: str = ""
+    indexes: dict[str, str] = {}
+    """Where its builds are, when that is not PyTorch's own place."""
+    why: str = ""
+    others: tuple[IndexPin, ...] = ()
+    """Pins that are about something else."""
+
+
+def accelerator_of_pins(pins: Sequence[IndexPin]) -> Meant:
+    """Return the accelerator that pins of torch name, and the pins that stay: those of other packages and places."""
+    named = {pin: found["name"] for pin in pins if (found := TORCH_INDEX.fullmatch(pin.url)) and pin.package in _FAMILY}
+    others = tuple(pin for pin in pins if pin not in named)
+    meant = next((pin for pin in named if pin.package == "torch" and _on_linux(pin.marker)), None)
+    if meant is None or without_credentials(meant.url) != meant.url:
+        return Meant(others=others if meant is None else tuple(pins))
+    own = urlsplit(meant.url).hostname == _OWN_HOST
+    indexes = {} if own else {named[meant]: meant.url}
+    return Meant(named[meant], indexes, f"the pin of torch to index {meant.index!r}", others)
+
+
+def _on_linux(marker: str) -> bool:
+    """Whether a pin holds on the servers that images are for."""
+    if not marker:
+        return True
+    from packaging.markers import InvalidMarker, Marker, default_environment
+
+    linux = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "platform_machine": "x86_64"}
+    environment: dict[str, str] = {**{key: str(value) for key, value in default_environment().items()}, **linux}
+    try:
+        return Marker(marker).evaluate({**environment, "extra": ""})
+    except InvalidMarker:
+        return False
