@@ -20,7 +20,7 @@ from mlbox.lock.file import decode_lock
 from mlbox.lock.model import Lock
 from mlbox.oci.digest import DiffID, Digest, hex_of
 from mlbox.oci.image import Image
-from mlbox.plan.model import BuildPlan
+from mlbox.plan.model import PREFIX, BuildPlan
 from mlbox.project.model import Settings
 from mlbox.store.store import Store
 from mlbox.store.tree import Tree
@@ -51,6 +51,9 @@ def prove(store: Store, image: Image, plan: BuildPlan, lock: Lock) -> tuple[tupl
     below = [diff_id for kind, diff_id in layers if kind in ("base", "system", "configured", "run")]
     environment = [diff_id for kind, diff_id in layers if kind == "environment"]
     searched = next((line[len(_SEARCHED) :] for line in plan.config.env if line.startswith(_SEARCHED)), "")
+    if conda := [diff_id for kind, diff_id in layers if kind == "conda"]:
+        # Whatever conda's Python loads finds conda's libraries: its run path counts for all of them (ld.so(8)).
+        below, searched = [*below, *conda], ":".join(filter(None, (searched, f"/{PREFIX}/lib")))
     fresh = False
 
     def look() -> Proof:

@@ -53,8 +53,9 @@ __all__ = [
 BASE = ("apt", "ca-certificates", "libgomp1", "netbase", "passwd", "python3", "tzdata")
 """What the base holds besides Debian's essential packages."""
 _SETUP_CODE = "python3-distutils"
-BASE_OF_CONDA = ("ca-certificates", "netbase", "tzdata")
-"""The same for an environment of conda, which has its own Python and libraries."""
+BASE_OF_CONDA = ("ca-certificates", "libstdc++6", "netbase", "tzdata")
+"""The same for an environment of conda, which has its own Python and libraries; wheels beside them may count on the
+C++ library of any system (manylinux)."""
 BASE_WHERE_OFFERED = (
     "debian-archive-keyring",  # apt inside the image
     _SETUP_CODE,  # a package of its own up to Python 3.11, where setup code still imports it

@@ -31,6 +31,7 @@ def lock(
     upgrade: bool = False,
     http: FileHttp | None = None,
     mirrors: Mirrors | None = None,
+    with_python: bool = True,
 ) -> DebianLock:
     return lock_debian(
         suite="bookworm",
@@ -43,6 +44,7 @@ def lock(
         locked=locked,
         upgrade=upgrade,
         now=NOW,
+        with_python=with_python,
     )
 
 
@@ -57,6 +59,15 @@ def test_the_base_says_what_the_target_is(archive: DebianArchive) -> None:
     assert {deb.role for deb in found.debs} == {"base"}
     assert [deb.name for deb in found.debs] == sorted(versions(found))
     assert "gawk" in versions(found)  # of two that provide awk, the first by name
+
+
+def test_below_conda_there_is_no_python(archive: DebianArchive) -> None:
+    """What is essential, certificates, and the C++ library that wheels count on."""
+    archive.publish_all([*BASE, stanza("libstdc++6", "12.2.0-14", Depends="libc6")])
+    found = lock(archive, with_python=False)
+    assert (found.python_full, found.glibc) == ("", "2.36")
+    assert not [name for name in versions(found) if "python" in name]
+    assert {"ca-certificates", "libc6", "libstdc++6"} <= versions(found).keys()
 
 
 def test_relocking_asks_for_the_releases_only(archive: DebianArchive) -> None:
