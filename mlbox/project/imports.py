@@ -60,8 +60,8 @@ def _sources(root: Path) -> Iterator[Path]:
         if folder != root and any(entry.name == "pyvenv.cfg" for entry in entries):
             continue
         for entry in entries:
-            if entry.is_symlink() or entry.name.startswith("."):
-                continue
+            if entry.is_symlink() or entry.name.startswith(".") or not entry.name.isprintable():
+                continue  # a name of several lines would be lines of the requirements that are written
             if entry.is_dir() and entry.name not in _SKIPPED:
                 folders.append(entry)
             elif entry.suffix in (".py", ".ipynb") and entry.name not in _OWN_FILES and entry.is_file():

@@ -274,6 +274,8 @@ def test_imports(tmp_path: Path) -> None:
         "venv/lib/x.py": "import inside",
         "node_modules/x.py": "import node",
         "setup.py": "import setuptools",
+        "a\nevil==1  #.py": "import evil",
+        "b\x1b[2J/x.py": "import evil",
         "nb.ipynb": json.dumps(notebook),
         "block.py": "# /// script\n# dependencies = ['rich>=13']\n# ///\nimport rich, unknown\n",
         "broken.py": "print 'x'",
