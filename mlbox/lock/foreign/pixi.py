@@ -1,4 +1,4 @@
-"""pixi.lock (versions 5 and 6): what `pixi install` would install for one environment of it."""
+"""pixi.lock (versions 5 to 7): what `pixi install` would install for one environment of it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,8 @@ from mlbox.lock.python.model import Pinned
 from mlbox.project.requirement import normalize
 
 _WHAT = "pixi.lock"
-_KNOWN = (5, 6)
+_KNOWN = (5, 6, 7)
+"""The last says more of platforms, and the same of packages."""
 
 
 class _Environment(msgspec.Struct, frozen=True):
@@ -29,7 +30,7 @@ class _Package(msgspec.Struct, frozen=True):
     """Version 5: 'conda' or 'pypi', with the address in `url` or `path`."""
     conda: str = ""
     pypi: str = ""
-    """Version 6: the address."""
+    """Since version 6: the address."""
     url: str = ""
     path: str = ""
     name: str = ""
@@ -67,7 +68,7 @@ def read_pixi(data: bytes, selection: Selection) -> Imported:
     version = read_yaml(data, _Version, what=_WHAT).version
     if version not in _KNOWN:
         raise LockError(
-            f"{_WHAT}: version {version}, and only {' and '.join(map(str, _KNOWN))} are known",
+            f"{_WHAT}: version {version}, and only {_KNOWN[0]} to {_KNOWN[-1]} are known",
             hint="'pixi workspace export conda-explicit-spec' writes a list that is read",
         )
     lock = read_yaml(data, _Lock, what=_WHAT)

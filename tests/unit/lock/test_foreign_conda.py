@@ -102,19 +102,19 @@ def test_credentials_and_tokens_go_nowhere() -> None:
     assert found.conda[0].package.channel == "pkgs/main"
 
 
-@pytest.mark.parametrize("version", [5, 6])
+@pytest.mark.parametrize("version", [5, 6, 7])
 def test_what_pixi_would_install_is_taken(version: int) -> None:
-    """Both versions of pixi.lock say the same in other words; the project itself is no package."""
+    """All versions of pixi.lock say the same in other words; the project itself is no package."""
     zlib, six = f"{HOST}/conda-forge/linux-64/zlib-1.3-h1_0.conda", "https://files.example.org/six-1.3-py3-none-any.whl"
     gcc = f"{HOST}/conda-forge/noarch/libgcc-13.2-h5.tar.bz2"
-    if version == 6:
+    if version > 5:
         packages: list[dict[str, Any]] = [
             {"conda": zlib, "sha256": A, "md5": MD5, "depends": ["libgcc >=13", "__glibc >=2.17"], "size": 5},
             {"conda": gcc, "sha256": A},
             {"pypi": six, "name": "six", "version": "1.3", "sha256": B, "requires_dist": ["x ; extra == 'y'"]},
             {"pypi": "./", "name": "me", "version": "0", "editable": True},
         ]
-        lock = pixi(*packages)
+        lock = pixi(*packages, version=version)
     else:
         packages = [
             {"kind": "conda", "name": "zlib", "version": "1.3", "build": "h1_0", "subdir": "linux-64", "url": zlib}
@@ -234,7 +234,7 @@ BAD: dict[str, tuple[Reader, bytes, str]] = {
     "conda-lock: deep": (read_conda_lock, b"[" * 100_000, "nested more than"),
     "conda-lock: not text": (read_conda_lock, b"\xff\xfe\x00", "is not UTF-8"),
     "conda-lock: control characters": (read_conda_lock, b"version: \x01", "is not YAML"),
-    "pixi: newer": (read_pixi, b"version: 7\nsomething: else\n", "version 7, and only 5 and 6 are known"),
+    "pixi: newer": (read_pixi, b"version: 8\nsomething: else\n", "version 8, and only 5 to 7 are known"),
     "pixi: no version": (read_pixi, b"environments: {}\n", "missing required field `version`"),
     "pixi: no environment": (read_pixi, pixi(environments={}), "has no environment 'default'"),
     "pixi: no platform": (read_pixi, pixi(environments={"default": {"packages": {}}}), "is for no platform"),
