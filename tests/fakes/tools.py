@@ -53,13 +53,14 @@ def docker(need: Need, **env: str) -> Iterator[Run]:
                 server.wait(60)
                 with suppress(OSError):
                     umount(f"{folder}/exec/netns/default")
-                for path in _docker_groups() - _BEFORE:
+                for path in sorted(_docker_groups() - _BEFORE, reverse=True):  # what lies in another goes first
                     with suppress(OSError):  # another test's daemon uses it still
                         path.rmdir()
 
 
 def _docker_groups() -> set[Path]:
-    return set(Path("/sys/fs/cgroup").glob("*/docker"))
+    top = Path("/sys/fs/cgroup")
+    return {*top.glob("*/docker"), *top.glob("*/docker/buildkit")}
 
 
 _BEFORE = _docker_groups()
