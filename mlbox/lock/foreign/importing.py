@@ -77,7 +77,7 @@ def read_foreign(project: Project, foreign: ForeignLock, target: Target) -> Impo
         target=target,
         extras=tuple(map(normalize, project.settings.extras)),
         groups=tuple(map(normalize, project.settings.groups)),
-        requirements=tuple(one.text for one in project.requirements if one.kind in ("named", "url", "vcs")),
+        requirements=tuple(one.text for one in project.requirements if "://" not in one.text.partition("@")[0]),
         spec=_spec(path, foreign),
     )
     return _mended(foreign, lambda: reader_of(foreign.kind)(data, selection))

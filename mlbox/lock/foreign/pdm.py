@@ -27,7 +27,7 @@ from mlbox.lock.foreign.reading import (
     subdirectory_of,
     version_of,
 )
-from mlbox.lock.foreign.requires import asked_by
+from mlbox.lock.foreign.requires import asked_by, asked_by_path
 from mlbox.lock.python.model import SDISTS, File, Pinned
 from mlbox.lock.python.target import MACHINES
 
@@ -186,7 +186,9 @@ def _walked(lock: _Lock, selection: Selection, markers: Markers) -> list[_Packag
 
         return Node(name_of(package.name), package.version, asks)
 
-    roots = list(asked_by(selection.requirements, markers))
+    places = {inside(package.path, package.name): name_of(package.name) for package in lock.package if package.path}
+    lines = selection.requirements
+    roots = [*asked_by(lines, markers), *asked_by_path(lines, places, markers, what=WHAT)]
     reached = walk(roots, [node(package) for package in plain], what=WHAT, hint=_LOCK_AGAIN)
     chosen = [plain[number] for number in reached]
     asked = _extras_asked(chosen, roots, markers)

@@ -27,7 +27,7 @@ from mlbox.lock.foreign.reading import (
     subdirectory_of,
     version_of,
 )
-from mlbox.lock.foreign.requires import asked_by
+from mlbox.lock.foreign.requires import asked_by, asked_by_path
 from mlbox.lock.python.model import SDISTS, File, Pinned
 
 WHAT = "poetry.lock"
@@ -163,7 +163,14 @@ def _walked(lock: _Lock, selection: Selection, markers: Markers) -> list[int]:
     python = selection.target.python_full
     fitting = [number for number, package in enumerate(lock.package) if admits(package.python_versions, python)]
     nodes = [_node(lock.package[number], markers) for number in fitting]
-    reached = walk(list(asked_by(selection.requirements, markers)), nodes, what=WHAT, hint=_LOCK_AGAIN)
+    places = {
+        inside(package.source.url, package.name): name_of(package.name)
+        for package in lock.package
+        if package.source.type in ("file", "directory")
+    }
+    lines = selection.requirements
+    roots = [*asked_by(lines, markers), *asked_by_path(lines, places, markers, what=WHAT)]
+    reached = walk(roots, nodes, what=WHAT, hint=_LOCK_AGAIN)
     return sorted(fitting[number] for number in reached)
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlbox.codec import load_toml
@@ -18,11 +19,25 @@ _SHOWN = 3
 
 
 def asked_by(lines: Iterable[str], markers: Markers | None = None) -> Iterator[Asked]:
-    """Yield the requirements in `lines` whose marker holds (without `markers`: all of them)."""
+    """Yield the named requirements in `lines` whose marker holds (without `markers`: all of them)."""
     for line in lines:
+        if line.startswith("./"):
+            continue
         one = parse(line)
         if markers is None or one.marker is None or markers.hold(str(one.marker)):
             yield Asked(name_of(one.name), str(one.specifier), frozenset(map(name_of, one.extras)))
+
+
+def asked_by_path(lines: Iterable[str], places: Mapping[str, str], markers: Markers, *, what: str) -> Iterator[Asked]:
+    """Yield the requirements in `lines` that name a file or folder, by the package that `places` has there."""
+    for line in lines:
+        spec, _, marker = line.partition(" ;")
+        if not spec.startswith("./") or not markers.hold(marker.strip()):
+            continue
+        path, _, extras = spec.removesuffix("]").partition("[")
+        if (name := places.get(PurePosixPath(path).as_posix())) is None:
+            raise LockError(f"{what}: has no package of {path[:200]}, which is asked for", hint="lock it again")
+        yield Asked(name, extras=frozenset(name_of(extra.strip()) for extra in extras.split(",") if extra.strip()))
 
 
 def parse(line: str) -> "Requirement":

@@ -655,6 +655,26 @@ def test_pdm_the_hash_of_its_project(old: bool) -> None:
         read("pdm", lock, spec=spec.replace(b"[fast]", b""))
 
 
+@pytest.mark.parametrize("kind", ["poetry", "pdm"])
+def test_what_is_asked_for_by_its_place(kind: str) -> None:
+    """A file of the project has no name in its requirements: the lock says which package it is."""
+    lock = f"""[[package]]
+name = "frame"
+version = "3.0"
+path = "./libs/frame-3.0-py3-none-any.whl"
+files = [{{ file = "frame-3.0-py3-none-any.whl", hash = "sha256:{A}" }}]
+source = {{ type = "file", url = "libs/frame-3.0-py3-none-any.whl" }}
+[metadata]
+lock-version = "2.0"
+lock_version = "4.4"
+"""
+    line = "./libs/frame-3.0-py3-none-any.whl"
+    assert versions(read(kind, lock, requirements=(line,))) == {"frame": "3.0"}
+    assert versions(read(kind, lock, requirements=(f"{line}[x] ; sys_platform == 'win32'",))) == {}
+    with pytest.raises(LockError, match="has no package of"):
+        read(kind, lock, requirements=("./libs/other.whl",))
+
+
 # Pipfile.lock
 
 PIPFILE: dict[str, Any] = {
