@@ -112,9 +112,7 @@ def _resolved(
 
     spec = project.conda
     assert spec  # noqa: S101 - the caller saw it
-    if unfit := [
-        one for one in project.requirements if one.kind in ("path", "editable") and one.text not in ("-e .", ".")
-    ]:
+    if unfit := [one for one in project.requirements if one.kind in ("path", "editable")]:
         raise LockError(
             f"{unfit[0].origin}: {unfit[0].text!r} is a path, which conda-lock does not lock for an image",
             hint="build a wheel of it and publish it on an index",
@@ -124,7 +122,7 @@ def _resolved(
     keep = previous if previous and upgrade is not True else None
     question = CondaQuestion(
         spec=spec,
-        requirements=tuple(one.text for one in project.requirements if one.kind not in ("path", "editable")),
+        requirements=tuple(one.text for one in project.requirements),
         target=target,
         indexes=indexes,
         keep=keep.conda if keep else (),
