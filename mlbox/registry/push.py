@@ -141,7 +141,7 @@ def attach(registry: Registry, repository: str, artifact: Artifact, subject: Des
 
 def attach_kept(store: Store, registry: Registry, repository: str, subject: Descriptor) -> tuple[Digest, ...]:
     """Send the artifacts that the store has about `subject`, which is in `repository`, and return their digests."""
-    kept = store.referrers.of(subject.digest)
+    kept = store.referrers.sent(subject.digest)
     for artifact in kept:
         if registry.find(repository, artifact.digest) is None:
             manifest = store.referrers.manifest(artifact.digest)

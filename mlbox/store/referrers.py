@@ -2,7 +2,7 @@
 
 from mlbox.codec import decode_json
 from mlbox.errors import StoreError
-from mlbox.oci.artifact import EMPTY_BYTES, LOCK_TYPE, PLAN_TYPE, Artifact, ArtifactManifest, manifest_of
+from mlbox.oci.artifact import EMPTY_BYTES, GPU_TYPE, LOCK_TYPE, PLAN_TYPE, Artifact, ArtifactManifest, manifest_of
 from mlbox.oci.digest import Digest
 from mlbox.oci.image import MANIFEST, Descriptor
 from mlbox.store.content import ContentStore
@@ -55,6 +55,10 @@ class Referrers:
             for digest, kind in rows
             if artifact_type in ("", kind) and self._content.has(digest)
         )
+
+    def sent(self, subject: Digest) -> tuple[Descriptor, ...]:
+        """Return the artifacts about `subject` that go where it goes: not what anybody reads from it themselves."""
+        return tuple(found for found in self.of(subject) if found.artifact_type != GPU_TYPE)
 
     def manifest(self, digest: Digest) -> ArtifactManifest:
         """Return the manifest of an artifact; raises StoreError when it is missing or damaged."""

@@ -274,7 +274,7 @@ class _Bundling:
         waiting, seen = sorted(set(subjects)), set(subjects)
         while waiting:
             subject = waiting.pop(0)
-            for descriptor in _current(self._store.referrers.of(subject)):
+            for descriptor in _current(self._store.referrers.sent(subject)):
                 if descriptor.digest in seen:
                     continue
                 manifest = self._store.referrers.manifest(descriptor.digest)

@@ -78,6 +78,8 @@ def read_mirrors(
     Where its machines have mirrors of their own, `arch` says whose; `host` (empty: this one's) is the machine that a
     source of apt is for that does not say it.
     """
+    if not distribution.ports_mirror:
+        arch = ""  # a mirror of Debian has all its machines
     main, security = _settings(distribution, env, arch)
     sources = [] if main and security else _sources_of(distribution, read_sources(apt), arch, host or _this_machine())
     main = main or _unique(source for source in sources if not is_security(source.suite))

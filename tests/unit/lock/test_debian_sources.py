@@ -76,6 +76,11 @@ def test_sources_of_others_are_ignored(apt: Path, line: str) -> None:
     assert "MLBOX_DEBIAN_MIRROR" in (problem.value.hint or "")
 
 
+def test_a_mirror_of_debian_has_all_machines(apt: Path) -> None:
+    (apt / "sources.list").write_text("deb [arch=amd64] http://m.example/debian bookworm main\n")
+    assert roots(read_mirrors(apt, {}, arch="arm64", host="amd64").main) == ["http://m.example/debian"]
+
+
 def test_a_mirror_list_in_a_file(apt: Path) -> None:
     (apt / "mirrors").mkdir()
     (apt / "mirrors" / "debian.list").write_text(

@@ -4,7 +4,7 @@ import pytest
 from fakes.trees import make_image, make_layer
 
 from mlbox.errors import NotFoundError, StoreError
-from mlbox.oci.artifact import LOCK_TYPE, PLAN_TYPE, artifact_of, manifest_of, subject_of
+from mlbox.oci.artifact import GPU_TYPE, LOCK_TYPE, PLAN_TYPE, artifact_of, manifest_of, subject_of
 from mlbox.oci.digest import Digest, digest_of
 from mlbox.oci.image import LAYER_ZSTD, Descriptor
 from mlbox.paths import Home
@@ -102,3 +102,11 @@ def test_prune_keeps_what_is_about_an_image(store: Store) -> None:
     prune(store, "unused")
     assert list(store.content.digests()) == []
     assert store.referrers.of(Digest(ELSEWHERE)) == store.referrers.of(lock) == ()
+
+
+def test_what_anybody_can_read_is_not_sent(store: Store) -> None:
+    """What is only remembered about an image would make two bundles of it differ."""
+    lock = store.referrers.add(artifact_of(LOCK_TYPE, b"lock"), subject_of(ELSEWHERE, b""))
+    store.referrers.add(artifact_of(GPU_TYPE, b"{}"), subject_of(ELSEWHERE, b""))
+    assert len(store.referrers.of(ELSEWHERE)) == 2
+    assert [found.digest for found in store.referrers.sent(ELSEWHERE)] == [lock]
