@@ -15,6 +15,7 @@ _REGISTRY = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA
 _LOGIN = re.compile(r"[^/@]*:[^/@]*@(?!sha256:)")
 """A user and a password, which must not be shown."""
 _MOST_PORT = 65535
+_SHOWN = 1000
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +82,8 @@ def _means(text: str, reference: Reference) -> bool:
 
 
 def _invalid(text: str) -> UsageError:
+    text = text[:_SHOWN]  # the expression takes the square of its length
     hint = "names look like team/bert:1: lower-case letters, digits, '.', '_', '-', '/'"
     if "://" in text or _LOGIN.search(text):
         hint = "names look like registry.example:5000/team/bert:1, without https:// and password ('mlbox login')"
-    return UsageError(f"not an image name: {_LOGIN.sub('…@', text[:1000])[:200]!r}", hint=hint)
+    return UsageError(f"not an image name: {_LOGIN.sub('…@', text)[:200]!r}", hint=hint)

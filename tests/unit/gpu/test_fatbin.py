@@ -42,7 +42,7 @@ def test_what_only_claims_to_be_code_ends_soon(tmp_path: Path) -> None:
     """Megabytes of zeros, of headers of nothing, or a section named a thousand times."""
     nothing = struct.pack("<IHHQ", 0xBA55ED50, 1, 16, 0)
     strange = container([("sass", 80, "")]).replace(struct.pack("<HH", 2, 0x101), struct.pack("<HH", 9, 0x101))
-    began = time.monotonic()
+    began = time.process_time()
     assert read(tmp_path, library((b".nv_fatbin", bytes(100 << 20)))) is None
     assert read(tmp_path, library((b".nv_fatbin", nothing * 5_000_000))) is None
     assert read(tmp_path, library((b".nv_fatbin", strange * 500_000))) is None
@@ -52,7 +52,7 @@ def test_what_only_claims_to_be_code_ends_soon(tmp_path: Path) -> None:
         data[offset + 64 * number : offset + 64 * number + 64] = data[offset + 64 * (count - 2) :][:64]
     found = read(tmp_path, bytes(data))
     assert found is not None and found.entries < 200_000
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_a_library_without_device_code_has_none(tmp_path: Path) -> None:
