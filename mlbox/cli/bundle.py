@@ -147,20 +147,29 @@ def verify(
 
 
 @verbs.command()
-def load(file: File, form: Form = Format.TABLE) -> None:
+def load(
+    file: File,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Builds take its built wheels and layers of commands as they are.")
+    ] = False,
+    form: Form = Format.TABLE,
+) -> None:
     """Bring the images of a bundle into the store; no network is used. FILE may be '-', standard input."""
     from mlbox.engine.bundles.load import load_bundle, load_stream
 
     with listener() as talk:
         if str(file) == "-":
-            loaded = load_stream(default_store(), sys.stdin.buffer, talk)
+            loaded = load_stream(default_store(), sys.stdin.buffer, talk, trust=trust)
         else:
-            loaded = load_bundle(default_store(), file, talk)
+            loaded = load_bundle(default_store(), file, talk, trust=trust)
         _tell_moved(talk, [(name.name, name.before) for image in loaded.images for name in image.names if name.before])
         talk.note(
             f"layers: {len(loaded.unpacked)} from the bundle, {len(loaded.made)} made from files of packages, "
             f"{len(loaded.there)} that were there; {_count(loaded.files, 'file')} of packages from the bundle"
         )
+        if loaded.ran:
+            how = "takes" if trust else "makes again, unless they are loaded with --trust"
+            talk.note(f"made in containers, and 'mlbox build' {how}: {', '.join(loaded.ran)}")
     if form is Format.JSON:
         print_json(loaded)
         return

@@ -130,7 +130,7 @@ def pull(store: Store, plan: BuildPlan | None, name: str, listener: Listener) ->
             admit_pull(store, registry, target, [subject])
             wheel = pull_wheel(store, registry, target.repository, there, listener)
             piece = _piece(wheel)
-            _check_name(wheel, piece)
+            check_name(wheel, piece)
             store.built.put(wheel)
             done.append(_shared(wheel, piece, "fetched"))
     return done
@@ -211,7 +211,8 @@ def _decoded(data: bytes, what: str) -> BuiltWheelPiece:
     return decode_json(data, BuiltWheelPiece, what=what, error=RegistryError)
 
 
-def _check_name(wheel: BuiltWheel, piece: BuiltWheelPiece) -> None:
+def check_name(wheel: BuiltWheel, piece: BuiltWheelPiece) -> None:
+    """Raise RegistryError when `wheel`, which came from elsewhere, is called otherwise than a wheel of `piece`."""
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
     try:

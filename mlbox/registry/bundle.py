@@ -100,6 +100,8 @@ class BundledFile(Closed, frozen=True, kw_only=True):
     filename: str
     there: bool = False
     """Whether the receiving store has it, so that the bundle does not."""
+    built: tuple[str, ...] = ()
+    """Keys of the pieces that it is the wheel of, when it was built from source: no index has it."""
 
 
 class Contents(Closed, frozen=True, kw_only=True):

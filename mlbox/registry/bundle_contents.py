@@ -98,7 +98,8 @@ def _words(contents: Contents) -> Iterator[str]:
     for file in contents.files:
         if not _PLAIN.fullmatch(file.filename):
             yield f"not a file name: {file.filename[:100]!r}"
-    if not all(_PIECE.fullmatch(piece) for piece in contents.pieces):
+    built = (key for file in contents.files for key in file.built)
+    if not all(_PIECE.fullmatch(piece) for piece in (*contents.pieces, *built)):
         yield "a piece's key that is none"
     if any(len(layer.name) > 255 or not layer.name.isprintable() for layer in contents.layers):
         yield "a layer's name that is none"

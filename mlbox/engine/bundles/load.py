@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mlbox.build.rebuild import planned_layers
+from mlbox.codec import canonical_json
 from mlbox.engine.bundles.check import (
     artifact_manifest,
     check_documents,
@@ -20,6 +21,7 @@ from mlbox.engine.bundles.check import (
 from mlbox.engine.bundles.images import read_plan
 from mlbox.engine.bundles.layers import make_layer
 from mlbox.engine.bundles.trust import admit, require_signed
+from mlbox.engine.wheels import check_name
 from mlbox.errors import NotFoundError, StoreError
 from mlbox.events import SILENT, Listener
 from mlbox.files import Readable, chunks, disk_errors
@@ -27,12 +29,15 @@ from mlbox.oci.artifact import LOCK_TYPE, PLAN_TYPE
 from mlbox.oci.digest import DiffID, Digest, hex_of
 from mlbox.oci.image import Image
 from mlbox.oci.reference import parse_reference
-from mlbox.plan.model import LayerPlan
+from mlbox.plan.model import BuiltWheelPiece, LayerPlan
+from mlbox.plan.run import run_piece, title
+from mlbox.plan.stage import built_pieces
 from mlbox.registry.bundle import BundledFile, BundledImage, BundledLayer, BundledReferrer, Contents
 from mlbox.registry.bundle_contents import Damage
 from mlbox.registry.bundle_have import Missing, have_of, missing_from
 from mlbox.registry.bundle_read import Bundle, open_bundle
 from mlbox.registry.parallel import Stop, in_threads
+from mlbox.store.built import BuiltWheel
 from mlbox.store.compression import decompressed
 from mlbox.store.store import Store
 from mlbox.units import mega
@@ -84,6 +89,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """Names of the layers that the store had."""
     files: int
     """Wheels, .debs and sdists that came."""
+    ran: tuple[str, ...] = ()
+    """What of the images came out of containers: wheels built from source, layers of commands."""
 
 
 def verify_bundle(
@@ -112,8 +119,13 @@ def verify_bundle(
         )
 
 
-def load_bundle(store: Store, path: Path, listener: Listener = SILENT, *, name: str = "") -> Loaded:
+def load_bundle(
+    store: Store, path: Path, listener: Listener = SILENT, *, name: str = "", trust: bool = False
+) -> Loaded:
     """Bring the images of the bundle at `path` into the store and return what was done.
+
+    With `trust` builds take what its maker's containers made, which nothing here can check: wheels that were built
+    from source, layers of commands. What was made here stays.
 
     Images and names appear when everything of them is there and was compared with its digest. A killed load leaves
     at most layers without an image; loading again goes on from there.
@@ -129,6 +141,7 @@ def load_bundle(store: Store, path: Path, listener: Listener = SILENT, *, name: 
         work.check_sizes()
         work.keep_documents()
         loaded = work.keep(images)
+        ran = work.ran(images, keep=trust)
     by_way = {way: tuple(name for name, how in ways if how == way) for way in ("blob", "made", "there")}
     return Loaded(
         digest=bundle.digest,
@@ -137,17 +150,18 @@ def load_bundle(store: Store, path: Path, listener: Listener = SILENT, *, name: 
         made=by_way["made"],
         there=by_way["there"],
         files=files,
+        ran=ran,
     )
 
 
-def load_stream(store: Store, stream: Readable, listener: Listener = SILENT) -> Loaded:
+def load_stream(store: Store, stream: Readable, listener: Listener = SILENT, *, trust: bool = False) -> Loaded:
     """Load the bundle that comes through a pipe, by way of a file in the store: nothing is used unchecked."""
     with store.scratch("bundle") as folder:
         path = folder / "stdin"
         with disk_errors("taking in a bundle"), path.open("xb") as file:
             for chunk in chunks(stream):
                 file.write(chunk)
-        return load_bundle(store, path, listener, name="the bundle")
+        return load_bundle(store, path, listener, name="the bundle", trust=trust)
 
 
 def _refuse_missing(store: Store, bundle: Bundle) -> None:
@@ -215,6 +229,37 @@ class _Loading:
                 raise Damage(f"{self._bundle.name}: nothing says how layer {name} is made")
             self._listener.step(f"make layer {name}")
             make_layer(self._store, jobs[diff_id], diff_id, name)
+
+    def ran(self, images: dict[Digest, Image], *, keep: bool) -> tuple[str, ...]:
+        """Return what came out of containers, by the plans of the images; with `keep` builds take it from now on."""
+        wheels = {key: file for file in self._contents.files for key in file.built}
+        found: dict[str, None] = {}
+        for image in images.values():
+            plan = read_plan(self._plan_of(image.digest))
+            for piece in built_pieces(plan) if plan else ():
+                if file := wheels.get(piece.key):
+                    found[file.filename] = None
+                    if keep:
+                        self._keep_wheel(piece, file)
+            for diff_id, layer in planned_layers(plan, image.config.rootfs.diff_ids).items() if plan else ():
+                if piece := run_piece(layer):
+                    found[name := f"{layer.name}, {title(piece.command)}"] = None
+                    if keep and self._store.layers.find(layer.key) is None:
+                        self._store.layers.adopt(layer.key, name, diff_id)
+        return tuple(found)
+
+    def _keep_wheel(self, piece: BuiltWheelPiece, file: BundledFile) -> None:
+        known = self._store.built.get(piece.key)
+        if known is None or not self._store.artifacts.has(known.sha256):
+            wheel = BuiltWheel(
+                piece=msgspec.Raw(canonical_json(piece)),
+                filename=file.filename,
+                sha256=hex_of(file.digest),
+                size=file.size,
+                origin=f"bundle@{self._bundle.digest}",
+            )
+            check_name(wheel, piece)
+            self._store.built.put(wheel)
 
     def check_sizes(self) -> None:
         """Compare the sizes of all layers, which the images' digests hold, with those of the tars."""

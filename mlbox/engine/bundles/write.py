@@ -16,6 +16,7 @@ from mlbox.oci.artifact import LOCK_TYPE, PLAN_TYPE
 from mlbox.oci.digest import DiffID, Digest, digest_of, hex_of
 from mlbox.oci.image import MANIFEST, Descriptor
 from mlbox.plan.model import BuildPlan
+from mlbox.plan.stage import built_pieces
 from mlbox.registry.bundle import (
     FORMAT,
     BundledFile,
@@ -146,9 +147,11 @@ class _Bundling:
 
     def _files(self, images: Iterable[Chosen]) -> dict[str, BundledFile]:
         """Return the wheels, .debs and sdists that the bundle is to bring, or that are there; by sha256."""
+        built: dict[str, BundledFile] = {}
         for named in images:
             if named.plan is not None:
                 self._known |= _files_of(named.plan)
+                built |= self._built(named.plan, built)
             elif self._options.artifacts and not named.below:
                 raise NotFoundError(
                     f"image {called(named)}: what it was built from is not known here",
@@ -159,7 +162,17 @@ class _Bundling:
         files = {sha256: self._file(sha256, known) for sha256, known in self._known.items()}
         found = {s: file for s, file in files.items() if file.there or self._store.artifacts.has(s)}
         self._say_missing(sorted(file.filename for sha256, file in files.items() if sha256 not in found))
-        return found
+        return found | built
+
+    def _built(self, plan: BuildPlan, found: Mapping[str, BundledFile]) -> dict[str, BundledFile]:
+        """Return those of `found` and the wheels of `plan` that were built from source, by sha256."""
+        wheels = dict(found)
+        for wheel in filter(None, (self._store.built.get(piece.key) for piece in built_pieces(plan))):
+            if self._store.artifacts.has(wheel.sha256):
+                file = wheels.get(wheel.sha256) or self._file(wheel.sha256, (wheel.filename, wheel.size))
+                keys = tuple(sorted({*file.built, wheel.key}))
+                wheels[wheel.sha256] = msgspec.structs.replace(file, built=keys)
+        return wheels
 
     def _file(self, sha256: str, known: tuple[str, int]) -> BundledFile:
         filename, size = known

@@ -15,23 +15,26 @@ import msgspec
 import pytest
 from fakes.sites import attach, build
 from fakes.trees import make_image, make_layer
+from fakes.wheels import make_wheel
 
+from mlbox.codec import canonical_json
 from mlbox.engine.bundles.load import load_bundle, load_stream, verify_bundle
 from mlbox.engine.bundles.write import Bundled, BundleOptions, left_out, make_bundle
 from mlbox.engine.trust.admission import admit_run
 from mlbox.errors import ArchiveError, MlboxError, NotFoundError, StoreError, TrustError, UsageError
-from mlbox.lock.model import Base
+from mlbox.lock.model import Base, Package
 from mlbox.oci.artifact import LOCK_TYPE, PLAN_TYPE, Artifact, Blob, artifact_of, subject_of
 from mlbox.oci.digest import DiffID, Digest, digest_of, hex_of
-from mlbox.oci.image import CONFIG, MANIFEST, Descriptor, Image, ImageIndex, Manifest, local_image
+from mlbox.oci.image import CONFIG, MANIFEST, ContainerConfig, Descriptor, Image, ImageIndex, Manifest, local_image
 from mlbox.oci.reference import parse_reference
 from mlbox.paths import Home
-from mlbox.plan.model import BuildPlan, EnvPiece, LayerPlan, WheelPiece
+from mlbox.plan.model import BuildPlan, BuiltWheelPiece, EnvPiece, LayerPlan, RunPiece, WheelPiece
 from mlbox.registry.bundle import BundledLayer, BundledRemote, Contents
 from mlbox.registry.bundle_contents import Damage
 from mlbox.registry.bundle_have import given_by, have_of
 from mlbox.registry.bundle_read import open_bundle
 from mlbox.registry.bundle_write import write_bundle
+from mlbox.store.built import BuiltWheel
 from mlbox.store.fsck import fsck
 from mlbox.store.store import Store
 
@@ -836,3 +839,81 @@ def test_a_layer_is_made_by_the_file_that_its_hash_names(store: Store, image: Im
     for sha256 in store.artifacts.hashes():
         assert hashlib.sha256(store.artifacts.path(sha256).read_bytes()).hexdigest() == sha256
     assert all(hex_of(diff_id) for diff_id in image.config.rootfs.diff_ids)
+
+
+def compiled(store: Store, tmp_path: Path, *, wheel: str = "demo") -> tuple[Image, BuiltWheelPiece, LayerPlan]:
+    """Return an image with a wheel that was built and the layer of a command, and what these are."""
+    piece = BuiltWheelPiece(
+        source=Package(name="demo", version="1.0", filename="demo-1.0.tar.gz", sha256="0" * 64, compiled=("c",)),
+        build_packages=(),
+        debs=(),
+        python="3.11",
+        python_full="3.11.2",
+        suite="bookworm",
+        arch="amd64",
+    )
+    path = make_wheel(tmp_path, {f"{wheel}.py": b"x = 1"}, name=wheel)
+    sha256 = store.artifacts.add_file(path)
+    raw = msgspec.Raw(canonical_json(piece))
+    store.built.put(BuiltWheel(piece=raw, filename=path.name, sha256=sha256, size=path.stat().st_size))
+    small = LayerPlan(name="small", kind="environment", pieces=(piece,))
+    command = RunPiece(command=("/bin/sh", "-ec", "date > /x"), below="0" * 64, arch="amd64", workdir="/w", env=())
+    run = LayerPlan(name="run 1", kind="run", pieces=(command,))
+    layers = make_layer(store, "small", {"demo.py": b"x = 1"}), make_layer(store, "run", {"x": b"now"})
+    image = make_image(store, *layers)
+    attach(store, image, BuildPlan(arch="amd64", layers=(small, run), config=ContainerConfig()))
+    store.images.tag(image.digest, parse_reference(NAME))
+    return image, piece, run
+
+
+def test_what_containers_made_is_taken_on_trust(store: Store, other: Store, tmp_path: Path) -> None:
+    """The wheel and the command's layer come along; builds use them when whoever loads says so, and only then."""
+    image, piece, run = compiled(store, tmp_path)
+    made = bundle(store, tmp_path / "x")
+
+    names = ("demo-1.0-py3-none-any.whl", "run 1, date > /x")
+    assert load_bundle(other, tmp_path / "x").ran == names
+    assert other.built.get(piece.key) is None
+    assert other.layers.find(run.key) is None
+
+    assert load_bundle(other, tmp_path / "x", trust=True).ran == names
+    taken, ours = other.built.get(piece.key), store.built.get(piece.key)
+    assert taken is not None
+    assert ours is not None
+    assert (taken.sha256, taken.origin) == (ours.sha256, f"bundle@{made.digest}")
+    assert other.artifacts.has(taken.sha256)
+    layer = other.layers.find(run.key)
+    assert layer is not None
+    assert layer.diff_id == image.config.rootfs.diff_ids[-1]
+    assert fsck(other, deep=True).clean
+
+
+def test_what_was_made_here_stays(store: Store, other: Store, tmp_path: Path) -> None:
+    _, piece, run = compiled(store, tmp_path)
+    bundle(store, tmp_path / "x")
+    (tmp_path / "ours").mkdir()
+    ours = make_wheel(tmp_path / "ours", {"demo.py": b"ours"}, name="demo")
+    raw = msgspec.Raw(canonical_json(piece))
+    wheel = BuiltWheel(piece=raw, filename=ours.name, sha256=other.artifacts.add_file(ours), size=ours.stat().st_size)
+    other.built.put(wheel)
+    layer = other.layers.adopt(run.key, "run 1", make_layer(other, "ours", {"x": b"ours"}).diff_id)
+
+    load_bundle(other, tmp_path / "x", trust=True)
+
+    assert other.built.get(piece.key) == wheel
+    assert other.layers.find(run.key) == layer
+
+
+def test_a_wheel_of_another_name_is_not_taken(store: Store, other: Store, tmp_path: Path) -> None:
+    _, piece, _ = compiled(store, tmp_path, wheel="other")
+    bundle(store, tmp_path / "x")
+    with pytest.raises(MlboxError, match="is no wheel of demo"):
+        load_bundle(other, tmp_path / "x", trust=True)
+    assert other.built.get(piece.key) is None
+
+
+def test_built_wheels_stay_out_when_asked_or_there(store: Store, tmp_path: Path) -> None:
+    compiled(store, tmp_path)
+    first = bundle(store, tmp_path / "x")
+    assert [file.there for file in delta(store, tmp_path / "y", NAME, first.contents).contents.files] == [True]
+    assert bundle(store, tmp_path / "z", artifacts=False).contents.files == ()

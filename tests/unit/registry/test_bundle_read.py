@@ -154,6 +154,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "a path as diffID": (lambda d: d["layers"][0].update(diffId="x"), "not a digest"),
     "a path as subject": (lambda d: d["referrers"][0].update(subject="/"), "not a digest"),
     "a path as since": (lambda d: d.update(since=["/"]), "not a digest"),
+    "a path as what was built": (lambda d: d["files"][0].update(built=["../x"]), "a piece's key"),
     "a path as piece": (lambda d: d.update(pieces=["../x"]), "a piece's key"),
     "a path as file name": (lambda d: d["files"][0].update(filename="../../x.whl"), "not a file name"),
     "a terminal's codes": (lambda d: d["files"][0].update(filename="\x1b[2J"), "not a file name"),
