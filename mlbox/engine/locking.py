@@ -1,21 +1,19 @@
-"""From a project to its lock: which Python, which Debian, which wheels, which layers."""
+"""From a project to its lock: what it stands on, what its environment holds, which layers."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import msgspec
-from packaging.specifiers import SpecifierSet
-from packaging.version import Version
 
 from mlbox.engine.arch import host_arch
-from mlbox.engine.compiling import Stager, with_architectures
+from mlbox.engine.compiling import Stager
+from mlbox.engine.environments import Environment, EnvironmentLocker
 from mlbox.engine.freshness import LockOptions
+from mlbox.engine.pythons import ChosenPython, choose_interpreter_of, choose_python, minor
 from mlbox.errors import LockError
 from mlbox.events import Listener
 from mlbox.http import Http
-from mlbox.lock.base import choose_interpreter, full_version
-from mlbox.lock.conda.model import python_of
 from mlbox.lock.conda.resolve import group_conda, is_conda
 from mlbox.lock.debian import (
     GLIBC,
@@ -27,14 +25,10 @@ from mlbox.lock.debian import (
     lock_debian,
     lock_on_base,
     read_extras,
-    series_of,
     suite_for_python,
 )
 from mlbox.lock.grouping import group_layers
-from mlbox.lock.model import Arch, Base, CondaPackage, Deb, Lock, Target
-from mlbox.lock.python.config import indexes_for
-from mlbox.lock.python.model import Pinned
-from mlbox.lock.python.resolve import LockedPython, lock_python
+from mlbox.lock.model import Arch, Base, Deb, Lock, Target
 from mlbox.oci.layer import EPOCH
 from mlbox.oci.reference import parse_reference
 from mlbox.paths import Home
@@ -43,82 +37,6 @@ from mlbox.project.model import Project
 
 if TYPE_CHECKING:
     from mlbox.engine.bases import Ground
-
-
-def choose_python(project: Project) -> str:
-    """Return the Python ('3.11') to lock for: what the settings say, .python-version, else the newest that fits.
-
-    Raises LockError when nothing fits.
-    """
-    allowed = SpecifierSet(project.requires_python)
-    stated = project.settings.python or project.python_file
-    if stated:
-        return _minor(stated)
-    fitting = [python for python in RELEASES.values() if _admits(allowed, python)]
-    if not fitting:
-        raise LockError(
-            f"requires-python {project.requires_python!r} admits none of the Pythons of Debian's releases: "
-            + ", ".join(RELEASES.values()),
-            hint="widen requires-python",
-        )
-    return max(fitting, key=Version)
-
-
-def _admits(allowed: SpecifierSet, python: str) -> bool:
-    # Which patch release the base has is known only after it is resolved: any of them may fit.
-    return allowed.contains(f"{python}.0") or allowed.contains(f"{python}.99")
-
-
-def _minor(version: str) -> str:
-    return ".".join(version.split(".")[:2])
-
-
-class ChosenPython(msgspec.Struct, frozen=True, kw_only=True):
-    """The Python of an image to lock for."""
-
-    python: str
-    full: str
-    """Empty until the debs that bring it are known."""
-    home: str = ""
-    """Empty when it comes with debs."""
-    notes: tuple[str, ...] = ()
-
-
-def choose_interpreter_of(project: Project, ground: "Ground", name: str) -> ChosenPython:
-    """Return the Python of the image `name` that the project gets; LockError when it contradicts the project."""
-    stated = project.settings.python or project.python_file
-    one = choose_interpreter(ground.interpreters, _minor(stated), name=name, system=ground.system)
-    if one is None:
-        suite = ground.system.suite
-        series = series_of(suite)
-        assert series  # noqa: S101 - without packages that fit, one of its interpreters was chosen
-        what = f"the Python that {distribution_of(suite).name} adds to base {name}"
-        _check_requires(project, series.python_full, what)
-        return ChosenPython(python=series.python, full="")
-    found = full_version(ground.root, one, ground.env, ground.installed)
-    exact = project.settings.python if project.settings.python.count(".") == 2 else ""
-    if found and exact not in ("", found):
-        raise LockError(
-            f"base {name} has Python {found} ({one.path}), and the project's settings say python = {exact!r}",
-            hint=f'write python = "{one.python}", or take a base with {exact}',
-        )
-    if not (found or exact):
-        raise LockError(
-            f"base {name}: nothing in it says which {one.python} {one.path} exactly is",
-            hint=f'say it: python = "{one.python}.4"',
-        )
-    _check_requires(project, found or exact, f"{one.path} of base {name}")
-    others = ", ".join(f"{other.python} ({other.path})" for other in ground.interpreters if other.python != one.python)
-    notes = () if stated or not others else (f"the base has several Pythons: {one.path} is taken, not {others}",)
-    return ChosenPython(python=one.python, full=found or exact, home=one.home, notes=notes)
-
-
-def _check_requires(project: Project, full: str, what: str) -> None:
-    if not SpecifierSet(project.requires_python).contains(full, prereleases=True):
-        raise LockError(
-            f"{what} is Python {full}, and requires-python is {project.requires_python!r}",
-            hint="take another base, or widen requires-python",
-        )
 
 
 class Locker:
@@ -131,7 +49,7 @@ class Locker:
         self._home = home
         self._http = http
         self._listener = listener
-        self._find_links = find_links
+        self._environments = EnvironmentLocker(project, home, http, listener, find_links)
 
     def lock(self, previous: Lock | None, options: LockOptions) -> Lock:
         """Return the lock of the project; with a `previous` one for the same target only what must move moves."""
@@ -187,14 +105,14 @@ class Locker:
         system = self._system_packages(suite, kept, options)
         with ThreadPoolExecutor(1) as pool:
             debs = pool.submit(self._debian, guess, suite, system, kept, options)
-            environment = self._environment(guess, kept, options)
+            environment = self._environments.lock(guess, kept, options)
             debian = debs.result()
         full = environment.target.python_full if conda else debian.python_full
         target = msgspec.structs.replace(environment.target, python_full=full, glibc=debian.glibc)
         return _Found(
             base=Base(suite=suite),
             system=system,
-            environment=environment if target == environment.target else self._environment(target, kept, options),
+            environment=environment if target == environment.target else self._environments.lock(target, kept, options),
             debs=debian.debs,
             notes=debian.notes,
         )
@@ -243,7 +161,7 @@ class Locker:
         of_base = environment_of(found.base)
         if before and not lacking_for_any(found.environment.wheels.packages, accelerators, of_base):
             return found
-        image = base_for(lack, self._project.requires_python, _minor(stated or self._project.python_file))
+        image = base_for(lack, self._project.requires_python, minor(stated or self._project.python_file))
         if not image:
             return found
         self._listener.note(f'base = "auto": {image}, for {", ".join(one.package for one in lack)}')
@@ -287,7 +205,7 @@ class Locker:
         return _Found(
             base=base,
             system=system,
-            environment=self._environment(target, kept, options),
+            environment=self._environments.lock(target, kept, options),
             debs=debian.debs if debian else (),
             notes=(*(debian.notes if debian else ()), *chosen.notes),
         )
@@ -337,49 +255,6 @@ class Locker:
         accelerator = next(iter(settings.accelerators), settings.accelerator)
         return Target(arch=arch, python=python, python_full=full, glibc=glibc, accelerator=accelerator)
 
-    def _environment(self, target: Target, kept: Lock | None, options: LockOptions) -> "_Environment":
-        """Resolve what the environment holds: wheels, or conda packages with their Python and wheels beside them."""
-        if not is_conda(self._project):
-            return _Environment(target=target, wheels=self._python(target, kept, options))
-        from mlbox.lock.conda.resolve import lock_conda
-
-        if len(self._project.settings.accelerators) > 1:
-            raise LockError(
-                "a conda environment is locked for one accelerator",
-                hint='write accelerator = "cu126", and lock each in a folder of its own',
-            )
-        indexes = indexes_for(self._project, find_links=self._find_links)
-        locked = lock_conda(
-            self._project,
-            target,
-            indexes,
-            previous=kept,
-            upgrade=options.upgrade or options.upgrade_packages,
-            http=self._http,
-            listener=self._listener,
-            home=self._home,
-        )
-        full = python_of(locked.packages)
-        target = msgspec.structs.replace(target, python=_minor(full), python_full=full)
-        self._check_condas_python(full)
-        if locked.pins and not full:
-            raise LockError(
-                "the environment has wheels and no Python",
-                hint="ask for python beside the pip section of the environment",
-            )
-        wheels = self._python(target, kept, options, locked.pins) if full else LockedPython((), ())
-        return _Environment(target=target, wheels=wheels, conda=locked.packages)
-
-    def _check_condas_python(self, full: str) -> None:
-        stated = self._project.settings.python or self._project.python_file
-        if full and stated and _minor(stated) != _minor(full):
-            raise LockError(
-                f"the conda environment has Python {full}, and the project says {stated}",
-                hint=f"write python={_minor(stated)} into the environment's file, or say nothing else",
-            )
-        if full:
-            _check_requires(self._project, full, "that of the conda environment")
-
     def _kept(self, previous: Lock | None, target: Target) -> Lock | None:
         """Return the previous lock when its versions can stay."""
         if previous is None or previous.target.arch != target.arch:
@@ -387,38 +262,13 @@ class Locker:
         same = previous.conda if is_conda(self._project) else previous.target.python == target.python
         return previous if same else None
 
-    def _python(
-        self, target: Target, kept: Lock | None, options: LockOptions, pins: Sequence[Pinned] | None = None
-    ) -> LockedPython:
-        found = lock_python(
-            self._project,
-            target,
-            previous=kept,
-            upgrade=options.upgrade or options.upgrade_packages,
-            http=self._http,
-            listener=self._listener,
-            find_links=self._find_links,
-            home=self._home,
-            pins=pins,
-        )
-        packages = with_architectures(found.packages, target, self._project.settings)
-        return LockedPython(packages, found.build_packages)
-
-
-class _Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """What the environment holds, and the target with its Python."""
-
-    target: Target
-    wheels: LockedPython
-    conda: tuple[CondaPackage, ...] = ()
-
 
 class _Found(msgspec.Struct, frozen=True, kw_only=True):
     """What a lock is made of."""
 
     base: Base
     system: tuple[str, ...]
-    environment: _Environment
+    environment: Environment
     debs: tuple[Deb, ...]
     notes: tuple[str, ...] = ()
 

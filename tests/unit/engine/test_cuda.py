@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mlbox.engine import locking
+from mlbox.engine import environments, locking
 from mlbox.engine.cuda import base_for, code_of_lock, cuda_of_lock, lacking, proposed_base, remarks
 from mlbox.engine.freshness import LockOptions
 from mlbox.engine.locking import Locker
@@ -152,7 +152,7 @@ class Resolved:
         self._home, self.notes, self.names = home, Notes(), ()
         self.stood: list[str] = []
         monkeypatch.setattr(locking, "lock_debian", self._debian)
-        monkeypatch.setattr(locking, "lock_python", lambda *_, **__: LockedPython(packages(*self.names), ()))
+        monkeypatch.setattr(environments, "lock_python", lambda *_, **__: LockedPython(packages(*self.names), ()))
         monkeypatch.setattr(Locker, "_on_image", self._on_image)
 
     def _debian(self, *, suite: str, **_: object) -> DebianLock:
@@ -163,7 +163,7 @@ class Resolved:
         self.stood.append(name)
         made = lock(*self.names, base=cuda_base(*RUNTIME, "NV_CUDNN_VERSION=9", reference=name))
         found = LockedPython(made.packages, ())
-        environment = locking._Environment(target=made.target, wheels=found)
+        environment = environments.Environment(target=made.target, wheels=found)
         return locking._Found(base=made.base, system=(), environment=environment, debs=())
 
     def lock(self, *names: str, previous: Lock | None = None, upgrade: bool = False, python: str = "") -> Lock:

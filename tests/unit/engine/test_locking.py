@@ -6,10 +6,11 @@ import msgspec
 import pytest
 
 from mlbox.build.union import Union
-from mlbox.engine import locking
+from mlbox.engine import environments, locking
 from mlbox.engine.bases import Ground
 from mlbox.engine.freshness import LockOptions, check_fresh
-from mlbox.engine.locking import ChosenPython, Locker, choose_interpreter_of, choose_python
+from mlbox.engine.locking import Locker
+from mlbox.engine.pythons import ChosenPython, choose_interpreter_of, choose_python
 from mlbox.errors import LockError
 from mlbox.events import SILENT
 from mlbox.http import Http
@@ -72,7 +73,7 @@ def debian(*, suite: str, system_packages: object, **_: object) -> DebianLock:
 def test_packages_that_builds_found_stay(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the setting is on and the release the same; what the project names itself is not one of them."""
     monkeypatch.setattr(locking, "lock_debian", debian)
-    monkeypatch.setattr(locking, "lock_python", lambda *_, **__: LockedPython((), ()))
+    monkeypatch.setattr(environments, "lock_python", lambda *_, **__: LockedPython((), ()))
 
     def locked(previous: Lock | None, found: tuple[str, ...] = (), *, auto: bool = True, **settings: object) -> Lock:
         chosen = Settings(python="3.11", auto_system_packages=auto, **settings)  # type: ignore[arg-type]
