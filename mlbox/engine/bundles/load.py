@@ -242,8 +242,8 @@ class _Loading:
                     if keep:
                         self._keep_wheel(piece, file)
             for diff_id, layer in planned_layers(plan, image.config.rootfs.diff_ids).items() if plan else ():
-                if piece := run_piece(layer):
-                    found[name := f"{layer.name}, {title(piece.command)}"] = None
+                if command := run_piece(layer):
+                    found[name := f"{layer.name}, {title(command.command)}"] = None
                     if keep and self._store.layers.find(layer.key) is None:
                         self._store.layers.adopt(layer.key, name, diff_id)
         return tuple(found)
