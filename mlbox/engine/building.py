@@ -191,7 +191,7 @@ class Workshop:
         self._told.update(self.project.notes)
         home, tell = self.home, self.listener.note
         files = scan_project(self.project.root, settings, cache=home.metadata, store=home.root, note=tell)
-        if telling := list(files_with_credentials(self.project.root, files)):
+        if telling := list(files_with_credentials(self.project.root, files, settings.requirements)):
             raise ProjectError(
                 f"{', '.join(telling)}: a password or token in an address would become part of the image",
                 hint="write ${NAME} in its place and set the variable, use ~/.netrc, or name the file in .mlboxignore",

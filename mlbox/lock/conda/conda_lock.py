@@ -68,6 +68,9 @@ class CondaQuestion(Value, frozen=True, kw_only=True):
 def lock_with_conda_lock(question: CondaQuestion, channels: Channels, cache: Path) -> Imported:
     """Answer `question`; downloaded indexes of channels stay in `cache`. ResolveError has the solver's explanation."""
     _need_extra()
+    # rattler notes beside each index where it is from, passwords included.
+    cache.mkdir(parents=True, exist_ok=True)
+    cache.chmod(0o700)
     with tempfile.TemporaryDirectory(prefix="mlbox-conda-") as name:
         folder = Path(name)
         addresses = _addresses(question.spec, channels)
@@ -219,6 +222,8 @@ def _hint(text: str) -> str:
         return (
             "accelerator says whether CUDA is there: set accelerator = 'cu126' in [tool.mlbox], or ask for a cpu build"
         )
+    if re.search(r"\b40[13] (?:Unauthorized|Forbidden)", text):
+        return "the channel wants a password or token: https://${USER}:${TOKEN}@HOST/PATH takes it from variables"
     if re.search(r"error sending request|repodata|dns error|status code|Connection|Max retries", text):
         return "is this machine online, and are the channels right? channel_alias in ~/.condarc says where they are"
     return "loosen one of the requirements named above, or add the channel that has the package"

@@ -20,6 +20,14 @@ from mlbox.plan.model import ProjectFile
         ("requirements.txt", "x @ git+ssh://git@host/x.git", False),
         ("requirements.txt", "x @ https://host/x@1.0.whl", False),
         ("pyproject.toml", 'authors = [{name="a", email="a@example.org"}]\nurl = "https://host/"', False),
+        ("environment.yml", "channels: ['https://c.example.org/t/tk-1/ours']", True),
+        ("environment.yml", "channels: ['https://c.example.org/t/${TOKEN}/ours', 'https://c.example.org/t/']", False),
+        ("conda/environment-gpu.yaml", "channels: ['https://me:pw@c.example.org/ours']", True),
+        ("pixi.toml", 'channels = ["https://c.example.org/t/tk-1/ours"]', True),
+        ("conda-lock.yml", "- url: https://c.example.org/t/tk-1/ours/linux-64/x-1-0.conda", True),
+        ("spec-file.txt", "@EXPLICIT\nhttps://c.example.org/t/tk-1/ours/linux-64/x-1-0.conda#00", True),
+        ("poetry.lock", 'url = "https://u:p@host/simple"', True),
+        ("requirements.txt", "x @ https://host/t/tools/x.whl", False),
         ("notes.txt", "https://user:secret@host/", False),
     ],
 )
@@ -30,3 +38,11 @@ def test_credentials_in_spec_files(tmp_path: Path, name: str, text: str, found: 
     path.write_text(text)
 
     assert list(files_with_credentials(tmp_path, [ProjectFile(name, 0o644, len(text))])) == [name] * found
+
+
+def test_a_file_that_the_settings_name_is_a_spec_file(tmp_path: Path) -> None:
+    """Whatever it is called."""
+    (tmp_path / "ours.yml").write_text("channels: ['https://c.example.org/t/tk-1/ours']")
+    files = [ProjectFile("ours.yml", 0o644, 50)]
+    assert list(files_with_credentials(tmp_path, files)) == []
+    assert list(files_with_credentials(tmp_path, files, ["ours.yml"])) == ["ours.yml"]

@@ -106,6 +106,7 @@ def test_what_conda_lock_gets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert ran.files["question.json"]["channels"]["ours"] == "https://c.example.org/ours"
     assert "conda-lock.yml" not in ran.files
     assert list(tmp_path.glob("mlbox-conda-*")) == []
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700  # rattler writes addresses with their passwords there
 
 
 @pytest.mark.parametrize("accelerator", ["cpu", "default", "rocm7.1"])
@@ -139,6 +140,15 @@ def test_the_solver_explains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "secret" not in caught.value.message
     assert "mlbox-conda-" not in caught.value.message
     assert "accelerator" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
+def test_a_channel_that_wants_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str) -> None:
+    """Is not one that is not there."""
+    Ran(monkeypatch, error=f"HTTP status client error ({status}) for url (https://h.example.org/x/repodata.json)")
+    with pytest.raises(ResolveError) as caught:
+        ask(tmp_path, question())
+    assert "password or token" in str(caught.value.hint)
 
 
 def test_conda_lock_itself_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
