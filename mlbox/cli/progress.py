@@ -20,11 +20,12 @@ class Lines:
 
     def step(self, what: str) -> None:
         """Print the step."""
-        print(what, file=sys.stderr)
+        # One call: threads come between the parts of a print().
+        sys.stderr.write(f"{what}\n")
 
     def note(self, text: str) -> None:
         """Print the note."""
-        print(f"note: {text}", file=sys.stderr)
+        self.step(f"note: {text}")
 
     def expect(self, what: str, total: int) -> None:
         """Lines show no amounts."""
@@ -82,7 +83,7 @@ class Bars:
         if self._progress:
             self._progress.console.print(text, markup=False, highlight=False)
         else:
-            print(text, file=sys.stderr)
+            sys.stderr.write(f"{text}\n")
 
     def _open(self) -> "Progress":
         if self._progress is None:

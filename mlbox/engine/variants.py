@@ -52,6 +52,7 @@ def image_for(store: Store, text: str, accelerator: str) -> "tuple[str, Choice |
     Without an accelerator a name that the store has is what it is; else its images for accelerators are looked at.
     """
     if accelerator:
+        _check(accelerator)
         return str(tagged(parse_reference(text), accelerator)), None
     try:
         store.images.resolve(text)
@@ -62,6 +63,14 @@ def image_for(store: Store, text: str, accelerator: str) -> "tuple[str, Choice |
             choice = choose(known)
             return str(tagged(parse_reference(text), choice.name)), choice
     return text, None
+
+
+def _check(name: str) -> None:
+    """Raise UsageError when nothing can be built for an accelerator of that name."""
+    from mlbox.project.model import ACCELERATOR
+
+    if not ACCELERATOR.fullmatch(name):
+        raise UsageError(f"unknown accelerator {name[:60]!r}", hint="cpu, xpu, or a version like cu126 or rocm6.4")
 
 
 def _accelerators(store: Store, text: str) -> list[str]:
