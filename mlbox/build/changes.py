@@ -40,7 +40,7 @@ _WHITEOUT = ".wh."
 _HOLES = 1 << 30
 """Bytes that a file may pretend to have: a layer holds each of them."""
 _MOST = 1_000_000
-_TELLING = 6
+TELLING = 6
 """Bytes of a secret: a shorter one may be anywhere by chance."""
 _PYC = 16
 """Bytes of the header of byte code."""
@@ -214,16 +214,17 @@ def _members(one: Found, under: Union) -> Iterator[Entry]:
 
 def _check_secrets(upper: Path, entries: Iterator[Entry], secrets: Mapping[str, str]) -> None:
     stripped = {name: encoded(value.strip()) for name, value in secrets.items()}
-    values = {name: value for name, value in stripped.items() if len(value) >= _TELLING}
+    values = {name: value for name, value in stripped.items() if len(value) >= TELLING}
     if not values:
         return
     longest = max(map(len, values.values()))
     for entry in entries:
         content = _windows(upper / entry.path, longest) if entry.kind == "file" else (encoded(entry.target),)
-        for data in content:
+        for data in (encoded(entry.path), *content):
             if name := next((name for name, value in values.items() if value in data), ""):
+                path = entry.path.replace(secrets[name].strip(), f"[{name}]")
                 raise BuildError(
-                    f"the command wrote the secret {name} into /{entry.path}, and so into the image",
+                    f"the command wrote the secret {name} into /{path}, and so into the image",
                     hint="read it from its file where it is needed, and remove what keeps it, like a credential store",
                 )
 

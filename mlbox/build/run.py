@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mlbox.build.changes import Changes, Trees, read_changes
+from mlbox.build.changes import TELLING, Changes, Trees, read_changes
 from mlbox.build.project import checked
 from mlbox.build.step import Bind, Step, StepRunner
 from mlbox.errors import BuildError
@@ -95,8 +95,11 @@ def _secret_files(secrets: Mapping[str, str], scratch: Path) -> Iterator[Path]:
 
 
 def _hidden(text: str, secrets: Mapping[str, str]) -> str:
+    """Return `text` without the secrets; of one with many lines, a key, the end of an output may have only some."""
     for name, value in secrets.items():
-        text = text.replace(value.strip() or value, f"[{name}]")
+        lines = [line.strip() for line in value.splitlines()]
+        for part in (value.strip() or value, *(line for line in lines if len(line) >= TELLING)):
+            text = text.replace(part, f"[{name}]")
     return text
 
 

@@ -1,6 +1,7 @@
 """Build steps in throw-away containers: the StepRunner that the engine gives to the build."""
 
 import os
+import re
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ _PIDS = 4096
 """Processes and threads of a step: compilers on every processor of a large machine, and no fork bomb."""
 _SPARE = 1 << 30
 """Bytes of the disk that a step leaves free, or it is ended; half of them where there are fewer."""
+_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*|[\x00-\x08\x0e-\x1f\x7f-\x9f]")
+"""What moves a terminal's cursor, colours it or names its window (ECMA-48)."""
 _LOOK = 0.5
 """Seconds between two looks at the disk."""
 
@@ -126,5 +129,6 @@ def _env(step: Step) -> tuple[str, ...]:
 
 
 def _tail(output: deque[bytes]) -> str:
-    text = b"".join(output)[-_KEPT:].decode(errors="replace")
+    """Return the last lines, without what would drive the terminal; the first may be the end of a longer one."""
+    text = _CONTROL.sub("", b"".join(output)[-_KEPT:].decode(errors="replace"))
     return "\n".join(text.strip().splitlines()[-_SHOWN:])

@@ -225,11 +225,13 @@ def test_no_link_is_followed(upper: Path, base: tuple[Path, Tree], tmp_path: Pat
     assert outside.read_bytes() == b"MAGC" + bytes(20)
 
 
-@pytest.mark.parametrize("place", ["file", "edge", "link"])
+@pytest.mark.parametrize("place", ["file", "edge", "link", "name"])
 def test_a_secret_that_was_written_down(upper: Path, base: tuple[Path, Tree], place: str) -> None:
     """Also across the border of two reads; its value is not said."""
     if place == "link":
         (upper / "opt").symlink_to("x-hunter2-y")
+    elif place == "name":
+        put(upper, "opt-hunter2", b"x")
     else:
         put(upper, "opt", (b"x" * ((1 << 20) - 3) if place == "edge" else b"token = ") + b"hunter2\n")
     with pytest.raises(BuildError, match="wrote the secret TOKEN into /opt") as problem:

@@ -162,6 +162,17 @@ def test_secrets_in_the_output_of_a_failure_are_hidden(world: World) -> None:
         world.build(world.plan(sh("one", secrets=("TOKEN",))), TOKEN="hunter2")
 
 
+def test_a_part_of_a_secret_is_hidden_too(world: World) -> None:
+    """The end of an output may hold the last lines of a key."""
+
+    def fail(upper: Path, step: Step) -> None:
+        raise BuildError("failed with status 1\nAAAAB3NzaC1y\nc2EAAAAD")
+
+    world.steps.write = fail
+    with pytest.raises(BuildError, match=r"status 1\n\[KEY\]\n\[KEY\]$"):
+        world.build(world.plan(sh("one", secrets=("KEY",))), KEY="-----BEGIN\nAAAAB3NzaC1y\nc2EAAAAD\n")
+
+
 def test_a_command_that_writes_its_secret_fails(world: World) -> None:
     world.steps.write = lambda upper, step: (upper / "conf").write_bytes(b"token=hunter2")
     with pytest.raises(BuildError, match="wrote the secret TOKEN into /conf"):
