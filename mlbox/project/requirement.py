@@ -153,7 +153,7 @@ def _url_kind(url: str, scheme: str, editable: bool) -> Literal["url", "vcs"]:
         host = urlsplit(url).hostname
     except ValueError as problem:
         raise ProjectError(f"invalid URL {clean!r}: {problem}") from problem
-    if not host:
+    if not host and scheme != "git+file":
         raise ProjectError(f"invalid URL {clean!r}: no host")
     if scheme in ("git+https", "git+http", "git+ssh"):
         return "vcs"

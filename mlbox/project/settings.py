@@ -116,7 +116,7 @@ def _tables(kind: type[T], value: object, where: Where, dotted: str, problems: P
 
 def _with_shell(item: object) -> object:
     """Return a step as a table; a command that is one string is for a shell, as in a Dockerfile's RUN."""
-    table = {"command": item} if isinstance(item, str) else item
+    table = {"command": item} if isinstance(item, str | list) else item
     if isinstance(table, dict) and isinstance(command := table.get("command"), str):
         return {**table, "command": ["/bin/sh", "-ec", command]}
     return table

@@ -113,7 +113,7 @@ BAD = [
     ("svn+https://host/x", "svn"),
     ("ftp://host/x.whl", "ftp"),
     ("git+git@host:a/b.git", "is no URL"),
-    ("git+file:///srv/a.git", "no host"),
+    ("git+file:///srv/a.git", "nothing can be fetched by"),
     ("file://machine/x.whl", "another machine"),
     ("https://[host/x.whl", "invalid URL"),
     (". ; python_version>'3'", "marker"),
