@@ -1,6 +1,6 @@
 """From a project to its lock: what it stands on, what its environment holds, which layers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -96,7 +96,7 @@ class Locker:
     def _on_debian(self, arch: Arch, previous: Lock | None, options: LockOptions) -> "_Found":
         """Resolve debs and the environment side by side; that again when the debs' Python is not the guessed one."""
         conda = is_conda(self._project)
-        python = "" if conda else choose_python(self._project)
+        python = "" if conda else choose_python(self._project, lambda python: self._is_locked(arch, python))
         suite = _suite_for_conda(previous, options) if conda else suite_for_python(python)
         what = "" if conda else f" and Python {python}"
         self._listener.step(f"resolve Debian {suite}{what} packages for {arch}")
@@ -116,6 +116,18 @@ class Locker:
             debs=debian.debs,
             notes=debian.notes,
         )
+
+    def _is_locked(self, arch: Arch, python: str) -> bool:
+        """Whether the project's foreign lock, if it has one, was made with files for this Python."""
+        from mlbox.lock.foreign.importing import has_files_for
+
+        foreign, suite = self._project.foreign, suite_for_python(python)
+        if foreign is None or has_files_for(
+            self._project, self._target(arch, python, PYTHON_FULL[suite], GLIBC[suite])
+        ):
+            return True
+        self._listener.note(f"{foreign.path} has not all files for Python {python}")
+        return False
 
     def _system_packages(self, suite: str, kept: Lock | None, options: LockOptions) -> tuple[str, ...]:
         """Return the packages that the project names, and those that builds found missing where it wants them added.

@@ -1,5 +1,6 @@
 """Which Python an environment gets: what the project says, and what its base has."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
     from mlbox.engine.bases import Ground
 
 
-def choose_python(project: Project) -> str:
+def choose_python(project: Project, is_locked: Callable[[str], bool] = lambda python: True) -> str:
     """Return the Python ('3.11') to lock for: what the settings say, .python-version, else the newest that fits.
 
-    Raises LockError when nothing fits.
+    The newest for which a foreign lock has its files (`is_locked`), when there is one. Raises LockError when
+    nothing fits.
     """
     allowed = SpecifierSet(project.requires_python)
     stated = project.settings.python or project.python_file
@@ -31,7 +33,8 @@ def choose_python(project: Project) -> str:
             + ", ".join(RELEASES.values()),
             hint="widen requires-python",
         )
-    return max(fitting, key=Version)
+    fitting.sort(key=Version, reverse=True)
+    return next(filter(is_locked, fitting), fitting[0])
 
 
 def _admits(allowed: SpecifierSet, python: str) -> bool:

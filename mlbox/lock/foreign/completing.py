@@ -55,6 +55,11 @@ def complete(
     return tuple(_checked(_finished(task, indexes), what) for task in tasks)
 
 
+def unfit(pins: Sequence[Pinned], target: Target) -> list[Pinned]:
+    """Return the pins whose lock names files, and none for `target`."""
+    return [pin for pin in pins if pin.files and best_file(pin.files, target) is None]
+
+
 class _Task(NamedTuple):
     pin: Pinned
     file: File | None

@@ -5,10 +5,13 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from mlbox.errors import LockError, MlboxError
 from mlbox.events import SILENT, Listener
 from mlbox.http import Http, redact_text
-from mlbox.lock.foreign.completing import complete
+from mlbox.lock.debian import RELEASES
+from mlbox.lock.foreign.completing import complete, unfit
 from mlbox.lock.foreign.model import Imported, Reader, Selection
 from mlbox.lock.foreign.reading import MAX_SIZE
 from mlbox.lock.model import Package, Target
@@ -27,6 +30,9 @@ _READERS = {
     "pixi": ("pixi", "read_pixi"),
     "conda-explicit": ("conda_explicit", "read_conda_explicit"),
 }
+
+_PYTHONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
+"""For which a lock may have been made, oldest first."""
 
 
 def reader_of(kind: str) -> Reader:
@@ -58,6 +64,12 @@ def import_pins(
     imported = read_foreign(project, foreign, target)
     for note in imported.notes:
         listener.note(f"{foreign.path}: {note}")
+    if missing := unfit(imported.pins, target):
+        raise LockError(
+            f"{foreign.path}: has no file for Python {target.python} on {target.arch} of "
+            + ", ".join(f"{pin.name} {pin.version}".rstrip() for pin in missing),
+            hint=_other_python(project, target) or "lock again with its owner, for this Python and machine",
+        )
     folder = (project.root / foreign.path).parent
     pins = complete(imported.pins, target, indexes, http, folder=folder, known=known, what=foreign.path)
     if imported.edges or not pins:
@@ -65,6 +77,25 @@ def import_pins(
     from mlbox.lock.foreign.edges import with_edges
 
     return with_edges(pins, (one.text for one in project.requirements if one.kind == "named"), target, http, known)
+
+
+def has_files_for(project: Project, target: Target) -> bool:
+    """Whether the project's foreign lock, as far as it names files, has one of each package for `target`."""
+    assert project.foreign  # noqa: S101 - the caller saw it
+    try:
+        return not unfit(read_foreign(project, project.foreign, target).pins, target)
+    except LockError:  # for another Python, or damaged: who imports it says so
+        return False
+
+
+def _other_python(project: Project, target: Target) -> str:
+    """Return how to get a Python for which the lock has all files: one of Debian's, else the newest; empty for none."""
+    debian = sorted(RELEASES.values(), key=_PYTHONS.index, reverse=True)
+    for python in (*debian, *(python for python in reversed(_PYTHONS) if python not in debian)):
+        if has_files_for(project, replace(target, python=python, python_full=f"{python}.99")):
+            image = "" if python in debian else f' and base = "docker.io/library/python:{python}-slim"'
+            return f'for Python {python} it has them: write python = "{python}"{image} into [tool.mlbox]'
+    return ""
 
 
 def read_foreign(project: Project, foreign: ForeignLock, target: Target) -> Imported:

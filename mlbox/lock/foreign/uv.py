@@ -297,8 +297,9 @@ def _pinned(package: _Package, requires: tuple[str, ...], target: Target) -> Pin
         web = "://" in registry
         index = address(registry, name) if web else ""
         # All wheels for all machines are listed: only the one that is taken is looked at closely.
-        best = best_file(tuple(map(_offered, _files(package))), target)
-        files = (_checked(best, name, "" if web else registry),) if best else ()
+        offered = tuple(map(_offered, _files(package)))
+        best = best_file(offered, target)
+        files = tuple(_checked(one, name, "" if web else registry) for one in ([best] if best else offered))
         return Pinned(**common, index=index, files=files)
     if git := source.get("git"):
         return Pinned(**common, kind="vcs", index="git", **_git(git, name))

@@ -44,6 +44,15 @@ def test_choice_of_python(one: Project, python: str) -> None:
     assert choose_python(one) == python
 
 
+def test_python_of_a_foreign_lock() -> None:
+    """The newest that the lock has files for; where it has them for none, the newest, and the import says why."""
+    one = project(requires_python=">=3.9")
+
+    assert choose_python(one, lambda python: python in ("3.9", "3.11")) == "3.11"
+    assert choose_python(one, lambda python: False) == "3.13"
+    assert choose_python(project(python_file="3.13"), lambda python: False) == "3.13"
+
+
 def test_no_python_fits() -> None:
     """The error names what there is."""
     with pytest.raises(LockError, match=r"3\.11"):

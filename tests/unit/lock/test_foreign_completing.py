@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from fakes.index import FakeIndex, make_sdist, make_wheel, sha256
 from fakes.server import Reply, Server, serving
+from msgspec.structs import replace
 
 from mlbox.errors import FetchError, LockError, ProjectError, ResolveError
 from mlbox.http import Http, Limits
 from mlbox.lock.file import decode_lock, encode_lock
+from mlbox.lock.foreign.importing import has_files_for
 from mlbox.lock.model import Base, Lock, Package, Target
 from mlbox.lock.python.resolve import LockedPython, lock_python, url_hint
 from mlbox.paths import Home
@@ -189,8 +191,40 @@ files = [{{ file = "x-1.0-cp39-cp39-win32.whl", hash = "sha256:{"a" * 64}" }}]
     desk.write("pyproject.toml", "[tool.poetry]\n")
     desk.write("poetry.lock", lock)
     desk.wheel("x", "1.0")
-    with pytest.raises((LockError, ResolveError), match=r"x 1\.0: no (index has a file|wheel) for Python 3\.11"):
+    with pytest.raises(LockError, match=r"poetry\.lock: has no file for Python 3\.11 on amd64 of x 1\.0") as refused:
         desk.lock()
+    assert "lock again" in str(refused.value.hint)
+    assert desk.server.requests == []
+
+
+def test_files_for_another_python(desk: Desk) -> None:
+    """What mends it is the Python whose files the lock has: locking again would not need to move anything."""
+    desk.write("pyproject.toml", '[project]\nname = "p"\nversion = "1"\ndependencies = ["x"]\n')
+    wheels = ", ".join(
+        f'{{ url = "https://i.example/x-1.0-{tag}-manylinux_2_17_x86_64.whl", hash = "sha256:{"a" * 64}" }}'
+        for tag in ("cp39-cp39", "cp312-cp312", "cp313-cp313")
+    )
+    desk.write(
+        "uv.lock",
+        'version = 1\nrequires-python = ">=3.9"\n'
+        '[[package]]\nname = "p"\nversion = "1"\nsource = { virtual = "." }\ndependencies = [{ name = "x" }]\n'
+        '[package.metadata]\nrequires-dist = [{ name = "x" }]\n'
+        '[[package]]\nname = "x"\nversion = "1.0"\nsource = { registry = "https://i.example/simple" }\n'
+        f"wheels = [{wheels}]\n",
+    )
+    with pytest.raises(LockError, match=r"uv\.lock: has no file for Python 3\.11 on amd64 of x 1\.0") as refused:
+        desk.lock()
+    assert 'python = "3.13" into' in str(refused.value.hint)
+    desk.write("uv.lock", (desk.root / "uv.lock").read_text().replace("cp313", "cp310").replace("cp39", "cp38"))
+    with pytest.raises(LockError) as refused:
+        desk.lock()
+    assert 'python = "3.12" and base = "docker.io/library/python:3.12-slim"' in str(refused.value.hint)
+    project = load_project(desk.root)
+    assert [
+        python
+        for python in ("3.9", "3.11", "3.12", "3.13")
+        if has_files_for(project, replace(TARGET, python=python, python_full=f"{python}.1"))
+    ] == ["3.12"]
 
 
 def test_files_of_the_repository(desk: Desk) -> None:
