@@ -1,6 +1,6 @@
 """From a project to its lock: what it stands on, what its environment holds, which layers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
