@@ -5,7 +5,6 @@ input files) and pinned by what came out: nothing says that a second run comes t
 """
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +16,12 @@ from mlbox.errors import BuildError
 from mlbox.files import disk_errors
 from mlbox.plan.model import ProjectFile, RunPiece
 from mlbox.plan.run import title
+from mlbox.store.memory import folder_in_memory
 from mlbox.store.tree import TreeWriter
 
 SECRETS = "/run/secrets"
 """Where a command finds the secrets it asked for, one file each."""
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
-_MEMORY = Path("/dev/shm")  # noqa: S108 - secrets are better there than on a disk
 
 
 def run_command(
@@ -84,14 +83,12 @@ def _secret_files(secrets: Mapping[str, str], scratch: Path) -> Iterator[Path]:
     if not secrets:
         yield scratch
         return
-    with tempfile.TemporaryDirectory(
-        prefix="mlbox-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else scratch
-    ) as folder:
+    with folder_in_memory(scratch) as folder:
         for name, value in secrets.items():
             fd = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
             with os.fdopen(fd, "wb") as file:
                 file.write(os.fsencode(value))
-        yield Path(folder)
+        yield folder
 
 
 def _hidden(text: str, secrets: Mapping[str, str]) -> str:

@@ -15,6 +15,7 @@ from mlbox.oci.layer import Entry
 from mlbox.store.db import NewerStoreError
 from mlbox.store.frames import FRAMES, read_frames
 from mlbox.store.images import forget
+from mlbox.store.memory import discard_from_memory
 from mlbox.store.nodes import owner_bits
 from mlbox.store.publish import discard_leftovers, withdraw
 from mlbox.store.referrers import ATTACHMENT_LIMIT
@@ -61,7 +62,7 @@ def fsck(store: Store, *, deep: bool = False, repair: bool = False, used_layers:
                 "another mlbox is using the store: a build, a pull, a download from it, the start of a container",
                 hint="wait until it is done, then repair again",
             )
-        leftovers = tuple(path.name for path in discard_leftovers(store.home.tmp))
+        leftovers = tuple(path.name for path in (*discard_leftovers(store.home.tmp), *discard_from_memory()))
         return Report(leftovers=leftovers, findings=tuple(_Check(store, deep, repair, used_layers).everything()))
 
 

@@ -11,6 +11,7 @@ from mlbox.errors import StoreError
 from mlbox.files import disk_errors
 from mlbox.oci.digest import DiffID, Digest
 from mlbox.store.built import files_of
+from mlbox.store.memory import discard_from_memory
 from mlbox.store.publish import discard_leftovers
 from mlbox.store.store import Store
 
@@ -77,6 +78,7 @@ def prune(
             )
         before = _total(store)
         discard_leftovers(store.home.tmp)
+        discard_from_memory()
         for partial in store.artifacts.partials():
             partial.unlink(missing_ok=True)
         images = layers = pieces = artifacts = 0

@@ -87,7 +87,28 @@ def discard_leftovers(tmp: Path) -> list[Path]:
     """Remove everything under `tmp` that no living process holds; return what was removed."""
     if not tmp.is_dir():
         return []
-    return [path for path in sorted(tmp.iterdir()) if _discard_if_dead(path)]
+    return [path for path in sorted(tmp.iterdir()) if discard_if_dead(path)]
+
+
+def discard_if_dead(path: Path) -> bool:
+    """Remove `path` unless a living process holds it; return whether it went."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        path.unlink(missing_ok=True)  # a symlink, which mlbox does not make here
+        return True
+    try:
+        if not _try_lock(fd):
+            return False
+        if path.is_dir():
+            remove_tree(path)
+        else:
+            path.unlink(missing_ok=True)
+        return True
+    finally:
+        os.close(fd)
 
 
 def remove_tree(path: Path) -> None:
@@ -165,26 +186,6 @@ def _spread(folder: Path) -> None:
                 fcntl.ioctl(fd, _SET_FLAGS, (known | _TOP_OF_HIERARCHY).to_bytes(4, sys.byteorder))
         finally:
             os.close(fd)
-
-
-def _discard_if_dead(path: Path) -> bool:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        path.unlink(missing_ok=True)  # a symlink, which mlbox does not make here
-        return True
-    try:
-        if not _try_lock(fd):
-            return False
-        if path.is_dir():
-            remove_tree(path)
-        else:
-            path.unlink(missing_ok=True)
-        return True
-    finally:
-        os.close(fd)
 
 
 def _try_lock(fd: int) -> bool:
