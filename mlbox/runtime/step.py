@@ -59,7 +59,8 @@ class ContainerSteps:
                     code = session.wait()
                 full = filled.is_set()
             except BaseException:
-                self._kill(container.id)
+                with suppress(MlboxError):  # it went meanwhile; a monitor that was killed left it running
+                    self._containers.remove(container.id, force=True)
                 raise
             finally:
                 session.close()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -307,6 +308,19 @@ def test_a_full_disk(world: World, tmp_path: Path) -> None:
             one.check_clean()
         finally:
             one.store.close()
+
+
+def test_a_monitor_that_is_killed_leaves_nothing(world: World) -> None:
+    """The build fails at once, and its command does not run on."""
+    with ThreadPoolExecutor(1) as pool:
+        build = pool.submit(world.build, sh("echo half > /half; exec sleep 1234"))
+        wait_for(lambda: list(world.home.tmp.glob("capture-*/changes/half")), "the command to begin", 60)
+        for monitor in monitors_of(world.home):
+            os.kill(monitor, signal.SIGKILL)
+        with pytest.raises(BuildError, match="monitor was killed"):
+            build.result(timeout=60)
+    running = subprocess.run(["ps", "-eo", "args"], check=True, capture_output=True, text=True).stdout
+    assert "sleep 1234" not in running.splitlines()
 
 
 def test_who_is_killed_takes_the_command_along(world: World, tmp_path: Path) -> None:
