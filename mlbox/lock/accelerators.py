@@ -1,12 +1,16 @@
 """One lock for several accelerators: put together from one lock each, and taken apart again. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
 
 import msgspec
 
-from mlbox.errors import UsageError
-from mlbox.lock.model import LayerGroup, Lock, Package
+from mlbox.errors import FetchError, ResolveError, UsageError
+from mlbox.lock.model import CondaPackage, LayerGroup, Lock, Package
 from mlbox.project.requirement import normalize
+
+_Package = TypeVar("_Package", Package, CondaPackage)
 
 
 def for_accelerator(lock: Lock, name: str) -> Lock:
@@ -24,7 +28,7 @@ def for_accelerator(lock: Lock, name: str) -> Lock:
         )
     if not lock.accelerators:
         return lock
-    packages = _of(lock.packages, name)
+    packages, conda = _of(lock.packages, name), _of(lock.conda, name)
     return msgspec.structs.replace(
         lock,
         accelerators=(),
@@ -32,12 +36,32 @@ def for_accelerator(lock: Lock, name: str) -> Lock:
         packages=packages,
         build_packages=_of(lock.build_packages, name),
         layers=_groups(lock.layers, {package.name for package in packages}),
+        conda=conda,
+        conda_layers=_groups(lock.conda_layers, {package.name for package in conda}),
     )
 
 
 def views(lock: Lock) -> tuple[Lock, ...]:
     """Return the lock of each accelerator that `lock` holds."""
     return tuple(for_accelerator(lock, name) for name in lock.accelerators or (lock.target.accelerator,))
+
+
+def nearest(lock: Lock | None, name: str) -> Lock | None:
+    """Return what an earlier lock has for the accelerator, else for its first."""
+    if lock is None or not lock.accelerators:
+        return lock
+    return for_accelerator(lock, name if name in lock.accelerators else lock.accelerators[0])
+
+
+@contextmanager
+def speaking_of(name: str) -> Iterator[None]:
+    """Let what is raised inside say that it is about the accelerator `name`."""
+    try:
+        yield
+    except (ResolveError, FetchError) as problem:
+        if repr(name) in problem.message:
+            raise
+        raise type(problem)(f"for accelerator {name!r}: {problem.message}", hint=problem.hint) from problem
 
 
 def accelerator_with(lock: Lock, package: str) -> str:
@@ -47,9 +71,9 @@ def accelerator_with(lock: Lock, package: str) -> str:
     return next(iter(names), lock.target.accelerator)
 
 
-def merge_packages(found: Mapping[str, Sequence[Package]]) -> tuple[Package, ...]:
+def merge_packages(found: Mapping[str, Sequence[_Package]]) -> tuple[_Package, ...]:
     """Return the packages of several accelerators, each once: those that are the same for all say no accelerator."""
-    wanted_by: dict[Package, list[str]] = {}
+    wanted_by: dict[_Package, list[str]] = {}
     for accelerator, packages in found.items():
         for package in packages:
             wanted_by.setdefault(package, []).append(accelerator)
@@ -61,7 +85,7 @@ def merge_packages(found: Mapping[str, Sequence[Package]]) -> tuple[Package, ...
     return tuple(sorted(merged, key=lambda package: (package.name, [order[one] for one in package.accelerators])))
 
 
-def _of(packages: Sequence[Package], name: str) -> tuple[Package, ...]:
+def _of(packages: Sequence[_Package], name: str) -> tuple[_Package, ...]:
     return tuple(
         msgspec.structs.replace(package, accelerators=()) if package.accelerators else package
         for package in packages

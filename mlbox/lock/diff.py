@@ -36,7 +36,7 @@ def diff_locks(old: Lock | None, new: Lock) -> LockDiff:
     if old is None:
         nothing = msgspec.structs.replace(new, packages=())
         debs = (*_debs((), new.debs), *_debs((), new.build_debs, kind="build-deb"))
-        return LockDiff(changes=(*_packages("package", nothing, new), *_conda((), new.conda), *debs))
+        return LockDiff(changes=(*_packages("package", nothing, new), *_packages("conda", nothing, new), *debs))
     return LockDiff(
         changes=(
             *_fields("target", old.target, new.target),
@@ -44,7 +44,7 @@ def diff_locks(old: Lock | None, new: Lock) -> LockDiff:
             *_settings(old, new),
             *_packages("package", old, new),
             *_packages("build-package", old, new),
-            *_conda(old.conda, new.conda),
+            *_packages("conda", old, new),
             *_debs(old.debs, new.debs),
             *_debs(old.build_debs, new.build_debs, kind="build-deb"),
             *_layers(old.layers, new.layers),
@@ -70,7 +70,7 @@ def _line(change: Change) -> str:
     return f"~ {what} {change.old} -> {change.new}" + (f" ({change.detail})" if change.detail else "") + whose
 
 
-_PackageKind = Literal["package", "build-package"]
+_PackageKind = Literal["package", "build-package", "conda"]
 
 
 def _packages(kind: _PackageKind, old: Lock, new: Lock) -> Iterator[Change]:
@@ -101,8 +101,16 @@ def _packages(kind: _PackageKind, old: Lock, new: Lock) -> Iterator[Change]:
             yield msgspec.structs.replace(change, accelerators=some)
 
 
-def _by_accelerator(kind: _PackageKind, lock: Lock, several: bool) -> dict[str, dict[str, Package]]:
-    packages = lock.packages if kind == "package" else lock.build_packages
+_Any = Package | CondaPackage
+
+
+def _by_accelerator(kind: _PackageKind, lock: Lock, several: bool) -> dict[str, dict[str, _Any]]:
+    kinds: dict[_PackageKind, Sequence[_Any]] = {
+        "package": lock.packages,
+        "build-package": lock.build_packages,
+        "conda": lock.conda,
+    }
+    packages = kinds[kind]
     # Between two locks of one accelerator each, that may be another one: its build is another build of the same.
     names = lock.accelerators or (lock.target.accelerator if several else "",)
     return {
@@ -110,26 +118,32 @@ def _by_accelerator(kind: _PackageKind, lock: Lock, several: bool) -> dict[str, 
     }
 
 
-def _change(kind: _PackageKind, name: str, was: Package | None, now: Package | None) -> Iterator[Change]:
-    if was is None and now is None:
-        return
-    if was is None or now is None or _version(was) != _version(now):
-        yield Change(kind=kind, name=name, old=_version(was), new=_version(now))
-    elif detail := "; ".join(_file_detail(was, now)):
-        yield Change(kind=kind, name=name, old=_version(was), new=_version(now), detail=detail)
+def _change(kind: _PackageKind, name: str, was: _Any | None, now: _Any | None) -> Iterator[Change]:
+    old, new = _version(was), _version(now)
+    detail = "; ".join(_detail(was, now)) if was and now else ""
+    if old != new or detail:
+        yield Change(kind=kind, name=name, old=old, new=new, detail=detail)
 
 
-def _what(package: Package) -> tuple[str, str, str]:
+def _detail(was: _Any, now: _Any) -> Iterator[str]:
+    if isinstance(was, CondaPackage) and isinstance(now, CondaPackage):
+        yield from _conda_detail(was, now)
+    elif isinstance(was, Package) and isinstance(now, Package) and _version(was) == _version(now):
+        yield from _file_detail(was, now)
+
+
+def _what(package: _Any) -> tuple[str, str, str]:
     return package.name, package.version, package.sha256
 
 
 _BUILDING = ("compiled", "gpu_architectures", "build_env", "config_settings", "build_gpu", "build_network")
 
 
-def _version(package: Package | None) -> str:
+def _version(package: _Any | None) -> str:
     if package is None:
         return ""
-    return f"{package.version} ({package.commit[:12]})" if package.commit else package.version
+    commit = package.commit if isinstance(package, Package) else ""
+    return f"{package.version} ({commit[:12]})" if commit else package.version
 
 
 def _file_detail(old: Package, new: Package) -> Iterator[str]:
@@ -142,16 +156,6 @@ def _file_detail(old: Package, new: Package) -> Iterator[str]:
             yield f"{field} {getattr(old, field)} -> {getattr(new, field)}"
     if any(getattr(old, field) != getattr(new, field) for field in _BUILDING):
         yield "is built otherwise"
-
-
-def _conda(old: Sequence[CondaPackage], new: Sequence[CondaPackage]) -> Iterator[Change]:
-    before, after = {one.name: one for one in old}, {one.name: one for one in new}
-    for name in sorted(before.keys() | after.keys()):
-        was, now = before.get(name), after.get(name)
-        versions = (was.version if was else "", now.version if now else "")
-        detail = "; ".join(_conda_detail(was, now)) if was and now else ""
-        if versions[0] != versions[1] or detail:
-            yield Change(kind="conda", name=name, old=versions[0], new=versions[1], detail=detail)
 
 
 def _conda_detail(old: CondaPackage, new: CondaPackage) -> Iterator[str]:

@@ -153,15 +153,13 @@ def problems_of(lock: Lock) -> Iterator[str]:
             yield f"target: {field.replace('_', '-')} {value!r} is not a version"
     yield from _accelerator_problems(lock)
     for what, packages in (("package", lock.packages), ("build-package", lock.build_packages)):
-        for accelerator in lock.accelerators or ("",):
-            mine = [package.name for package in packages if accelerator in (package.accelerators or (accelerator,))]
-            yield from _repeated(what, mine, f" for {accelerator}" if accelerator else "")
+        yield from _repeated_for_one(what, packages, lock)
         for package in packages:
             for problem in _package_problems(package):
                 yield f"{what} {package.name!r} ({package.filename!r}): {problem}"
     yield from _deb_problems(lock)
     yield from _layer_problems("layer", lock.layers, {package.name for package in lock.packages})
-    yield from _repeated("conda-package", [package.name for package in lock.conda])
+    yield from _repeated_for_one("conda-package", lock.conda, lock)
     for one in lock.conda:
         yield from (f"conda-package {one.name!r} ({one.filename!r}): {text}" for text in _conda_problems(one, lock))
     yield from _layer_problems("conda-layer", lock.conda_layers, {package.name for package in lock.conda})
@@ -199,7 +197,8 @@ def _accelerator_problems(lock: Lock) -> Iterator[str]:
     yield from (f"accelerator {name!r} is none" for name in known if not ACCELERATOR.fullmatch(name))
     if known and lock.target.accelerator != known[0]:
         yield f"target: accelerator {lock.target.accelerator!r} is not the first of accelerators"
-    for package in (*lock.packages, *lock.build_packages):
+    packages: tuple[Package | CondaPackage, ...] = (*lock.packages, *lock.build_packages, *lock.conda)
+    for package in packages:
         if package.accelerators and list(package.accelerators) != [a for a in known if a in package.accelerators]:
             yield f"package {package.name!r} ({package.filename!r}): accelerators are not some of the lock's, in order"
 
@@ -300,6 +299,12 @@ def _layer_problems(what: str, layers: Sequence[LayerGroup], known: set[str]) ->
         yield from (f"{what} {layer.name!r}: unknown package {name!r}" for name in layer.packages if name not in known)
     if layers:
         yield from (f"package {name!r} is in no {what}" for name in sorted(known - set(grouped)))
+
+
+def _repeated_for_one(what: str, packages: Sequence[Package | CondaPackage], lock: Lock) -> Iterator[str]:
+    for accelerator in lock.accelerators or ("",):
+        mine = [package.name for package in packages if accelerator in (package.accelerators or (accelerator,))]
+        yield from _repeated(what, mine, f" for {accelerator}" if accelerator else "")
 
 
 def _repeated(what: str, names: Sequence[str], where: str = "") -> Iterator[str]:

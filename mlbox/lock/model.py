@@ -160,6 +160,8 @@ class CondaPackage(Locked, frozen=True, kw_only=True):
     """Names of the locked conda packages that this one asked for."""
     wanted_by: tuple[str, ...] = ()
     """Where the project itself asks for it: 'environment.yml:5'."""
+    accelerators: tuple[str, ...] = ()
+    """The lock's accelerators that it is for; empty: all of them."""
 
 
 class LayerGroup(Locked, frozen=True, kw_only=True):

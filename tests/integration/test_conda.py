@@ -50,6 +50,13 @@ def module(name: str, version: str, depends: tuple[str, ...] = (), **more: Any) 
     return make_package(name, version, "pyh_0", **known)
 
 
+def torch() -> list[Made]:
+    """Return a build for every machine, and one that comes first where there is a driver, as conda-forge has them."""
+    builds = [make_package("torch", "2.5", f"{one}_0", files={"share/build": one.encode()}) for one in ("cpu", "cuda")]
+    builds[1].index.update(build_number=1, depends=["__cuda >=12"])
+    return builds
+
+
 class Channel:
     """The channel 'tests' of a server."""
 
@@ -206,6 +213,44 @@ def test_the_target_says_whether_there_is_cuda(channel: Channel, program: Callab
     assert versions(mlbox) == {"cudathing": "12.4"}
     (mlbox.cwd / "environment.yml").write_text(environment(channel, "nonsense-package"))
     assert "nonsense-package" in mlbox.run("lock", code=1).stderr
+
+
+def test_several_accelerators_in_one_lock(channel: Channel, program: Callable[..., Program]) -> None:
+    """Each has its builds; what has none stands there once, in layers that all images share; wheels beside them too."""
+    channel.index(*torch())
+    text = environment(channel, "python", "torch", "hellopy", pip=("iniconfig==2.1.0",))
+    mlbox = program("several", environment_yml=text, mlbox_toml='accelerators = ["cpu", "cu126"]\n')
+    built = mlbox.out("build", "--accelerator", "all", "-t", "test/several:1").splitlines()
+    assert [line.split()[1] for line in built] == ["test/several:1-cpu", "test/several:1-cu126"]
+    lock = (mlbox.cwd / "mlbox.lock").read_text()
+    found = tomllib.loads(lock)["conda-package"]
+    builds = {(one["name"], one["build"]): one.get("accelerators") for one in found if one["name"] == "torch"}
+    assert builds == {("torch", "cpu_0"): ["cpu"], ("torch", "cuda_0"): ["cu126"]}
+    assert sorted(one["name"] for one in found if "accelerators" not in one) == ["hellopy", "libhello", "pip", "python"]
+    build = ("cat", f"{ENV}/share/build")
+    assert mlbox.out("run", "--rm", "test/several:1", *build) == "cpu"
+    assert mlbox.out("run", "--rm", "--accelerator", "cu126", "test/several:1", *build) == "cuda"
+    layers = [json.loads(mlbox.out("inspect", f"test/several:1-{one}"))[0] for one in ("cpu", "cu126")]
+    first, second = (one["config"]["rootfs"]["diff_ids"] for one in layers)
+    assert [one == other for one, other in zip(first, second, strict=True)].count(False) == 1
+    for name in ("cpu", "cu126"):
+        assert "equal" in mlbox.out("verify", f"test/several:1-{name}")
+        exported = mlbox.out("export", "--format", "conda-lock", "--accelerator", name)
+        assert f"torch-2.5-{'cpu' if name == 'cpu' else 'cuda'}_0.conda" in exported
+    (mlbox.cwd / "mlbox.lock").unlink()
+    mlbox.run("lock")
+    assert (mlbox.cwd / "mlbox.lock").read_text() == lock
+
+
+def test_another_accelerator_gets_its_builds(channel: Channel, program: Callable[..., Program]) -> None:
+    """Though versions stay, builds for another accelerator do not."""
+    channel.index(*torch())
+    mlbox = program("other", environment_yml=environment(channel, "torch", "libhello=1.0"))
+    mlbox.run("lock")
+    assert "torch-2.5-cpu_0.conda" in (mlbox.cwd / "mlbox.lock").read_text()
+    (mlbox.cwd / "mlbox.toml").write_text('accelerator = "cu126"\n')
+    mlbox.run("lock")
+    assert "torch-2.5-cuda_0.conda" in (mlbox.cwd / "mlbox.lock").read_text()
 
 
 def test_locks_of_condas_tools_are_taken(channel: Channel, program: Callable[..., Program], tmp_path: Path) -> None:

@@ -70,7 +70,12 @@ def lock_conda(
 
 def group_conda(packages: Iterable[CondaPackage], previous: Sequence[LayerGroup]) -> tuple[LayerGroup, ...]:
     """Return which conda packages share a layer: the rule is that of wheels."""
-    sized = [Package(name=one.name, version=one.version, filename="", sha256="", size=one.size) for one in packages]
+    sized = [
+        Package(
+            name=one.name, version=one.version, filename="", sha256="", size=one.size, accelerators=one.accelerators
+        )
+        for one in packages
+    ]
     return group_layers(sized, previous)
 
 
@@ -120,18 +125,25 @@ def _resolved(
     if indexes.find_links and project.requirements:
         listener.note("conda-lock knows no find-links: the pip section is locked from the indexes alone")
     keep = previous if previous and upgrade is not True else None
+    # Builds for another accelerator would stay for ever: the solver is content with them.
+    same = keep is not None and keep.target.accelerator == target.accelerator
     question = CondaQuestion(
         spec=spec,
         requirements=tuple(one.text for one in project.requirements),
         target=target,
         indexes=indexes,
-        keep=keep.conda if keep else (),
+        keep=tuple(one for one in keep.conda if same or _has_one_build(one)) if keep else (),
         keep_wheels=tuple(one for one in keep.packages if one.is_wheel and not one.url) if keep else (),
         upgrade=() if isinstance(upgrade, bool) else tuple(upgrade),
     )
     listener.step(f"resolve {len(spec.dependencies)} conda packages with conda-lock")
     imported = lock_with_conda_lock(question, channels, home.metadata / "conda")
     return imported.conda, imported.pins
+
+
+def _has_one_build(package: CondaPackage) -> bool:
+    """Whether a package is the same for every accelerator."""
+    return package.subdir == "noarch" or package.name == "python"
 
 
 def _completed(one: PinnedConda, previous: Lock | None, channels: Channels, http: Http) -> PinnedConda:

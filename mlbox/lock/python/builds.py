@@ -9,7 +9,7 @@ import msgspec
 
 from mlbox.errors import ResolveError
 from mlbox.http import Http
-from mlbox.lock.model import Package, Target
+from mlbox.lock.model import CondaPackage, Package, Target
 from mlbox.lock.python.model import Index, Indexes, Pinned, Question
 from mlbox.lock.python.pages import local_files
 from mlbox.lock.python.target import best_file, marker_environment
@@ -95,7 +95,7 @@ def agree(first: Sequence[Package], other: Sequence[Package]) -> bool:
     return all(public_version(one.version) == versions.get(one.name, public_version(one.version)) for one in other)
 
 
-def differing(found: Mapping[str, Sequence[Package]]) -> Iterator[str]:
+def differing(found: Mapping[str, Sequence[Package | CondaPackage]]) -> Iterator[str]:
     """Yield which packages have other versions for some accelerators; builds of one version are the same version."""
     versions: dict[str, dict[str, list[str]]] = {}
     for accelerator, packages in found.items():

@@ -15,7 +15,7 @@ from mlbox.errors import FetchError, LockError, ResolveError
 from mlbox.events import SILENT, Held, Listener, Once
 from mlbox.files import write_atomic
 from mlbox.http import Http, file_path, is_offline, without_credentials
-from mlbox.lock.accelerators import for_accelerator, merge_packages
+from mlbox.lock.accelerators import merge_packages, nearest, speaking_of
 from mlbox.lock.model import Lock, Package, Target
 from mlbox.lock.python.asked import Asked, asked_for
 from mlbox.lock.python.building import Sources, cuda_requires, options_of, with_options
@@ -61,11 +61,11 @@ def lock_python(
     listener: Listener = SILENT,
     find_links: Sequence[str] = (),
     home: Home | None = None,
-    pins: Sequence[Pinned] | None = None,
+    pins: Mapping[str, Sequence[Pinned]] | None = None,
 ) -> LockedPython:
     """Resolve the project's requirements for `target`, or take what its foreign lock pins; choose one file per package.
 
-    `pins` are those of a conda environment, which are resolved with it.
+    `pins` are those of a conda environment, which are resolved with it, by accelerator.
 
     Versions of `previous` are kept where the requirements allow it, except those that `upgrade` names
     (True: all). Where the files are is remembered in `home`, so that a build need not ask the index again.
@@ -92,8 +92,8 @@ class _Means(NamedTuple):
     listener: Listener
     find_links: Sequence[str]
     home: Home | None
-    pins: Sequence[Pinned] | None
-    """What another tool pinned, in place of resolving."""
+    pins: Mapping[str, Sequence[Pinned]] | None
+    """What another tool pinned for an accelerator, in place of resolving."""
     sources: dict[str, Source]
     """What was read of sources, by hash: they are the same for all accelerators."""
 
@@ -130,21 +130,10 @@ def _lock_accelerator(
     beside: LockedPython | None = None,
 ) -> LockedPython:
     mine = msgspec.structs.replace(target, accelerator=name)
-    try:
-        locked = _lock_one(project.for_accelerator(name), mine, _nearest(previous, name), means, beside)
+    with speaking_of(name):
+        locked = _lock_one(project.for_accelerator(name), mine, nearest(previous, name), means, beside)
         refuse_other_builds(locked.packages, name)
-    except (ResolveError, FetchError) as problem:
-        if repr(name) in problem.message:
-            raise
-        raise type(problem)(f"for accelerator {name!r}: {problem.message}", hint=problem.hint) from problem
     return locked
-
-
-def _nearest(previous: Lock | None, name: str) -> Lock | None:
-    """Return what an earlier lock has for the accelerator, else for its first."""
-    if previous is None or not previous.accelerators:
-        return previous
-    return for_accelerator(previous, name if name in previous.accelerators else previous.accelerators[0])
 
 
 def _lock_one(
@@ -165,7 +154,9 @@ def _lock_one(
         from mlbox.lock.foreign.completing import complete
 
         what = project.foreign.path if project.foreign else "conda-lock"
-        pins = complete(means.pins, target, indexes, http, folder=project.root, known=known, what=what)
+        pins = complete(
+            means.pins[target.accelerator], target, indexes, http, folder=project.root, known=known, what=what
+        )
         asked = asked.also_by(what, pins)
     elif project.foreign is not None:
         from mlbox.lock.foreign.importing import import_pins, upgrade_note

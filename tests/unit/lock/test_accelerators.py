@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlbox.errors import LockError, UsageError
-from mlbox.lock.accelerators import for_accelerator, merge_packages
+from mlbox.lock.accelerators import for_accelerator, merge_packages, nearest
+from mlbox.lock.conda.resolve import group_conda
 from mlbox.lock.diff import diff_locks, render_diff
 from mlbox.lock.file import decode_lock, encode_lock
 from mlbox.lock.grouping import BIG, MOST_LAYERS, group_layers
-from mlbox.lock.model import Base, LayerGroup, Lock, Package, Target
+from mlbox.lock.model import Base, CondaPackage, LayerGroup, Lock, Package, Target
 
 TARGET = Target(arch="amd64", python="3.11", python_full="3.11.2", glibc="2.36")
 NAMES = ("cpu", "cu126", "cu130", "rocm7.1")
@@ -216,3 +217,61 @@ def test_a_diff_with_nothing_says_whose_each_package_is() -> None:
         "+ torch 2.9.1+cpu [cpu]",
         "+ torch 2.9.1+cu126 [cu126]",
     ]
+
+
+def conda(name: str, build: str = "h0") -> CondaPackage:
+    content = f"{name} {build}".encode().hex()[:64].ljust(64, "0")
+    file = f"{name}-1.0-{build}.conda"
+    return CondaPackage(
+        name=name, version="1.0", build=build, subdir="linux-64", filename=file, sha256=content, channel="ours"
+    )
+
+
+CONDA = {"cpu": (conda("python"), conda("torch", "cpu_0")), "cu126": (conda("python"), conda("torch", "cuda_0"))}
+
+
+def conda_lock() -> Lock:
+    """Return a lock of conda packages for two accelerators."""
+    packages = merge_packages(CONDA)
+    return single("cpu", accelerators=("cpu", "cu126"), conda=packages, conda_layers=group_conda(packages, ()))
+
+
+def test_conda_packages_of_several_accelerators() -> None:
+    """Stand there once where they are the same, in layers that all share; each accelerator gets its own back."""
+    lock = decode_lock(encode_lock(conda_lock()))
+    assert [(one.name, one.build, one.accelerators) for one in lock.conda] == [
+        ("python", "h0", ()),
+        ("torch", "cpu_0", ("cpu",)),
+        ("torch", "cuda_0", ("cu126",)),
+    ]
+    assert [one.packages for one in lock.conda_layers] == [("python",), ("torch",)]
+    for name, packages in CONDA.items():
+        view = for_accelerator(lock, name)
+        assert (view.conda, view.target.accelerator) == (packages, name)
+        assert decode_lock(encode_lock(view)) == view
+    one = nearest(lock, "cu130")
+    assert one == for_accelerator(lock, "cpu")
+    assert render_diff(diff_locks(lock, msgspec.structs.replace(one, accelerators=("cpu",)))) == [
+        "~ setting accelerators cpu, cu126 -> cpu",
+        "- conda torch 1.0 [cu126]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("accelerators", "said"),
+    [
+        ([(), (), ()], "conda-package 'torch' stands there twice for cpu"),
+        ([(), ("cpu",), ("cpu", "cu126")], "conda-package 'torch' stands there twice for cpu"),
+        ([(), ("cpu",), ("cu999",)], "accelerators are not some of the lock's, in order"),
+        ([(), ("cpu",), ("cu126", "cu126")], "accelerators are not some of the lock's, in order"),
+    ],
+    ids=["all", "overlap", "unknown", "repeated"],
+)
+def test_damaged_conda_packages(accelerators: list[tuple[str, ...]], said: str) -> None:
+    """A lock that says two things of one accelerator is refused."""
+    lock = conda_lock()
+    damaged = tuple(
+        msgspec.structs.replace(one, accelerators=which) for one, which in zip(lock.conda, accelerators, strict=True)
+    )
+    with pytest.raises(LockError, match=said):
+        decode_lock(encode_lock(msgspec.structs.replace(lock, conda=damaged)))
