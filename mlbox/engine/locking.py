@@ -96,7 +96,7 @@ class Locker:
     def _on_debian(self, arch: Arch, previous: Lock | None, options: LockOptions) -> "_Found":
         """Resolve debs and the environment side by side; that again when the debs' Python is not the guessed one."""
         conda = is_conda(self._project)
-        python = "" if conda else choose_python(self._project, lambda python: self._is_locked(arch, python))
+        python = "" if conda else self._choose_python(arch)
         suite = _suite_for_conda(previous, options) if conda else suite_for_python(python)
         what = "" if conda else f" and Python {python}"
         self._listener.step(f"resolve Debian {suite}{what} packages for {arch}")
@@ -117,17 +117,23 @@ class Locker:
             notes=debian.notes,
         )
 
-    def _is_locked(self, arch: Arch, python: str) -> bool:
-        """Whether the project's foreign lock, if it has one, was made with files for this Python."""
+    def _choose_python(self, arch: Arch) -> str:
+        """Return the newest Python that fits, and for which a foreign lock, if there is one, was made with files."""
         from mlbox.lock.foreign.importing import has_files_for
 
-        foreign, suite = self._project.foreign, suite_for_python(python)
-        if foreign is None or has_files_for(
-            self._project, self._target(arch, python, PYTHON_FULL[suite], GLIBC[suite])
-        ):
-            return True
-        self._listener.note(f"{foreign.path} has not all files for Python {python}")
-        return False
+        foreign, without = self._project.foreign, []
+
+        def is_locked(python: str) -> bool:
+            suite = suite_for_python(python)
+            target = self._target(arch, python, PYTHON_FULL[suite], GLIBC[suite])
+            if foreign and not has_files_for(self._project, target):
+                without.append(python)
+            return python not in without
+
+        python = choose_python(self._project, is_locked)
+        if foreign and without and python not in without:
+            self._listener.note(f"Python {python}: {foreign.path} does not have all files for {' and '.join(without)}")
+        return python
 
     def _system_packages(self, suite: str, kept: Lock | None, options: LockOptions) -> tuple[str, ...]:
         """Return the packages that the project names, and those that builds found missing where it wants them added.

@@ -161,7 +161,7 @@ class _Loader:
         if not (self._root / file).exists():
             return None
         with self._problems.at(file):
-            return load_toml(read_bytes(self._root / file), what="is not TOML", error=ProjectError)
+            return load_toml(read_bytes(self._root / file, root=self._root), what="is not TOML", error=ProjectError)
         return {}
 
     def _there(self, files: Iterable[str]) -> list[str]:

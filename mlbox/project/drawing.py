@@ -35,7 +35,7 @@ def draw(root: Path) -> Proposal:
     for file, read in readers.items():
         if (root / file).is_file():
             try:
-                found += read(read_bytes(root / file))
+                found += read(read_bytes(root / file, root=root))
             except ProjectError as problem:
                 found += Proposal(left=(problem.message if file in problem.message else f"{file}: {problem.message}",))
     return found + read_imports(root)

@@ -51,7 +51,7 @@ def read_environment(data: bytes, file: str, problems: Problems) -> Environment:
 def read_environment_file(root: Path, file: str, problems: Problems) -> Spec:
     """Read it as a Spec; it asks for conda's packages even when it names none."""
     with problems.at(file):
-        spec, pip, notes = read_environment(read_bytes(root / file), file, problems)
+        spec, pip, notes = read_environment(read_bytes(root / file, root=root), file, problems)
         return Spec(conda=spec, lines=pip, notes=notes)
     return Spec()
 

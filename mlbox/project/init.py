@@ -137,7 +137,9 @@ def declared_keys(root: Path) -> frozenset[str]:
     keys: dict[str, tuple[str, ...]] = {settings_file.FILE: (), pyproject_file.FILE: ("tool", "mlbox")}
     for file, above in keys.items():
         if (root / file).is_file():
-            table = pyproject_file.at(load_toml(read_bytes(root / file), what=file, error=ProjectError), *above)
+            table = pyproject_file.at(
+                load_toml(read_bytes(root / file, root=root), what=file, error=ProjectError), *above
+            )
             if isinstance(table, dict):
                 return frozenset(table)
     return frozenset()
@@ -155,7 +157,9 @@ def write_settings(project: Project, drawn: Sequence[Suggestion] = ()) -> Path:
     if (root / settings_file.FILE).exists() or not (root / file).exists():
         file = settings_file.FILE
     path = root / file
-    document = tomlkit.parse(path.read_bytes() if path.exists() else b"# Settings of mlbox for this project.\n")
+    document = tomlkit.parse(
+        path.read_bytes().decode("utf-8-sig") if path.exists() else "# Settings of mlbox for this project.\n"
+    )
     table: Any = document
     if file == pyproject_file.FILE:
         tool = document.setdefault("tool", tomlkit.table(is_super_table=True))

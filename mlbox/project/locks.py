@@ -82,7 +82,7 @@ def _has_spec(pyproject: Mapping[str, Any] | None, known: Known) -> bool:
 
 def read_lock_of(root: Path, file: str, kind: Kind) -> ForeignLock:
     """Return the lock as the project knows it; ProjectError when it cannot be read."""
-    data = read_bytes(root / file, limit=MAX_SIZE)
+    data = read_bytes(root / file, root=root, limit=MAX_SIZE)
     return ForeignLock(path=file, kind=kind, sha256=hashlib.sha256(data).hexdigest())
 
 

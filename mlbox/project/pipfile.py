@@ -34,7 +34,7 @@ _MARKERS = (
 def read_pipfile(root: Path, file: str, problems: Problems) -> Spec:
     """Read a Pipfile; its categories are dependency groups, and 'dev' is short for 'dev-packages'."""
     with problems.at(file):
-        table = load_toml(read_bytes(root / file), what="is not TOML", error=ProjectError)
+        table = load_toml(read_bytes(root / file, root=root), what="is not TOML", error=ProjectError)
         return _Reader(file, problems).read(table)
     return Spec()
 

@@ -28,7 +28,7 @@ _FIELDS = ("version", "build", "build-number", "channel", "subdir", "md5", "sha2
 def read_pixi(root: Path, file: str, problems: Problems) -> Spec:
     """Read a pixi.toml."""
     with problems.at(file):
-        table = load_toml(read_bytes(root / file), what="is not TOML", error=ProjectError)
+        table = load_toml(read_bytes(root / file, root=root), what="is not TOML", error=ProjectError)
         return read_pixi_table(table, file, "", problems)
     return Spec()
 

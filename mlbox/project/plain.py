@@ -24,7 +24,7 @@ def read_apt(root: Path, file: str, problems: Problems) -> Spec:
     """Read the Debian packages that an apt.txt names, as repo2docker does: several on a line, comments after '#'."""
     packages: list[Line] = []
     with problems.at(file):
-        for number, line in enumerate(read_text(root / file).splitlines(), 1):
+        for number, line in enumerate(read_text(root / file, root=root).splitlines(), 1):
             for word in line.partition("#")[0].split():
                 if (found := _WORD.fullmatch(word)) is None:
                     problems.add(
@@ -80,7 +80,7 @@ def read_python(root: Path, problems: Problems) -> tuple[str, str, list[Source]]
             continue
         found = ""
         with problems.at(file):
-            found = read(read_text(root / file))
+            found = read(read_text(root / file, root=root))
         if named_by:
             sources.append(Source(path=file, used=False, reason=f"{named_by} comes first"))
             continue

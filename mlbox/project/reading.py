@@ -20,23 +20,29 @@ _BOMS = (  # UTF-32 first: its little-endian mark begins with UTF-16's
 _CODING = re.compile(rb"[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
 
 
-def read_bytes(path: Path, *, limit: int = MAX_SIZE) -> bytes:
-    """Return the content of a spec file; ProjectError when it is no regular file, unreadable or too large."""
+def read_bytes(path: Path, *, root: Path | None = None, limit: int = MAX_SIZE) -> bytes:
+    """Return the content of a spec file; ProjectError when it is no regular file, unreadable or too large.
+
+    Also when it lies outside the repository that `root` is in: what is wrong in a file is shown, and a link may
+    lead to one that is nobody's business.
+    """
     try:
+        if root is not None and not path.resolve().is_relative_to(repository(root)):
+            raise ProjectError("is a link that leaves the repository", hint="put a copy of the file in its place")
         if not path.is_file():  # a FIFO would block, a device never end
             raise ProjectError("is not a regular file" if path.exists() else "does not exist")
         with path.open("rb") as file:
             data = file.read(limit + 1)
-    except (OSError, ValueError) as problem:  # ValueError: a NUL byte in the name
+    except (OSError, ValueError, RuntimeError) as problem:  # a NUL byte in the name; links in a circle
         raise ProjectError(f"cannot be read: {problem}") from problem
     if len(data) > limit:
         raise ProjectError(f"is larger than {limit // 2**20} MiB", hint="this cannot be a dependency file")
     return data
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, root: Path | None = None) -> str:
     """Return the text of a requirements file: by its byte order mark, else its PEP 263 comment, else UTF-8."""
-    data = read_bytes(path)
+    data = read_bytes(path, root=root)
     encoding, start = _encoding(data)
     try:
         text = data[start:].decode(encoding)

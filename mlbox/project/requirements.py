@@ -288,7 +288,8 @@ def _nested(target: str, place: Place) -> Path:
         return Path(unquote(target[7:]))
     if "://" in target:
         raise ProjectError(
-            f"{target!r} is on another machine, so it can change without notice", hint="copy it into the repository"
+            "what it includes is on another machine, so it can change without notice",
+            hint="copy it into the repository",
         )
     return place.folder / target
 

@@ -35,7 +35,7 @@ def read_script(root: Path, file: str, problems: Problems) -> Spec:
     from mlbox.project.tools import Context, with_tools
 
     with problems.at(file):
-        metadata = script_metadata(source_of(read_bytes(root / file), file))
+        metadata = script_metadata(source_of(read_bytes(root / file, root=root), file))
         if metadata is None:
             hint = "begin it with: # /// script, # dependencies = [...], # ///"
             raise ProjectError("has no block that says what it needs (PEP 723)", hint=hint)

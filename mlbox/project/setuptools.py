@@ -48,7 +48,7 @@ def read_setup(root: Path, file: str, problems: Problems) -> Spec:
         path = (folder / name).as_posix()
         if (root / path).is_file():
             with problems.at(path):
-                found, unknown = read(read_text(root / path))
+                found, unknown = read(read_text(root / path, root=root))
                 arguments.update(found)
                 computed = [key for key in computed if key not in found] + [key for key in unknown if key in _ARGUMENTS]
                 labels.update({label: f"{path} {key}" for key, (label, _) in _ARGUMENTS.items() if key in found})

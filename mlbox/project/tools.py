@@ -41,7 +41,7 @@ class Context(msgspec.Struct, frozen=True):
 def read_pyproject(root: Path, file: str, problems: Problems) -> Spec:
     """Read a pyproject.toml that is not the project's own."""
     with problems.at(file):
-        table = load_toml(read_bytes(root / file), what="is not TOML", error=ProjectError)
+        table = load_toml(read_bytes(root / file, root=root), what="is not TOML", error=ProjectError)
         return with_tools(table, Context(root, file, problems))
     return Spec()
 

@@ -319,7 +319,9 @@ def _files(package: _Package) -> Iterator[_File]:
 
 def _offered(one: _File) -> File:
     name = (one.filename or one.path or one.url).rpartition("/")[2]
-    return File(filename=unquote(name.partition("#")[0]), url=one.url or one.path, sha256=one.hash, size=one.size)
+    return File(
+        filename=unquote(re.split("[?#]", name, maxsplit=1)[0]), url=one.url or one.path, sha256=one.hash, size=one.size
+    )
 
 
 def _checked(file: File, name: str, folder: str) -> File:

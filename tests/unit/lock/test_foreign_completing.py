@@ -197,6 +197,25 @@ files = [{{ file = "x-1.0-cp39-cp39-win32.whl", hash = "sha256:{"a" * 64}" }}]
     assert desk.server.requests == []
 
 
+def test_an_address_with_a_query(desk: Desk) -> None:
+    """What follows the file's name belongs to the server, and no message shows it."""
+    desk.write("pyproject.toml", '[project]\nname = "p"\nversion = "1"\ndependencies = ["x"]\n')
+    lock = (
+        'version = 1\nrequires-python = ">=3.9"\n'
+        '[[package]]\nname = "p"\nversion = "1"\nsource = { virtual = "." }\ndependencies = [{ name = "x" }]\n'
+        '[package.metadata]\nrequires-dist = [{ name = "x" }]\n'
+        '[[package]]\nname = "x"\nversion = "1.0"\nsource = { registry = "https://i.example/simple" }\n'
+        'wheels = [{ url = "https://i.example/x-1.0-py3-none-any.whl?key=s3cret", '
+        f'hash = "sha256:{"a" * 64}", size = 1 }}]\n'
+    )
+    desk.write("uv.lock", lock)
+    assert [one.filename for one in desk.lock().packages] == ["x-1.0-py3-none-any.whl"]
+    desk.write("uv.lock", lock.replace("x-1.0-py3-none-any.whl?", "x y?"))
+    with pytest.raises(LockError) as refused:
+        desk.lock()
+    assert "s3cret" not in str(refused.value)
+
+
 def test_files_for_another_python(desk: Desk) -> None:
     """What mends it is the Python whose files the lock has: locking again would not need to move anything."""
     desk.write("pyproject.toml", '[project]\nname = "p"\nversion = "1"\ndependencies = ["x"]\n')

@@ -414,3 +414,71 @@ def test_root_must_be_a_folder(tmp_path: Path) -> None:
     """Not a file, not missing."""
     with pytest.raises(ProjectError, match="is not a folder"):
         load_project(tmp_path / "gone")
+
+
+LINKED = (
+    *("pyproject.toml", "requirements.txt", "requirements/base.txt", "Pipfile", "environment.yml", "pixi.toml"),
+    *("setup.cfg", "apt.txt", "mlbox.toml", "uv.lock"),
+)
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_links_out_of_the_repository(tmp_path: Path, name: str) -> None:
+    """What an error shows of a file is never of one that the repository only points at; links inside it are fine."""
+    secret = tmp_path / "shadow"
+    secret.write_text("root:$y$j9T$HASH:20582:0:99999:7:::\n")
+    root = tmp_path / "project"
+    root.mkdir()
+    if name == "uv.lock":
+        (root / "pyproject.toml").write_text("[project]\nname = 'p'\nversion = '1'\n")
+    elif name == "apt.txt":
+        (root / "requirements.txt").write_text("six\n")
+    elif name == "setup.cfg":
+        (root / "setup.py").write_text("from setuptools import setup\nsetup()\n")
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).symlink_to(secret)
+
+    with pytest.raises(ProjectError, match="leaves the repository") as refused:
+        load_project(root)
+    assert "HASH" not in str(refused.value)
+
+    if name == "requirements.txt":
+        (root / name).unlink()
+        (root / "shared.txt").write_text("six\n")
+        (root / name).symlink_to("shared.txt")
+        assert [one.text for one in load_project(root).requirements] == ["six"]
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "cog.yaml"])
+def test_nothing_is_drawn_from_links_out_of_the_repository(tmp_path: Path, name: str) -> None:
+    """Nor shown."""
+    from mlbox.project.drawing import draw
+
+    (tmp_path / "shadow").write_text("root:$y$j9T$HASH:20582:0:99999:7:::\n")
+    root = tmp_path / "project"
+    root.mkdir()
+    (root / name).symlink_to(tmp_path / "shadow")
+
+    drawn = draw(root)
+    assert "HASH" not in str(drawn)
+    assert "leaves the repository" in str(drawn)
+
+
+def test_a_byte_order_mark(tmp_path: Path) -> None:
+    """Editors on Windows write one."""
+    (tmp_path / "pyproject.toml").write_bytes(
+        "\ufeff[project]\r\nname = 'p'\r\nversion = '1'\r\ndependencies = ['six']\r\n".encode()
+    )
+
+    assert [one.text for one in load_project(tmp_path).requirements] == ["six"]
+
+
+@pytest.mark.parametrize(
+    "text", ["a" + ".a" * 200_000 + " = 1", "x = {" + "a . " * 200_000 + "b = 1}"], ids=("key", "inline")
+)
+def test_a_key_without_end(tmp_path: Path, text: str) -> None:
+    """One line cannot keep the parser busy."""
+    (tmp_path / "pyproject.toml").write_text(text)
+
+    with pytest.raises(ProjectError, match="a key of more than 100 parts"):
+        load_project(tmp_path)

@@ -189,6 +189,7 @@ BAD: list[tuple[str | bytes, str]] = [
     ("-r folder", "folder is not a regular file"),
     ("-r ../../../../../../../etc/hostname", "leaves the repository"),
     ("-r https://host/requirements.txt", "another machine"),
+    ("-r https://me:s3cret@host/requirements.txt", "^((?!s3cret).)*another machine"),
     ("--frobnicate", "no such option"),
     ("--index-url", "argument"),
     ("-r 'open", "quotation"),
