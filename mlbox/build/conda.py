@@ -35,6 +35,7 @@ SCRIPTS = ("pre-link", "post-link")
 _HINT = "the package is broken as published: pin another version or build"
 _MOST_INFO = 64 << 20
 _MOST_CHANGED = 2 << 30
+_MOST_GROWN = 1 << 20
 _MOST_MEMBERS = 1_000_000
 _PREFIX = f"/{PREFIX}".encode()
 _OLD_PLACEHOLDER = "/opt/anaconda1anaconda2anaconda3"
@@ -111,9 +112,12 @@ def with_prefix(data: bytes, placeholder: bytes, mode: str) -> bytes:
     """Return `data` with the environment's prefix where its build had `placeholder`.
 
     A binary keeps its size: each string that a prefix stands in is padded behind its end with the bytes that it lost.
-    ValueError when the prefix is longer than the placeholder.
+    ValueError when the prefix is longer than the placeholder, or a text would grow out of all proportion.
     """
     if mode == "text":
+        grown = len(data) + data.count(placeholder) * (len(_PREFIX) - len(placeholder))
+        if grown > 2 * len(data) + _MOST_GROWN:
+            raise ValueError(f"a placeholder of {len(placeholder)} bytes would make {grown} bytes of {len(data)}")
         return data.replace(placeholder, _PREFIX)
     if len(placeholder) < len(_PREFIX):
         raise ValueError(f"a placeholder of {len(placeholder)} bytes is shorter than the prefix")

@@ -44,6 +44,10 @@ class Stretch(msgspec.Struct, frozen=True):
     size: int
 
 
+_DEEPEST = 256
+"""Folders that a path may lie in: making and removing them takes a call in a call for each."""
+
+
 class TreeWriter:
     """Writes files below `root` and nowhere else, and keeps an Entry of each.
 
@@ -129,6 +133,8 @@ class TreeWriter:
             return
         known = self._entries.get(parent)
         if known is None:
+            if parent.count("/") >= _DEEPEST:
+                raise ArchiveError(f"{self.archive}: {path[:200]!r}… lies in more than {_DEEPEST} folders")
             self.directory(parent)
         elif known.kind != "dir":
             raise ArchiveError(f"{self.archive}: {path!r} lies below {parent!r}, which is no directory")

@@ -234,6 +234,13 @@ def test_a_prefix_that_does_not_fit_is_refused() -> None:
         with_prefix(b"/a/b\0", b"/a", "binary")
 
 
+def test_a_placeholder_of_one_letter_is_no_bomb() -> None:
+    """A short one may be short, but a file does not become many times as large."""
+    assert with_prefix(b"/a /a", b"/a", "text") == PREFIX + b" " + PREFIX
+    with pytest.raises(ValueError, match="would make"):
+        with_prefix(b"/" * (1 << 20), b"/", "text")
+
+
 def _paths(**more: Any) -> list[dict[str, Any]]:
     return [{"_path": "a", "path_type": "hardlink"} | more]
 

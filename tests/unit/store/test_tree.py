@@ -94,3 +94,12 @@ def test_two_members_of_one_path_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match=r"bad\.whl: two members want the path"):
         writer.file("a/b", [b"2"])
     assert [(entry.path, entry.mode) for entry in writer.finish().entries] == [("a", 0o700), ("a/b", 0o644)]
+
+
+def test_a_path_of_a_thousand_folders_is_refused(tmp_path: Path) -> None:
+    """Each would take a call in a call, and whoever removes them another."""
+    writer = TreeWriter(tmp_path / "tree", "deep.whl")
+    writer.file("a/" * 200 + "b", [b"x"])
+    with pytest.raises(ArchiveError, match="more than 256 folders"):
+        writer.file("b/" * 1500 + "b", [b"x"])
+    assert not (tmp_path / "tree/b").exists()
