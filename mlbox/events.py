@@ -38,26 +38,6 @@ class Silent:
 SILENT = Silent()
 
 
-class Held:
-    """Keeps notes until it is known that they are true; what is not released is never said."""
-
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
-        self._notes: list[str] = []
-        self.step = listener.step
-        self.expect = listener.expect
-        self.advance = listener.advance
-
-    def note(self, text: str) -> None:
-        """Keep the note."""
-        self._notes.append(text)
-
-    def release(self) -> None:
-        """Pass on what was kept."""
-        for note in self._notes:
-            self._listener.note(note)
-
-
 class Once:
     """Passes everything on, each note and step only once: for work that is done several times in one go."""
 

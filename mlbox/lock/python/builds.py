@@ -89,12 +89,6 @@ def refuse_other_builds(packages: Sequence[Package], name: str) -> None:
             )
 
 
-def agree(first: Sequence[Package], other: Sequence[Package]) -> bool:
-    """Whether what both have is of the same version."""
-    versions = {package.name: public_version(package.version) for package in first}
-    return all(public_version(one.version) == versions.get(one.name, public_version(one.version)) for one in other)
-
-
 def differing(found: Mapping[str, Sequence[Package | CondaPackage]]) -> Iterator[str]:
     """Yield which packages have other versions for some accelerators; builds of one version are the same version."""
     versions: dict[str, dict[str, list[str]]] = {}

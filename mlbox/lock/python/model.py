@@ -71,6 +71,8 @@ class Question(Value, frozen=True, kw_only=True):
     """With the name of the index: these packages come from nowhere else."""
     torch_pages: tuple[Page, ...] = ()
     """Take the place of the backend: where the packages with builds for the accelerator come from."""
+    lasting: bool = False
+    """Whether the indexes' answers count for the questions that follow within a minute."""
 
 
 class File(Value, frozen=True, kw_only=True, order=True):

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from mlbox.errors import FetchError, LockError, ResolveError
-from mlbox.events import SILENT, Held, Listener, Once
+from mlbox.events import SILENT, Listener, Once
 from mlbox.files import write_atomic
 from mlbox.http import Http, file_path, is_offline, without_credentials
 from mlbox.lock.accelerators import merge_packages, nearest, speaking_of
@@ -21,7 +21,6 @@ from mlbox.lock.python.asked import Asked, asked_for
 from mlbox.lock.python.building import Sources, cuda_requires, options_of, with_options
 from mlbox.lock.python.builds import (
     Resolver,
-    agree,
     builds_in_folders,
     differing,
     public_version,
@@ -96,28 +95,16 @@ class _Means(NamedTuple):
     """What another tool pinned for an accelerator, in place of resolving."""
     sources: dict[str, Source]
     """What was read of sources, by hash: they are the same for all accelerators."""
+    lasting: bool = False
+    """Whether other accelerators follow."""
 
 
 def _lock_several(lock: Callable[..., LockedPython], names: Sequence[str], means: _Means) -> dict[str, LockedPython]:
-    """Lock for all at once, and again for those that chose other versions than the first, with its versions in mind.
-
-    They seldom do, and a resolver waits for the network most of the time.
-    """
-    held = {name: Held(means.listener) for name in names[1:]}
+    """Lock for the first, then for the others with its versions in mind, and with what the indexes just answered."""
+    first = lock(names[0], means._replace(lasting=True))
     with ThreadPoolExecutor(len(names)) as pool:
-        attempts = {name: pool.submit(lock, name, means._replace(listener=held[name])) for name in held}
-        first = lock(names[0], means)
-        fit = {name for name, attempt in attempts.items() if _agrees(first, attempt)}
-        again = {name: pool.submit(lock, name, means, beside=first) for name in attempts if name not in fit}
-        for name in sorted(fit):
-            held[name].release()
-        return {names[0]: first} | {name: (again.get(name) or attempt).result() for name, attempt in attempts.items()}
-
-
-def _agrees(first: LockedPython, attempt: Future[LockedPython]) -> bool:
-    if isinstance(attempt.exception(), (ResolveError, FetchError)):
-        return False
-    return agree(first.packages, attempt.result().packages)
+        others = pool.map(lambda name: lock(name, means, beside=first), names[1:])
+        return {names[0]: first, **dict(zip(names[1:], others, strict=True))}
 
 
 def _lock_accelerator(
@@ -150,6 +137,7 @@ def _lock_one(
     known = (*(beside.packages if beside else ()), *(previous.packages if previous else ()))
     wishes = _Wishes.of(_preferences(previous, target, means.upgrade), beside)
     question = _question(project, target, asked, indexes, wishes, listener)
+    question = msgspec.structs.replace(question, lasting=means.lasting)
     if means.pins is not None:
         from mlbox.lock.foreign.completing import complete
 

@@ -5,13 +5,14 @@ import re
 import sys
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mlbox import process
+from mlbox.codec import quoted
 from mlbox.errors import FetchError, ProcessError, ResolveError
 from mlbox.http import ca_bundle, is_offline, redact, redact_text, without_credentials
 from mlbox.lock.python.model import File, Pinned, Question
@@ -24,6 +25,9 @@ _GLIBCS = (17, 28, *range(31, 41))
 _FINDING = Lock()
 _TORCH_FOLDER = "torch-index"
 _PINNED = "pinned"
+_DEFAULT = "default = true\n"
+# uv keeps it beside each answer in its cache, so the next runs ask nothing again. The public index says ten minutes.
+_LASTING = 'cache-control = { api = "max-age=60", files = "max-age=60" }\n'
 _PASSED = ("UV_CACHE_DIR", "XDG_CACHE_HOME", "SSH_AUTH_SOCK", "GIT_SSL_CAINFO", "NETRC")
 
 
@@ -39,6 +43,7 @@ def resolve_with_uv(question: Question) -> tuple[Pinned, ...]:
             place = folder / _PINNED / index / page.name
             place.mkdir(parents=True)
             (place / "index.html").write_text(f"<!DOCTYPE html><html><body>\n{page.html}</body></html>\n")
+        (folder / "uv.toml").write_text(_config(question, folder))
         pins = _pins(question, folder)
         answer = _files(question, folder, pins)
     document = tomllib.loads(answer)
@@ -125,14 +130,23 @@ def _compile(question: Question, folder: Path, extra: list[str]) -> str:
     argv = [
         *(_program(), "pip", "compile", str(folder / "in.txt"), "--constraints", str(folder / "constraints.txt")),
         *("--overrides", str(folder / "overrides.txt")),
-        *("--no-config", "--no-progress", "--color", "never", "--no-sources", "--keyring-provider", "disabled"),
+        *(
+            "--config-file",
+            str(folder / "uv.toml"),
+            "--no-progress",
+            "--color",
+            "never",
+            "--no-sources",
+            "--keyring-provider",
+            "disabled",
+        ),
         *("--python", sys.executable, "--python-version", question.target.python_full),
         *("--python-platform", _platform(question)),
         *_options(question),
         *extra,
     ]
     try:
-        done = process.run(argv, env=_environment(question, folder), cwd=folder, timeout=_TIMEOUT)
+        done = process.run(argv, env=_environment(), cwd=folder, timeout=_TIMEOUT)
     except ProcessError as problem:
         raise explain(problem.stderr or problem.message, question, folder) from problem
     return done.stdout.decode()
@@ -158,25 +172,39 @@ def _options(question: Question) -> list[str]:
     return options
 
 
-def _environment(question: Question, folder: Path) -> dict[str, str]:
-    """Return uv's environment; addresses go here and not on the command line, where every user could read them."""
+def _config(question: Question, folder: Path) -> str:
+    """Return the configuration with all indexes, the first one asked first.
+
+    It is a file of the private folder: a command line every user could read.
+    """
+    control = _LASTING if question.lasting else ""
+    tables = [
+        f"[[index]]\n{name}url = {quoted(url)}\n{default}{control}" for name, url, default in _indexes(question, folder)
+    ]
+    return "\n".join(tables)
+
+
+def _indexes(question: Question, folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield the line with the name, the address and the line that makes it the default, of each index."""
+    for index in dict.fromkeys(index for index, _ in question.pinned_pages):
+        yield f"name = {quoted(index)}\n", (folder / _PINNED / index).as_uri(), ""
+    default = question.indexes.default
+    if question.torch_pages:  # first, and only some projects: uv asks the others of what this one does not have
+        yield 'name = "torch"\n', (folder / _TORCH_FOLDER).as_uri(), "" if default else _DEFAULT
+    for extra in question.indexes.extra:
+        yield f"name = {quoted(extra.name)}\n", extra.url, ""
+    if default:
+        yield "", default.url, _DEFAULT
+
+
+def _environment() -> dict[str, str]:
+    """Return uv's environment."""
     env = transport_environment()
     env.update(
         UV_HTTP_TIMEOUT=os.environ.get("UV_HTTP_TIMEOUT", "20"),
         UV_HTTP_RETRIES=os.environ.get("UV_HTTP_RETRIES", "2"),
         NO_COLOR="1",
     )
-    if question.indexes.default is not None:
-        env["UV_DEFAULT_INDEX"] = question.indexes.default.url
-    extra = [f"{index.name}={index.url}" for index in question.indexes.extra]
-    if question.torch_pages and question.indexes.default is None:
-        env["UV_DEFAULT_INDEX"] = (folder / _TORCH_FOLDER).as_uri()
-    elif question.torch_pages:  # first, and only some projects: uv asks the others of what this one does not have
-        extra.insert(0, f"torch={(folder / _TORCH_FOLDER).as_uri()}")
-    pinned = dict.fromkeys(index for index, _ in question.pinned_pages)
-    extra = [*(f"{index}={(folder / _PINNED / index).as_uri()}" for index in pinned), *extra]
-    if extra:
-        env["UV_INDEX"] = " ".join(extra)
     if is_offline():
         env["UV_OFFLINE"] = "1"
     return env

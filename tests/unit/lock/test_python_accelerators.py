@@ -72,6 +72,13 @@ def test_each_gets_its_build_of_one_version_and_the_rest_is_shared(desk: Desk, r
     assert desk.notes == []
 
 
+def test_what_an_index_answered_counts_for_all(desk: Desk, root: str) -> None:
+    """A second accelerator costs its own packages."""
+    desk.lock(several(desk, "torch"))
+    asked = desk.server.paths()
+    assert [asked.count(f"/simple/{name}/") for name in ("numpy", "nvidia-blas")] == [1, 1]
+
+
 def test_torch_comes_from_its_index_alone_whoever_asks_for_it(desk: Desk, root: str) -> None:
     desk.wheel("accelerate", "1.0", requires=["torch", "numpy"])
     locked = desk.lock(several(desk, "accelerate"))
