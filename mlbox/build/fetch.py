@@ -114,8 +114,8 @@ class Places:
             raise problems[0]
         raise FetchError(
             f"{package.name} {package.version}: no index has {package.filename} any more with the locked content",
-            hint=f"it may have been removed: 'mlbox lock --upgrade {package.name}' takes another version; "
-            "a file of a local folder needs --find-links",
+            hint=f"it may have been removed: 'mlbox lock --upgrade {package.name}' takes another version, "
+            "or the tool whose lock the project has; a file of a local folder needs --find-links",
         )
 
     def _lookups(self, package: Package) -> Iterator[Callable[[], tuple[File, ...]]]:

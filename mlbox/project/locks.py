@@ -28,18 +28,36 @@ class Known(NamedTuple):
     """The owner's command that makes it again."""
     upgrade: str = ""
     """The owner's command that moves versions."""
+    upgrade_one: str = ""
+    """The same for one package, PACKAGE."""
 
 
 EXPLICIT = ("conda-linux-64.lock", "conda-linux-aarch64.lock", "spec-file.txt")
 """What conda-lock and conda's documentation call explicit lists."""
 KNOWN = (
-    Known("uv.lock", "uv", "pyproject.toml", ("project", "tool.uv"), "uv lock", "uv lock --upgrade"),
-    Known("poetry.lock", "poetry", "pyproject.toml", ("tool.poetry", "project"), "poetry lock", "poetry update"),
-    Known("pdm.lock", "pdm", "pyproject.toml", ("tool.pdm", "project"), "pdm lock", "pdm update"),
+    Known(
+        "uv.lock",
+        "uv",
+        "pyproject.toml",
+        ("project", "tool.uv"),
+        "uv lock",
+        "uv lock --upgrade",
+        "uv lock --upgrade-package PACKAGE",
+    ),
+    Known(
+        "poetry.lock",
+        "poetry",
+        "pyproject.toml",
+        ("tool.poetry", "project"),
+        "poetry lock",
+        "poetry update",
+        "poetry update PACKAGE",
+    ),
+    Known("pdm.lock", "pdm", "pyproject.toml", ("tool.pdm", "project"), "pdm lock", "pdm update", "pdm update PACKAGE"),
     Known("pylock.toml", "pylock", "pyproject.toml"),
-    Known("Pipfile.lock", "pipenv", "Pipfile", (), "pipenv lock", "pipenv update"),
+    Known("Pipfile.lock", "pipenv", "Pipfile", (), "pipenv lock", "pipenv update", "pipenv update PACKAGE"),
     Known("conda-lock.yml", "conda-lock", "environment.yml", (), "conda-lock lock", "conda-lock lock --update PACKAGE"),
-    Known("pixi.lock", "pixi", "pixi.toml", (), "pixi lock", "pixi update"),
+    Known("pixi.lock", "pixi", "pixi.toml", (), "pixi lock", "pixi update", "pixi update PACKAGE"),
     *(Known(file, "conda-explicit", "environment.yml") for file in EXPLICIT),
 )
 """The locks that are read, the first that counts wins."""

@@ -51,7 +51,8 @@ class Where:
     def __call__(self, dotted: str) -> str:
         key = re.split(r"[.\[]", dotted, maxsplit=1)[0]
         if key in self._overrides:
-            return f"--{key.removesuffix('s') if key in ('extras', 'groups', 'accelerators') else key}"
+            flag = "from" if key == "requirements" else key
+            return f"--{flag.removesuffix('s') if key in ('extras', 'groups', 'accelerators') else flag}"
         return f"{self.file} [{self.table(dotted)}]"
 
     def states(self, *keys: str) -> bool:

@@ -145,7 +145,10 @@ def upgrade_note(project: Project, names: Sequence[str]) -> str:
     """Return who decides the versions that `mlbox lock --upgrade` was asked to move."""
     assert project.foreign  # noqa: S101 - the caller saw it
     known: Known | None = lock_named(project.foreign.path)
-    how = f": '{known.upgrade}' moves them" if known and known.upgrade else ""
+    command = known.upgrade if known else ""
+    if known and len(names) == 1 and known.upgrade_one:
+        command = known.upgrade_one.replace("PACKAGE", names[0])
+    how = f": '{command}' moves {'it' if len(names) == 1 else 'them'}" if command else ""
     what = (
         f"the version{'s' if len(names) > 1 else ''} of {', '.join(names)}"
         if names

@@ -305,7 +305,9 @@ def test_upgrading_is_the_owners(desk: Desk) -> None:
     assert desk.lock(upgrade=True).packages == ()
     assert desk.notes[-1] == "uv.lock decides the Python packages' versions: 'uv lock --upgrade' moves them"
     desk.lock(upgrade=["numpy"])
-    assert desk.notes[-1] == "uv.lock decides the version of numpy: 'uv lock --upgrade' moves them"
+    assert desk.notes[-1] == "uv.lock decides the version of numpy: 'uv lock --upgrade-package numpy' moves it"
+    desk.lock(upgrade=["numpy", "six"])
+    assert desk.notes[-1] == "uv.lock decides the versions of numpy, six: 'uv lock --upgrade' moves them"
 
 
 def test_the_owners_command_mends_what_is_damaged(desk: Desk) -> None:

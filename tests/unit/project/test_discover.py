@@ -482,3 +482,9 @@ def test_a_key_without_end(tmp_path: Path, text: str) -> None:
 
     with pytest.raises(ProjectError, match="a key of more than 100 parts"):
         load_project(tmp_path)
+
+
+def test_what_the_command_line_named_is_called_as_there(tmp_path: Path) -> None:
+    """The option is --from, whatever the setting is called."""
+    with pytest.raises(ProjectError, match=r"^--from: 'missing\.txt' does not exist"):
+        load_project(tmp_path, requirements=["missing.txt"])
