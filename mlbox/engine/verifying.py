@@ -26,7 +26,7 @@ from mlbox.lock.model import Lock
 from mlbox.oci.digest import DiffID, Digest
 from mlbox.oci.image import Image, parse_config
 from mlbox.paths import Home
-from mlbox.plan.model import BuildPlan, BytecodePiece, ConfiguredPiece, ProjectPiece
+from mlbox.plan.model import BuildPlan, BytecodePiece, CondaConfiguredPiece, ConfiguredPiece, ProjectPiece
 from mlbox.plan.planner import ACCELERATOR_LABEL, make_plan
 from mlbox.plan.run import run_piece
 from mlbox.project.model import Settings
@@ -150,10 +150,10 @@ def _plan_problems(plan: BuildPlan, lock: Lock) -> Iterator[str]:
     """Yield in which layers the attached plan is not what the attached lock makes."""
     pieces = [piece for layer in plan.layers for piece in layer.pieces]
     project = next((piece for piece in pieces if isinstance(piece, ProjectPiece)), None)
-    configure = tuple(name for piece in pieces if isinstance(piece, ConfiguredPiece) for name in piece.packages)
+    scripted = [piece for piece in pieces if isinstance(piece, ConfiguredPiece | CondaConfiguredPiece)]
     settings = Settings(
         bytecode=any(isinstance(piece, BytecodePiece) for piece in pieces),
-        configure=configure,
+        configure=tuple(name for piece in scripted for name in piece.packages),
         workdir=project.workdir if project else Settings().workdir,
     )
     try:

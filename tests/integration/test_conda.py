@@ -200,6 +200,7 @@ def test_what_scripts_make_is_said_and_made(channel: Channel, program: Callable[
     again = mlbox.run("build", "-t", "test/scripts").stderr
     assert "conda would run" not in again
     assert mlbox.out("run", "--rm", "test/scripts", "cat", f"{ENV}/share/linked.txt") == "scripted 1.0 7"
+    assert "equal (made again" in mlbox.out("verify", "test/scripts")
 
 
 def test_the_target_says_whether_there_is_cuda(channel: Channel, program: Callable[..., Program]) -> None:

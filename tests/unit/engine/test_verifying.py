@@ -20,7 +20,7 @@ from mlbox.errors import MlboxError, NotFoundError, UsageError
 from mlbox.events import SILENT
 from mlbox.http import Http
 from mlbox.lock.file import encode_lock
-from mlbox.lock.model import Base, LayerGroup, Lock, Package, Target
+from mlbox.lock.model import Base, CondaPackage, LayerGroup, Lock, Package, Target
 from mlbox.lock.python.model import Indexes
 from mlbox.oci.artifact import LOCK_TYPE, PLAN_TYPE, artifact_of, subject_of
 from mlbox.oci.image import Image
@@ -287,3 +287,29 @@ def test_an_image_on_layers_of_another(world: World) -> None:
     edit(world.store.layers.root(below.diff_id) / "etc/os-release", 0, b"XX")
 
     assert wrong(world.verify())["other 1/1"].state == "changed on disk"
+
+
+@pytest.mark.parametrize("settings", [{}, {"configure": ("x",)}, {"bytecode": True}], ids=["", "scripts", "byte code"])
+def test_the_plan_of_a_conda_environment_is_that_of_its_lock(settings: dict[str, object]) -> None:
+    """Whatever of the settings is part of it."""
+    conda = tuple(
+        CondaPackage(
+            name=name,
+            version="3.11",
+            build="h0",
+            subdir="noarch" if name == "x" else "linux-64",
+            filename=f"{name}-3.11-h0.conda",
+            sha256="a" * 64,
+            channel="tests",
+        )
+        for name in ("python", "x")
+    )
+    lock = Lock(
+        inputs="0" * 64,
+        target=Target(arch="amd64", python="3.11", python_full="3.11.7", glibc="2.41"),
+        base=Base(suite="trixie"),
+        conda=conda,
+        conda_layers=(LayerGroup(name="small-1-of-1", packages=("python", "x")),),
+    )
+    plan = make_plan(lock, Settings(**settings), (), None)  # type: ignore[arg-type]
+    assert list(verifying._plan_problems(plan, lock)) == []
