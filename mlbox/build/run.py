@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mlbox.build.changes import TELLING, Changes, Trees, read_changes
 from mlbox.build.project import checked
-from mlbox.build.step import Bind, Step, StepRunner
+from mlbox.build.step import Bind, Step, StepRunner, misses_network
 from mlbox.errors import BuildError
 from mlbox.files import disk_errors
 from mlbox.plan.model import ProjectFile, RunPiece
@@ -52,11 +52,17 @@ def run_command(
         try:
             runner.run(step)
         except BuildError as problem:
-            raise BuildError(_hidden(problem.message, secrets), hint=problem.hint) from None
+            raise BuildError(_hidden(problem.message, secrets), hint=problem.hint or _advice(problem, piece)) from None
         mounts = {bind.target.lstrip("/") for bind in binds}
         # The folder it runs in is there for that.
         mounts.add(f"{piece.workdir.strip('/')}/.")
         return read_changes(upper, lower, epoch=piece.epoch, arch=piece.arch, mounts=mounts, secrets=secrets)
+
+
+def _advice(problem: BuildError, piece: RunPiece) -> str:
+    if piece.network or not misses_network(problem.message):
+        return ""
+    return 'a command has no network unless it asks: run = [{ command = "...", network = true }]'
 
 
 def _environment(piece: RunPiece, env: Mapping[str, str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlbox.build.step import Bind, Step, StepRunner
+from mlbox.build.step import Bind, Step, StepRunner, misses_network
 from mlbox.build.zip import LIMITS, Limits, Zip
 from mlbox.codec import canonical_json, load_toml
 from mlbox.errors import ArchiveError, BuildError
@@ -191,6 +191,8 @@ def _leaves(path: str) -> bool:
 def _advice(problem: BuildError, piece: BuiltWheelPiece) -> str:
     if found := _HEADER.search(problem.message):
         return f"the Debian package with {found[1]} belongs in [tool.mlbox] build-packages"
+    if misses_network(problem.message) and not piece.source.build_network:
+        return f"a build has no network; [tool.mlbox.build.{piece.source.name}] network = true gives it the host's"
     if any(word in problem.message for word in ("gcc", "cc'", "g++", "compiler", "Python.h")):
         if not piece.suite:
             return "it needs a compiler: take a base that has one (python:3.12 in place of python:3.12-slim)"

@@ -1,9 +1,20 @@
 """What the build needs a container for, said without knowing how containers are run."""
 
+import re
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
+
+_NO_NETWORK = re.compile(
+    r"[Nn]ame resolution|[Cc]ould not resolve|Name or service not known|[Nn]etwork is unreachable|bad address '"
+)
+"""What glibc, curl, git and busybox say where there is only a loopback."""
+
+
+def misses_network(output: str) -> bool:
+    """Whether a program that printed this wanted a network and had none."""
+    return _NO_NETWORK.search(output) is not None
 
 
 class Bind(msgspec.Struct, frozen=True, kw_only=True):

@@ -162,6 +162,18 @@ def test_secrets_in_the_output_of_a_failure_are_hidden(world: World) -> None:
         world.build(world.plan(sh("one", secrets=("TOKEN",))), TOKEN="hunter2")
 
 
+@pytest.mark.parametrize(("network", "hint"), [(False, "network = true"), (True, "")])
+def test_a_command_that_misses_the_network_is_told_how_to_have_it(world: World, network: bool, hint: str) -> None:
+    def fail(upper: Path, step: Step) -> None:
+        raise BuildError("socket.gaierror: [Errno -3] Temporary failure in name resolution")
+
+    world.steps.write = fail
+    with pytest.raises(BuildError) as caught:
+        world.build(world.plan(sh("one", network=network)))
+    assert hint in (caught.value.hint or "")
+    assert bool(caught.value.hint) is bool(hint)
+
+
 def test_a_part_of_a_secret_is_hidden_too(world: World) -> None:
     """The end of an output may hold the last lines of a key."""
 

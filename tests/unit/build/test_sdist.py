@@ -337,6 +337,7 @@ def test_cuda_of_a_build_base(tmp_path: Path) -> None:
         ("pq.c:1:10: fatal error: libpq-fe.h: No such file or directory", "Debian package with libpq-fe.h"),
         ("ModuleNotFoundError: No module named 'torch'", '[tool.mlbox.build.demo] requires = ["torch"]'),
         ("error: command 'gcc' failed: No such file", "build-packages"),
+        ("fatal: Could not resolve host: example.org", "[tool.mlbox.build.demo] network = true"),
     ],
 )
 def test_what_a_failure_advises(tmp_path: Path, output: str, advice: str) -> None:
