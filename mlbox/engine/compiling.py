@@ -66,6 +66,14 @@ def stage_packages(packages: Sequence[Package], settings: Settings, python: str,
     return tuple(dict.fromkeys(wanted))
 
 
+def unused_options(packages: Sequence[Package], settings: Settings) -> list[str]:
+    """Return the names in [tool.mlbox.build] of which no package is built from source."""
+    from packaging.utils import canonicalize_name
+
+    built = {package.name for package in packages if not package.is_wheel}
+    return sorted(name for name in settings.build if canonicalize_name(name) not in built)
+
+
 class Stager:
     """Locks the stage of one project."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mlbox.engine.arch import host_arch
-from mlbox.engine.compiling import Stager
+from mlbox.engine.compiling import Stager, unused_options
 from mlbox.engine.environments import Environment, EnvironmentLocker
 from mlbox.engine.freshness import LockOptions
 from mlbox.engine.pythons import ChosenPython, choose_interpreter_of, choose_python, minor
@@ -64,6 +64,8 @@ class Locker:
         for note in found.notes:
             self._listener.note(note)
         settings, kept = self._project.settings, self._kept(previous, found.target)
+        for name in unused_options(found.environment.wheels.packages, settings):
+            self._listener.note(f"[tool.mlbox.build.{name}] changes nothing: no {name} is built from source")
         default_epoch = kept.epoch if kept else EPOCH
         stager = Stager(self._project, self._home, self._http, self._listener, kept, options)
         stage = stager.lock(

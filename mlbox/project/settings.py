@@ -135,7 +135,7 @@ def _converted(kind: Any, value: object) -> object:  # noqa: ANN401 (a type form
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as problem:
-        message = str(problem).replace(" - at `$`", "").replace("`", "").replace("$", "")
+        message = re.sub(r" - at `.*`$", "", str(problem)).replace("`", "")
         quoted = "write it in quotes" if re.search(r"Expected str, got (int|float|bool)", message) else None
         listed = 'write it as a list: ["..."]' if "Expected array, got str" in message else None
         raise ProjectError(message[:1].lower() + message[1:], hint=quoted or listed) from problem

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mlbox.engine import bases, compiling
-from mlbox.engine.compiling import Stager, stage_packages, with_architectures
+from mlbox.engine.compiling import Stager, stage_packages, unused_options, with_architectures
 from mlbox.engine.freshness import LockOptions
 from mlbox.errors import LockError
 from mlbox.events import SILENT
@@ -15,7 +15,7 @@ from mlbox.lock.base import Interpreter, System
 from mlbox.lock.debian import DebianLock
 from mlbox.lock.model import Base, BaseLayer, Deb, Lock, Package, Target
 from mlbox.paths import Home
-from mlbox.project.model import Project, Settings
+from mlbox.project.model import BuildOptions, Project, Settings
 
 TARGET = Target(arch="amd64", python="3.11", python_full="3.11.2", glibc="2.36", accelerator="cpu")
 DEBIAN = Base(suite="bookworm")
@@ -52,6 +52,14 @@ def deb(name: str, version: str = "1", role: Any = "base") -> Deb:
 )
 def test_stage_packages(one: Package, settings: Settings, headers: bool, expected: tuple[str, ...]) -> None:
     assert stage_packages([one], settings, "3.11", headers=headers) == expected
+
+
+def test_options_of_what_is_not_built() -> None:
+    """A name that is written otherwise is the same; a wheel, or nothing at all, is not built."""
+    options = BuildOptions(gpu=True)
+    settings = Settings(build={"Demo": options, "of-a-wheel": options, "nothing": options})
+    wheel = Package(name="of-a-wheel", version="1.0", filename="of_a_wheel-1.0-py3-none-any.whl", sha256="0" * 64)
+    assert unused_options([package(), wheel], settings) == ["nothing", "of-a-wheel"]
 
 
 @pytest.fixture
