@@ -53,7 +53,7 @@ __all__ = [
 BASE = ("apt", "ca-certificates", "libgomp1", "netbase", "passwd", "python3", "tzdata")
 """What the base holds besides Debian's essential packages."""
 _SETUP_CODE = "python3-distutils"
-BASE_OF_CONDA = ("ca-certificates", "libstdc++6", "netbase", "tzdata")
+BASE_OF_CONDA = ("ca-certificates", "libstdc++6", "netbase", "passwd", "tzdata")
 """The same for an environment of conda, which has its own Python and libraries; wheels beside them may count on the
 C++ library of any system (manylinux)."""
 BASE_WHERE_OFFERED = (

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from mlbox.codec import quoted
 from mlbox.lock.model import Lock, Package
-from mlbox.plan.export.words import MACHINES, Address, address, header, version
+from mlbox.plan.export.words import MACHINES, Address, address, header, version, without_conda
 
 _FOLDER = "wheels"
 
@@ -23,7 +23,7 @@ def pylock(lock: Lock, folder: str = _FOLDER, root: str = "", where: Address | N
         " and implementation_name == 'cpython'"
     )
     lines = [
-        *(f"# {line}" for line in header(lock)),
+        *(f"# {line}" for line in (*header(lock), *without_conda(lock))),
         'lock-version = "1.0"',
         f"environments = [{quoted(marker)}]",
         f'requires-python = "=={target.python}.*"',

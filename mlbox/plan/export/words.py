@@ -27,6 +27,12 @@ def header(lock: Lock) -> tuple[str, ...]:
     )
 
 
+def without_conda(lock: Lock) -> tuple[str, ...]:
+    """Return what a format for wheels alone says of a lock with conda packages."""
+    left = f"Not here: {len(lock.conda)} conda packages; the formats environment.yml and conda-lock have them."
+    return (left,) if lock.conda else ()
+
+
 def version(package: Package) -> str:
     """Return the version of `package` when it is one; LockError for anything that a reader could take for more."""
     if not _VERSION.fullmatch(package.version):

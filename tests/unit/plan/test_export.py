@@ -436,3 +436,11 @@ def test_a_dockerfile_needs_only_what_it_uses() -> None:
     text = written(lock(base=IMAGE, debs=()), Settings()).partition("FROM")[2]
     assert "apt-get" not in text
     assert "pip" not in text
+
+
+@pytest.mark.parametrize("text", [requirements, pylock])
+def test_a_format_for_wheels_says_what_it_leaves_out(text: Any) -> None:
+    """Whoever installs it has no conda packages, and should know."""
+    said = "# Not here: 2 conda packages; the formats environment.yml and conda-lock have them."
+    assert said in text(with_conda()).splitlines()
+    assert "Not here" not in text(lock(PACKAGES[0]))
