@@ -332,6 +332,8 @@ def explain(stderr: str, question: Question, folder: Path) -> ResolveError | Fet
 
 
 def _resolve_hint(text: str) -> str:
+    if "pip was not found in the" in text:  # nobody asked for it: images get one
+        return "the index has no pip, which images get: pip = false in [tool.mlbox] leaves it out"
     if "was not found in the" in text:
         return "check the spelling; a package of another index needs [tool.mlbox] extra-index-urls or --find-links"
     if "no wheels with a matching" in text or "Python requirement" in text or "requires-python" in text.lower():

@@ -444,3 +444,11 @@ def test_overrides_replace_what_packages_ask_for(desk: Desk) -> None:
     other = msgspec.structs.replace(project, settings=Settings(resolver="pip-tools", index_url=desk.index.url))
     with pytest.raises(ResolveError, match="pip-tools cannot override"):
         desk.lock(other)
+
+
+def test_an_index_without_pip(desk: Desk) -> None:
+    """Nobody asked for it, so the hint says who did and how to do without."""
+    desk.wheel("x", "1.0")
+    with pytest.raises(ResolveError, match="pip was not found") as caught:
+        desk.lock(desk.project("x", pip=True))
+    assert "pip = false" in str(caught.value.hint)
