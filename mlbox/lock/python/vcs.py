@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from mlbox import process
 from mlbox.errors import FetchError, ProcessError
-from mlbox.http import redact, redact_text, without_credentials
+from mlbox.http import is_offline, redact, redact_text, without_credentials
 
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _TIMEOUT = 900.0
@@ -75,13 +75,20 @@ def plain_url(url: str) -> str:
 def _checked(url: str) -> None:
     if url.startswith("-") or "::" in url.split("/")[0]:
         raise FetchError(f"{redact(url)}: not an address of a repository")
+    if is_offline() and "://" in url and not url.startswith("file:"):
+        raise FetchError(
+            f"{redact(url)}: MLBOX_OFFLINE is set, and this repository is on the network",
+            hint="what was built of it is taken from a bundle with 'mlbox bundle load --trust', or 'mlbox cache pull'",
+        )
 
 
 def _git(folder: Path, *args: str, url: str) -> bytes:
-    env = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    env = {name: os.environ[name] for name in _PASSED if name in os.environ} | _ENVIRONMENT
+    if is_offline():
+        env["GIT_ALLOW_PROTOCOL"] = "file"  # submodules too
     argv = ["git", "-c", "core.hooksPath=/dev/null", "-c", "core.autocrlf=false", "-c", "core.symlinks=true", *args]
     try:
-        return process.run(argv, env={**env, **_ENVIRONMENT}, cwd=folder, timeout=_TIMEOUT).stdout
+        return process.run(argv, env=env, cwd=folder, timeout=_TIMEOUT).stdout
     except ProcessError as problem:
         if problem.returncode == 127:
             raise FetchError(

@@ -80,6 +80,15 @@ def test_dangerous_addresses_are_refused(url: str, tmp_path: Path) -> None:
         pin_commit(url, "main")
 
 
+def test_offline_only_what_is_here(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLBOX_OFFLINE", "1")
+    commit = pin_commit(repository.as_uri(), "main")
+    checkout(repository.as_uri(), commit, tmp_path / "tree")
+    for url in ("https://git.example/x.git", "ssh://git@git.example/x.git"):
+        with pytest.raises(FetchError, match="MLBOX_OFFLINE"):
+            checkout(url, commit, tmp_path / "other")
+
+
 @pytest.mark.parametrize("commit", ["main", "abc", "", "-" * 40])
 def test_only_full_commits_are_checked_out(commit: str, tmp_path: Path) -> None:
     with pytest.raises(FetchError, match="not a full commit"):
