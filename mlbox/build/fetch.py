@@ -11,9 +11,10 @@ from mlbox.errors import FetchError
 from mlbox.events import SILENT, Listener
 from mlbox.http import Http
 from mlbox.lock.model import Package, Target
+from mlbox.lock.python.choosing import url_hint
 from mlbox.lock.python.model import File, Indexes
 from mlbox.lock.python.pages import files_of_link, files_of_project
-from mlbox.lock.python.resolve import torch_places, url_hint
+from mlbox.lock.python.resolve import torch_places
 from mlbox.paths import Home
 
 

@@ -20,7 +20,7 @@ from mlbox.build.sources import Sources
 from mlbox.engine.running import containers_of, step_runner
 from mlbox.errors import BuildError, MlboxError
 from mlbox.http import Http
-from mlbox.linux.mount import mount, umount
+from mlbox.linux.mount import MNT_DETACH, mount, umount
 from mlbox.lock.model import Base, Lock, Target
 from mlbox.lock.python.model import Indexes
 from mlbox.oci.image import ContainerConfig, Image
@@ -294,7 +294,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        umount(str(folder))
+        umount(str(folder), MNT_DETACH)  # a monitor that is about to end may still have a file open
 
 
 def test_a_full_disk(world: World, tmp_path: Path) -> None:

@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from mlbox.errors import FetchError, LockError, ResolveError
+from mlbox.errors import FetchError, ResolveError
 from mlbox.events import SILENT, Listener, Once
-from mlbox.files import write_atomic
-from mlbox.http import Http, file_path, is_offline, without_credentials
+from mlbox.http import Http, is_offline
 from mlbox.lock.accelerators import merge_packages, nearest, speaking_of
 from mlbox.lock.model import Lock, Package, Target
 from mlbox.lock.python.asked import Asked, asked_for
@@ -27,12 +26,12 @@ from mlbox.lock.python.builds import (
     refuse_other_builds,
     resolve_with_torch,
 )
+from mlbox.lock.python.choosing import Choice, choose, packages_of, remember
 from mlbox.lock.python.config import indexes_for
 from mlbox.lock.python.hashes import check_closed, check_exact, require_hashes
-from mlbox.lock.python.model import File, Index, Indexes, Pinned, Question
+from mlbox.lock.python.model import Index, Indexes, Pinned, Question
 from mlbox.lock.python.pinned import pinned_pages
 from mlbox.lock.python.sdist import Source, read_archive, read_tree
-from mlbox.lock.python.target import best_file
 from mlbox.lock.python.vcs import checkout
 from mlbox.paths import Home
 from mlbox.project.model import Project
@@ -40,7 +39,6 @@ from mlbox.project.model import Project
 # 'default' takes whatever the default index has; the other names are those of `uv --torch-backend`.
 _NO_BACKEND = ("", "default")
 _SDIST_LIMIT = 1 << 31
-_ASKED_AT_ONCE = 16  # mirrors have been seen that let more connections wait for seconds
 
 
 class LockedPython(NamedTuple):
@@ -163,11 +161,11 @@ def _lock_one(
             question, pinned_pages=pinned_pages(project.index.pins, indexes, target, http)
         )
         pins = _resolve(question, wishes, indexes.torch, http, _resolver(project, listener))
-    chosen = _choose(pins, question, asked)
+    chosen = choose(pins, question, asked)
     if hashed:
         check_closed(asked, pins)
-    packages = _packages(chosen, asked, project.root, known, http)
-    _remember(chosen, packages, means.home)
+    packages = packages_of(chosen, asked, project.root, known, http)
+    remember(chosen, packages, means.home)
     sources = _sources(packages, chosen, means)
     build = _build_packages(packages, sources, question, project, known, means)
     return LockedPython(with_options(packages, sources, project, asked), build)
@@ -276,36 +274,6 @@ def _question(
     )
 
 
-class _Choice(NamedTuple):
-    pinned: Pinned
-    file: File | None
-
-
-def _choose(pins: Sequence[Pinned], question: Question, asked: Asked) -> list[_Choice]:
-    """Pick the one file of each package; all problems in one error."""
-    chosen, problems = [], []
-    for pinned in sorted(pins, key=lambda pinned: pinned.name):
-        if pinned.kind == "directory":
-            problems.append(f"{pinned.name}: {pinned.url} is a folder, and only the project itself can be one")
-            continue
-        if pinned.kind == "vcs":
-            chosen.append(_Choice(pinned, None))
-            continue
-        allowed = asked.hashes.get(pinned.name)
-        files = tuple(file for file in pinned.files if not allowed or file.sha256 in allowed)
-        file = best_file(files, question.target)
-        if file is None:
-            problems.append(_no_file(pinned, bool(allowed), question.target))
-        else:
-            chosen.append(_Choice(pinned, file))
-    if problems:
-        folders = any(pinned.kind == "directory" for pinned in pins)
-        hint = "build a wheel of it and name the wheel, or publish it on an index"
-        other = "ask for another version, or another Python in [tool.mlbox]"
-        raise ResolveError("; ".join(problems), hint=hint if folders else other)
-    return chosen
-
-
 def torch_places(package: Package, target: Target, indexes: Indexes) -> tuple[str, ...]:
     """Return where a package of the index 'torch' is; only uv knows that index's address."""
     from mlbox.lock.python.uv import resolve_with_uv
@@ -320,85 +288,7 @@ def torch_places(package: Package, target: Target, indexes: Indexes) -> tuple[st
     return tuple(file.url for pin in pins for file in pin.files if file.filename == package.filename)
 
 
-def _no_file(pinned: Pinned, hashed: bool, target: Target) -> str:
-    where = f"Python {target.python} on {target.arch} with glibc {target.glibc}"
-    if hashed:
-        return f"{pinned.name} {pinned.version}: no file for {where} has one of the hashes that the requirements name"
-    return f"{pinned.name} {pinned.version}: no wheel for {where}, and no sdist"
-
-
-def _packages(
-    chosen: Sequence[_Choice], asked: Asked, root: Path, known: Sequence[Package], http: Http
-) -> tuple[Package, ...]:
-    sizes = _sizes([choice.file for choice in chosen if choice.file is not None], known, http)
-    return tuple(_package(choice, asked, root, sizes) for choice in chosen)
-
-
-def _package(choice: _Choice, asked: Asked, root: Path, sizes: Mapping[str, int]) -> Package:
-    pinned, file = choice
-    package = Package(
-        name=pinned.name,
-        version=pinned.version,
-        filename=f"{pinned.name}-{pinned.commit}.git",
-        sha256="",
-        index=pinned.index,
-        url=pinned.url if pinned.kind == "vcs" else "",
-        commit=pinned.commit,
-        subdirectory=pinned.subdirectory,
-        requires=pinned.requires,
-        wanted_by=asked.origins.get(pinned.name) or asked.origins_by_url(pinned.url),
-    )
-    if file is None:
-        return package
-    url = _lasting_url(pinned.url, root) if pinned.kind == "archive" else ""
-    size = sizes[file.sha256]
-    return msgspec.structs.replace(package, filename=file.filename, sha256=file.sha256, size=size, url=url)
-
-
-def _lasting_url(url: str, root: Path) -> str:
-    """Return a direct URL as the lock keeps it: no credentials; a file of the project by its path in the project."""
-    path = file_path(url)
-    if path is None:
-        return without_credentials(url)
-    try:
-        return str(path.relative_to(root.absolute()))
-    except ValueError:
-        raise LockError(
-            f"{path} is outside the project, and a lock holds no paths of one machine",
-            hint="move the file into the project, or into a folder given by --find-links",
-        ) from None
-
-
-def _sizes(files: Sequence[File], packages: Sequence[Package], http: Http) -> dict[str, int]:
-    """Return the size of each file by sha256: the index's word, that of `packages`, else the server's (0: unknown)."""
-    known = {package.sha256: package.size for package in packages if package.size}
-    known.update((file.sha256, file.size) for file in files if file.size)
-    missing = [file for file in files if file.sha256 not in known]
-    if missing:
-        with ThreadPoolExecutor(max_workers=min(_ASKED_AT_ONCE, len(missing))) as pool:
-            found = pool.map(lambda file: http.size_of(file.url), missing)
-            known.update((file.sha256, size) for file, size in zip(missing, found, strict=True))
-    return known
-
-
-def _remember(chosen: Sequence[_Choice], packages: Sequence[Package], home: Home | None) -> None:
-    """Keep where each file is, by sha256, outside the lock: an address is of this machine and today."""
-    if home is None:
-        return
-    for choice, package in zip(chosen, packages, strict=True):
-        if choice.file is not None and choice.file.url.startswith(("https://", "http://")):
-            path = url_hint(home, package.sha256)
-            url = without_credentials(choice.file.url)
-            if not path.exists() or path.read_text() != url:
-                write_atomic(path, url.encode())
-
-
-def url_hint(home: Home, sha256: str) -> Path:
-    """Return the file that remembers where the artifact with this hash was last seen."""
-    return home.metadata / "urls" / sha256
-
-
-def _sources(packages: Sequence[Package], chosen: Sequence[_Choice], means: _Means) -> Sources:
+def _sources(packages: Sequence[Package], chosen: Sequence[Choice], means: _Means) -> Sources:
     """Return what building each sdist and checkout takes, by name."""
     found: dict[str, Source] = {}
     for package, choice in zip(packages, chosen, strict=True):
@@ -447,18 +337,18 @@ def _build_packages(
     )
     try:
         pins = resolve_with_torch(again, torch=again.indexes.torch, http=means.http, resolver=_resolver(project))
-        found = _choose(pins, again, asked)
+        found = choose(pins, again, asked)
     except ResolveError as problem:
         who = ", ".join(f"{package.name} {package.version}" for package in packages if package.name in sources)
         raise ResolveError(
             f"what building {who} needs cannot be had: {problem.message}", hint=problem.hint
         ) from problem
-    locked = _packages(found, asked, project.root, known, means.http)
-    _remember(found, locked, means.home)
+    locked = packages_of(found, asked, project.root, known, means.http)
+    remember(found, locked, means.home)
     return locked
 
 
-def _source_of(package: Package, choice: _Choice, http: Http) -> Source:
+def _source_of(package: Package, choice: Choice, http: Http) -> Source:
     with tempfile.TemporaryDirectory(prefix="mlbox-sdist-") as folder:
         if choice.file is None:
             tree = Path(folder) / "tree"

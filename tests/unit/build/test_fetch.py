@@ -12,8 +12,8 @@ from mlbox.build.fetch import Places, Wanted, fetch_one
 from mlbox.errors import FetchError
 from mlbox.http import Http, Limits
 from mlbox.lock.model import Package, Target
+from mlbox.lock.python.choosing import url_hint
 from mlbox.lock.python.model import File, Index, Indexes, Pinned, Question
-from mlbox.lock.python.resolve import url_hint
 from mlbox.paths import Home
 from mlbox.store.artifacts import ArtifactStore
 

@@ -16,7 +16,8 @@ from mlbox.http import Http, Limits
 from mlbox.lock.file import decode_lock, encode_lock
 from mlbox.lock.foreign.importing import has_files_for
 from mlbox.lock.model import Base, Lock, Package, Target
-from mlbox.lock.python.resolve import LockedPython, lock_python, url_hint
+from mlbox.lock.python.choosing import url_hint
+from mlbox.lock.python.resolve import LockedPython, lock_python
 from mlbox.paths import Home
 from mlbox.project.discover import load_project
 

@@ -11,7 +11,8 @@ from fakes.server import Reply
 
 from mlbox.errors import FetchError, LockError, MlboxError, ResolveError
 from mlbox.lock.model import Base, Lock, Package, Target
-from mlbox.lock.python.resolve import LockedPython, url_hint
+from mlbox.lock.python.choosing import url_hint
+from mlbox.lock.python.resolve import LockedPython
 from mlbox.lock.python.uv import parse_pins
 from mlbox.project.model import IndexOptions, IndexPin, Requirement, Settings
 
@@ -261,6 +262,15 @@ def test_pip_tools_says_that_it_has_no_torch_index(desk: Desk) -> None:
     with pytest.raises(ResolveError, match="accelerator = 'cpu'") as caught:
         desk.lock(desk.project("torch", resolver="pip-tools"), cpu)
     assert "--find-links" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("query", ["token=S3cret", "a=1&X-Amz-Signature=S3cret", "sig=S3cret", "API_KEY=S3cret"])
+def test_no_signed_address_becomes_part_of_a_lock(desk: Desk, query: str) -> None:
+    name, data = make_wheel("direct", "1.0")
+    desk.server.files[f"/files/{name}"] = desk.server.files[f"/files/{name}?{query}"] = data
+    with pytest.raises(LockError, match="secret into the lock") as problem:
+        desk.lock(desk.project(f"direct @ {desk.server.url}/files/{name}?{query}"))
+    assert "S3cret" not in problem.value.message
 
 
 def test_direct_addresses(desk: Desk) -> None:
