@@ -5,7 +5,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,20 +50,18 @@ class ContainerSteps:
         full, spare = False, min(_SPARE, _free(self._root) // 2)
         try:
             container = self._containers.create("", "", config, step.lower, _options(step))
-            session = self._containers.start(container.id, attach=True)
             output: deque[bytes] = deque(maxlen=64)
             try:
-                with self._watched(container.id, spare) as filled:
-                    for _, data in session.output():
-                        output.append(data)
-                    code = session.wait()
-                full = filled.is_set()
+                with closing(self._containers.start(container.id, attach=True)) as session:
+                    with self._watched(container.id, spare) as filled:
+                        for _, data in session.output():
+                            output.append(data)
+                        code = session.wait()
+                    full = filled.is_set()
             except BaseException:
                 with suppress(MlboxError):  # it went meanwhile; a monitor that was killed left it running
                     self._containers.remove(container.id, force=True)
                 raise
-            finally:
-                session.close()
         except ContainerError as problem:
             raise BuildError(f"a build step could not run: {problem.message}", hint=problem.hint) from problem
         if full:
