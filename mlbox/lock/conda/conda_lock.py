@@ -23,6 +23,7 @@ from mlbox.lock.model import SUBDIRS, CondaPackage, Package, Target
 from mlbox.lock.python.model import Indexes, Value
 from mlbox.project.model import CondaSpec
 
+_CRASHED = "died with <Signals."
 _TIMEOUT = 1800.0
 _LINUX = "5.10"
 """The kernel that packages may count on: Debian's oldest release that mlbox knows has it."""
@@ -201,9 +202,19 @@ def _run(folder: Path, question: CondaQuestion) -> None:
     if is_offline():
         raise ResolveError("a conda environment cannot be locked offline", hint="unset MLBOX_OFFLINE, or keep the lock")
     try:
-        process.run(argv, env=env, cwd=folder, timeout=_TIMEOUT)
+        _run(argv, env, folder)
     except ProcessError as problem:
         raise _explain(problem, folder) from problem
+
+
+def _run(argv: list[str], env: dict[str, str], folder: Path) -> None:
+    """Run conda-lock, and once more when the solver below it crashed: rattler has been seen to, once in hundreds."""
+    try:
+        process.run(argv, env=env, cwd=folder, timeout=_TIMEOUT)
+    except ProcessError as problem:
+        if _CRASHED not in problem.stderr:
+            raise
+        process.run(argv, env=env, cwd=folder, timeout=_TIMEOUT)
 
 
 def _explain(problem: ProcessError, folder: Path) -> ResolveError:

@@ -151,6 +151,22 @@ def test_a_channel_that_wants_a_password(tmp_path: Path, monkeypatch: pytest.Mon
     assert "password or token" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize(("said", "times"), [("command died with <Signals.SIGSEGV: 11>.", 2), ("ValueError: no", 1)])
+def test_a_solver_that_crashed_is_asked_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, times: int
+) -> None:
+    ran, runs = Ran(monkeypatch, said=said), []
+
+    def run(argv: list[str], **more: Any) -> None:
+        runs.append(argv)
+        ran(argv, **more)
+
+    monkeypatch.setattr(module.process, "run", run)
+    with pytest.raises(ResolveError):
+        ask(tmp_path, question())
+    assert len(runs) == times
+
+
 def test_conda_lock_itself_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The end of what it said is told."""
     Ran(monkeypatch, said="Traceback\n  x\nValueError: no python in {folder}/environment.yml")
