@@ -202,12 +202,12 @@ def _run(folder: Path, question: CondaQuestion) -> None:
     if is_offline():
         raise ResolveError("a conda environment cannot be locked offline", hint="unset MLBOX_OFFLINE, or keep the lock")
     try:
-        _run(argv, env, folder)
+        _persist(argv, env, folder)
     except ProcessError as problem:
         raise _explain(problem, folder) from problem
 
 
-def _run(argv: list[str], env: dict[str, str], folder: Path) -> None:
+def _persist(argv: list[str], env: dict[str, str], folder: Path) -> None:
     """Run conda-lock, and once more when the solver below it crashed: rattler has been seen to, once in hundreds."""
     try:
         process.run(argv, env=env, cwd=folder, timeout=_TIMEOUT)
