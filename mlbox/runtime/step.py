@@ -3,6 +3,7 @@
 import os
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlbox.build.step import Step
-from mlbox.errors import BuildError, ContainerError, MlboxError
+from mlbox.errors import BuildError, ContainerError, MlboxError, NotFoundError
 from mlbox.oci.image import ContainerConfig, ImageConfig, RootFS
 from mlbox.paths import Home
 from mlbox.runtime.containers import Containers
@@ -30,6 +31,7 @@ _SPARE = 1 << 30
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*|[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 """What moves a terminal's cursor, colours it or names its window (ECMA-48)."""
 _LOOK = 0.5
+_PATIENCE = 5.0
 """Seconds between two looks at the disk."""
 
 
@@ -59,8 +61,7 @@ class ContainerSteps:
                         code = session.wait()
                     full = filled.is_set()
             except BaseException:
-                with suppress(MlboxError):  # it went meanwhile; a monitor that was killed left it running
-                    self._containers.remove(container.id, force=True)
+                self._remove(container.id)
                 raise
         except ContainerError as problem:
             raise BuildError(f"a build step could not run: {problem.message}", hint=problem.hint) from problem
@@ -71,6 +72,19 @@ class ContainerSteps:
             )
         if code:
             raise BuildError(f"{' '.join(step.argv)[:200]} failed with status {code}\n{_tail(output)}")
+
+    def _remove(self, id: str) -> None:
+        """Remove what a monitor that was killed left running; its runtime may hold on to it for a moment."""
+        end = time.monotonic() + _PATIENCE
+        while time.monotonic() < end:
+            try:
+                self._containers.remove(id, force=True)
+            except NotFoundError:
+                return
+            except MlboxError:
+                time.sleep(0.05)
+            else:
+                return
 
     @contextmanager
     def _watched(self, container: str, spare: int) -> Iterator[threading.Event]:
