@@ -37,9 +37,6 @@ __all__ = ["NoSpecError", "inputs_digest", "load_project"]
 
 _LONGEST_NAME = 200  # a repository of an image may have 255 letters, what goes before the name included
 
-UNREAD: tuple[str, ...] = ()
-"""Specs of other tools: listed, so that nobody wonders, but not read."""
-
 
 def load_project(
     root: Path,
@@ -172,7 +169,7 @@ class _Loader:
             return
         if self._there(CANDIDATES) or choose_lock(self._root, None)[0]:
             return
-        if others := self._there(UNREAD) or _other_files(self._root):
+        if others := _other_files(self._root):
             raise NoSpecError(
                 f"{self._root}: found only {', '.join(others[:5])}, which mlbox does not read by itself",
                 hint="list what it needs in requirements.txt, or name the files in mlbox.toml: requirements = [...]",
@@ -426,8 +423,6 @@ class _Loader:
         for file in _other_files(self._root):
             if file not in used:
                 self._sources.append(Source(path=file, used=False, reason="only read when requirements names it"))
-        for file in self._there(UNREAD):
-            self._sources.append(Source(path=file, used=False, reason="not read in this version"))
 
     def _counted_source(self, file: str, choice: _Choice) -> Source:
         reason = choice.reason if file in choice.files else f"read by {self._files.itself_at}"
