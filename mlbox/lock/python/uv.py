@@ -15,7 +15,7 @@ from mlbox import process
 from mlbox.codec import quoted
 from mlbox.errors import FetchError, ProcessError, ResolveError
 from mlbox.http import ca_bundle, is_offline, redact, redact_text, without_credentials
-from mlbox.lock.python.model import File, Pinned, Question
+from mlbox.lock.python.model import File, Page, Pinned, Question
 from mlbox.lock.python.target import MACHINES
 from mlbox.lock.python.vcs import plain_url
 
@@ -36,13 +36,9 @@ def resolve_with_uv(question: Question) -> tuple[Pinned, ...]:
     with tempfile.TemporaryDirectory(prefix="mlbox-uv-") as name:
         folder = Path(name)
         for page in question.torch_pages:
-            place = folder / _TORCH_FOLDER / page.name
-            place.mkdir(parents=True)
-            (place / "index.html").write_text(f"<!DOCTYPE html><html><body>\n{page.html}</body></html>\n")
+            _write_page(folder / _TORCH_FOLDER, page)
         for index, page in question.pinned_pages:
-            place = folder / _PINNED / index / page.name
-            place.mkdir(parents=True)
-            (place / "index.html").write_text(f"<!DOCTYPE html><html><body>\n{page.html}</body></html>\n")
+            _write_page(folder / _PINNED / index, page)
         (folder / "uv.toml").write_text(_config(question, folder))
         pins = _pins(question, folder)
         answer = _files(question, folder, pins)
@@ -52,6 +48,13 @@ def resolve_with_uv(question: Question) -> tuple[Pinned, ...]:
         _pinned(package, pins.get(str(package["name"]), _Pin()), requires.get(str(package["name"]), ()), question)
         for package in sorted(document.get("packages", []), key=lambda package: str(package["name"]))
     )
+
+
+def _write_page(index: Path, page: Page) -> None:
+    """Write one project's page into an index of this machine (PEP 503)."""
+    place = index / page.name
+    place.mkdir(parents=True)
+    (place / "index.html").write_text(f"<!DOCTYPE html><html><body>\n{page.html}</body></html>\n")
 
 
 class _Pin:
