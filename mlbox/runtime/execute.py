@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from mlbox.errors import ContainerError
-from mlbox.oci.runtime import Process, User
+from mlbox.oci.runtime import Box, Process, User
 from mlbox.runtime import rootfs
 from mlbox.runtime.account import resolve_account
 from mlbox.runtime.program import exit_code_of
@@ -32,7 +32,7 @@ def process_of(
     process = folder.load_spec().process
     if process is None:
         raise ContainerError(f"{container.name} has no process")
-    process = msgspec.structs.replace(process, args=argv, terminal=tty, console_size=None)
+    process = msgspec.structs.replace(process, args=argv, terminal=tty, console_size=_size() if tty else None)
     if user:
         inside = Path(f"/proc/{container.state.pid}/root")
         account = resolve_account(user, lambda path: rootfs.read_in(inside, path))
@@ -48,6 +48,15 @@ def process_of(
     return msgspec.structs.replace(
         process, env=environment_of(process.env, env), cwd=working_dir(workdir) if workdir else process.cwd
     )
+
+
+def _size() -> Box | None:
+    """Our terminal's size: without it the runtime sets the size only once the program runs, which may have asked."""
+    try:
+        size = os.get_terminal_size(0)
+    except OSError:
+        return None
+    return Box(height=size.lines, width=size.columns)
 
 
 def wait_forwarding(pid: int) -> int:
