@@ -5,9 +5,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-
-import msgspec
 
 from mlbox.build.activation import read_activation
 from mlbox.build.addition import fill_addition
@@ -18,6 +15,7 @@ from mlbox.build.conda import fill_conda_env, link_scripts, unpack_conda
 from mlbox.build.configure import configure, run_link_scripts
 from mlbox.build.deb import unpack_deb
 from mlbox.build.env import fill_env
+from mlbox.build.image import assemble_image
 from mlbox.build.project import fill_project
 from mlbox.build.rootfs import fill_rootfs, needs_configure
 from mlbox.build.run import run_command
@@ -29,13 +27,10 @@ from mlbox.errors import BuildError
 from mlbox.events import Listener
 from mlbox.lock.model import Base
 from mlbox.oci.image import (
-    ContainerConfig,
-    History,
     Image,
     ImageConfig,
-    RootFS,
-    image_of,
 )
+from mlbox.plan.label import label
 from mlbox.plan.model import (
     GROUND,
     AdditionPiece,
@@ -56,7 +51,6 @@ from mlbox.plan.model import (
     RunPiece,
     WheelPiece,
 )
-from mlbox.plan.planner import created
 from mlbox.plan.run import below_key, run_piece, title
 from mlbox.plan.stage import ground_of
 from mlbox.store.layers import Layer
@@ -380,72 +374,11 @@ def build_pieces(piece: BuiltWheelPiece) -> tuple[EnvPiece | CondaPiece | WheelP
     return *below, *wheels
 
 
-def assemble_image(
-    plan: BuildPlan,
-    layers: Sequence[Layer],
-    below: ImageConfig | None = None,
-    activation: Mapping[str, str] = MappingProxyType({}),
-) -> Image:
-    """Return the image of `plan` over its built layers and the configuration of the image `below` them, if any.
-
-    What `activation` sets and the plan does not is set too.
-
-    Every byte follows from these.
-    """
-    when = created(plan.epoch)
-    history = [History(created=when, created_by=f"mlbox: {layer.name}", comment=layer.reason) for layer in plan.layers]
-    if below is not None and sum(not one.empty_layer for one in below.history) == len(below.rootfs.diff_ids):
-        history = [*below.history, *history[len(below.rootfs.diff_ids) :]]
-    config = ImageConfig(
-        created=when,
-        architecture=plan.arch,
-        os="linux",
-        variant=below.variant if below else "",
-        config=_activated(plan.config, activation),
-        rootfs=RootFS(diff_ids=tuple(layer.diff_id for layer in layers)),
-        history=tuple(history),
-    )
-    return image_of(config, tuple(layer.descriptor for layer in layers))
-
-
-def _activated(config: ContainerConfig, activation: Mapping[str, str]) -> ContainerConfig:
-    known = {item.partition("=")[0] for item in config.env}
-    more = tuple(f"{name}={value}" for name, value in sorted(activation.items()) if name not in known)
-    return msgspec.structs.replace(config, env=(*config.env, *more)) if more else config
-
-
 def configured_packages(plan: BuildPlan) -> frozenset[str]:
     """Return the packages whose scripts the plan runs."""
     run = (piece for layer in plan.layers for piece in layer.pieces)
     kinds = (ConfiguredPiece, CondaConfiguredPiece)
     return frozenset(name for piece in run if isinstance(piece, kinds) for name in piece.packages)
-
-
-def label(piece: AnyPiece) -> str:
-    """Return what a piece is called in messages."""
-    match piece:
-        case WheelPiece() | DebPiece() | CondaPiece():
-            return f"{piece.name} {piece.version}"
-        case BytecodePiece():
-            return f"byte code of {piece.label}"
-        case BuiltWheelPiece():
-            return f"{piece.source.name} {piece.source.version}"
-        case RootfsPiece():
-            return f"root file system of Debian {piece.suite}"
-        case AdditionPiece():
-            return f"packages of {piece.suite} on the base"
-        case ImageLayerPiece():
-            return f"layer {piece.diff_id}"
-        case ConfiguredPiece() | CondaConfiguredPiece():
-            return f"configured {', '.join(piece.packages)}"
-        case CondaEnvPiece():
-            return "conda environment"
-        case EnvPiece():
-            return f"environment for Python {piece.python}"
-        case ProjectPiece():
-            return "project files"
-        case RunPiece():
-            return title(piece.command)
 
 
 def _workers() -> int:

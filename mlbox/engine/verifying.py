@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from mlbox.build.activation import read_activation
-from mlbox.build.executor import assemble_image
+from mlbox.build.image import assemble_image
 from mlbox.build.rebuild import decode_plan
 from mlbox.engine.building import ProjectOptions, Workshop
 from mlbox.engine.proving import Basis, Remaker, have_tree, project_piece

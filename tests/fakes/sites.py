@@ -8,7 +8,7 @@ from fakes.trees import hashed
 from fakes.wheels import make_wheel, piece_of
 
 from mlbox.build.env import fill_env
-from mlbox.build.executor import assemble_image
+from mlbox.build.image import assemble_image
 from mlbox.build.rebuild import encode_plan
 from mlbox.build.wheel import unpack_wheel
 from mlbox.lock.model import Package

@@ -11,12 +11,12 @@ from pathlib import Path
 from mlbox.build.conda import fill_conda_env, unpack_conda
 from mlbox.build.deb import unpack_deb
 from mlbox.build.env import fill_env
-from mlbox.build.executor import label
 from mlbox.build.rebuild import is_harmless, leaves
 from mlbox.build.rootfs import fill_rootfs
 from mlbox.build.wheel import unpack_wheel
 from mlbox.errors import StoreError
 from mlbox.oci.digest import DiffID
+from mlbox.plan.label import label
 from mlbox.plan.model import (
     AnyPiece,
     BytecodePiece,

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from fakes.elf import shared_library
 
-from mlbox.build.executor import assemble_image
+from mlbox.build.image import assemble_image
 from mlbox.build.linking import Finding
 from mlbox.codec import canonical_json
 from mlbox.engine import linking
