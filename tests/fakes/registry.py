@@ -12,6 +12,7 @@ import secrets
 import ssl
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.message import Message
@@ -86,8 +87,22 @@ class FakeRegistry:
         """May answer first, by returning a Reply."""
         self.stopping = threading.Event()
         self.lock = threading.RLock()
+        self._connections = 0
+        self._counted = threading.Condition()
 
     # What tests ask and say
+
+    def settle(self) -> None:
+        """Wait until all that clients who have ended asked for was read: it no longer comes into `requests`."""
+        urllib.request.urlopen(f"{self.url}/v2/", timeout=60).close()  # connections are taken in their order
+        with self._counted:
+            assert self._counted.wait_for(lambda: not self._connections, 60), "a client is still connected"
+
+    def count(self, change: int) -> None:
+        """Note that a connection was taken or has ended."""
+        with self._counted:
+            self._connections += change
+            self._counted.notify_all()
 
     def paths(self, method: str = "") -> list[str]:
         """Return the paths asked for so far."""
@@ -372,6 +387,15 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 64
+    fake: FakeRegistry
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.fake.count(1)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        self.fake.count(-1)
 
     def handle_error(self, request: object, client_address: object) -> None:
         pass
@@ -385,6 +409,7 @@ def registry(*, tls: ssl.SSLContext | None = None) -> Iterator[FakeRegistry]:
     with _Server(("127.0.0.1", 0), handler) as listening:
         if tls is not None:
             listening.socket = tls.wrap_socket(listening.socket, server_side=True, do_handshake_on_connect=False)
+        listening.fake = fake
         fake.host = f"127.0.0.1:{listening.server_address[1]}"
         fake.url = f"{'https' if tls else 'http'}://{fake.host}"
         thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})

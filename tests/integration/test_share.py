@@ -320,11 +320,13 @@ def test_a_killed_pull_goes_on(many: Image, pusher: Program, puller: Program) ->
         kills = 0
         for number in range(8):
             before = {digest: collected(puller, layer) for digest, layer in blobs.items()}
+            fake.settle()
             fake.requests.clear()
             kills += killed_at_random(puller, "pull", f"{fake.host}/{NAME}", longest=0.3 + number / 10)
             check_asked(fake, blobs, before)
         before = {digest: collected(puller, layer) for digest, layer in blobs.items()}
         puller.run("fsck")
+        fake.settle()
         fake.requests.clear()
         assert puller.out("pull", "-q", f"{fake.host}/{NAME}") == many.digest
         check_asked(fake, blobs, before)
@@ -363,6 +365,7 @@ def test_a_killed_push_goes_on(many: Image, pusher: Program, puller: Program) ->
             kills += killed_at_random(pusher, "push", "many", "--to", f"{fake.host}/{NAME}", longest=longest)
             if fake.tags.get("team/box"):
                 break
+        fake.settle()
         there = set(fake.blobs.get("team/box", {}))
         fake.requests.clear()
         pusher.run("push", "many", "--to", f"{fake.host}/{NAME}")
@@ -378,6 +381,7 @@ def test_two_pulls_at_once(many: Image, pusher: Program, puller: Program) -> Non
     """Two processes share the work: each blob is read once."""
     with registry() as fake:
         pusher.run("push", "many", "--to", f"{fake.host}/{NAME}")
+        fake.settle()
         fake.requests.clear()
         found: list[str] = []
         threads = [
