@@ -17,8 +17,13 @@ from mlbox.loader import MACHINES
 DEFAULT_CAPABILITIES = ("compute", "utility")
 _PROGRAM_FOLDERS = ("usr/bin", "usr/sbin", "usr/lib/nvidia/current", "bin", "sbin")
 _COMPAT32 = "compat32"
-_LINKED = ("libcuda", "libnvidia-opticalflow")
-"""Libraries that programs also open by their bare name."""
+_LINKED = {
+    "libcuda": "libcuda.so",
+    "libnvidia-opticalflow": "libnvidia-opticalflow.so",
+    "libnvidia-vulkan-producer": "libnvidia-vulkan-producer.so",
+    "libGLX_nvidia": "libGLX_indirect.so.0",
+}
+"""Libraries that programs also open by a name that is neither the file's nor the soname."""
 
 
 class Capability(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
@@ -96,7 +101,7 @@ def driver_files(version: Version, capabilities: Iterable[str], arch: str, roots
     return DriverFiles(
         libraries=tuple({one.path: one for one in _libraries(rows, version, arch, roots)}.values()),
         programs=tuple(_programs(rows, roots)),
-        files=tuple(_files(rows, roots)),
+        files=tuple(dict.fromkeys(_files(rows, version, roots))),
         sockets=tuple(path for row in rows for path in row.sockets if Path(roots.driver, path[1:]).exists()),
     )
 
@@ -104,7 +109,8 @@ def driver_files(version: Version, capabilities: Iterable[str], arch: str, roots
 def _libraries(rows: Iterable[Capability], version: Version, arch: str, roots: Roots) -> Iterator[DriverLibrary]:
     for row in rows:
         patterns = [f"lib{stem}.so.{version}" for stem in row.libraries]
-        patterns += [f"vdpau/lib{stem}.so.{version}" for stem in row.vdpau]
+        # Debian moves these to the other libraries; elsewhere they have a folder of their own.
+        patterns += [f"{folder}lib{stem}.so.{version}" for stem in row.vdpau for folder in ("vdpau/", "")]
         patterns += [f"lib{stem}.so.*" for stem in row.any_version]
         for pattern in patterns:
             if (found := _find(pattern, arch, roots)) is not None:
@@ -119,8 +125,7 @@ def _find(pattern: str, arch: str, roots: Roots) -> DriverLibrary | None:
             soname = read_soname(real, MACHINES[arch][0])
             if soname is not None:
                 stem = real.name.partition(".so")[0]
-                bare = (f"{stem}.so",) if stem in _LINKED else ()
-                names = dict.fromkeys((real.name, *((soname,) if soname else ()), *bare))
+                names = dict.fromkeys(filter(None, (real.name, soname, _LINKED.get(stem))))
                 return DriverLibrary(path=str(real), names=tuple(names))
     return None
 
@@ -133,8 +138,10 @@ def _programs(rows: Iterable[Capability], roots: Roots) -> Iterator[str]:
                 yield str(found.resolve())
 
 
-def _files(rows: Iterable[Capability], roots: Roots) -> Iterator[tuple[str, str]]:
+def _files(rows: Iterable[Capability], version: Version, roots: Roots) -> Iterator[tuple[str, str]]:
+    root = Path(roots.driver)
     for row in rows:
-        for path in row.files:
-            if (place := Path(roots.driver, path[1:])).is_file():
-                yield str(place.resolve()), path
+        for pattern in row.files:
+            for place in sorted(root.glob(pattern[1:].format(version=version))):
+                if place.is_file():
+                    yield str(place.resolve()), f"/{place.relative_to(root)}"

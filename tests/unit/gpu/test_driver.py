@@ -109,6 +109,39 @@ def test_programs_files_and_sockets(host: FakeHost) -> None:
     assert found.sockets == ()
 
 
+def test_graphics_alone_has_all_that_its_libraries_load(host: FakeHost) -> None:
+    """Since 550 what draws needs the compiler that 'compute' has; what tells Vulkan of it may lie in /usr."""
+    for soname in ("libnvidia-gpucomp.so.550.54.14", "libnvidia-eglcore.so.550.54.14"):
+        host.library(soname, "550.54.14")
+    host.write("driver/usr/share/vulkan/icd.d/nvidia_icd.x86_64.json", "{}")
+    found = files(host, "graphics")
+    assert {"libnvidia-gpucomp.so.550.54.14", "libGLX_nvidia.so.0", "libGLX_indirect.so.0"} <= names(found)
+    assert [inside for _, inside in found.files] == ["/usr/share/vulkan/icd.d/nvidia_icd.x86_64.json"]
+
+
+@pytest.mark.parametrize("folder", ["vdpau", "nvidia/current"])
+def test_vdpau_wherever_it_lies(host: FakeHost, folder: str) -> None:
+    """In a folder of its own, or with the others as Debian has it."""
+    path = host.root / "driver/usr/lib/x86_64-linux-gnu" / folder / "libvdpau_nvidia.so.550.54.14"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(shared_library("libvdpau_nvidia.so.1"))
+    assert "libvdpau_nvidia.so.1" in names(files(host, "video"))
+
+
+def test_the_firmware_of_the_running_driver(host: FakeHost) -> None:
+    """Once, whichever capabilities name it; that of another version stays away."""
+    for version in ("550.54.14", "535.1"):
+        host.write(f"driver/lib/firmware/nvidia/{version}/gsp_ga10x.bin", "")
+    found = files(host, "compute", "utility")
+    assert [inside for _, inside in found.files] == ["/lib/firmware/nvidia/550.54.14/gsp_ga10x.bin"]
+
+
+def test_a_library_with_a_version_of_its_own(host: FakeHost) -> None:
+    """The older compiler that newer drivers bring along."""
+    host.library("libnvidia-nvvm70.so.4", "4")
+    assert "libnvidia-nvvm70.so.4" in names(files(host, "compute"))
+
+
 def test_edits_give_exactly_the_chosen(host: FakeHost) -> None:
     """One minor and what all GPUs share; nodes as they are called in /dev."""
     inventory = read_inventory(host.roots)
