@@ -69,8 +69,8 @@ def cuda_requires(packages: Sequence[Package], accelerator: str) -> Iterator[str
     if cuda and int(cuda.partition(".")[0]) < _FIRST_WITH_NVCC:
         raise ResolveError(
             f"device code is to be compiled with CUDA {cuda}, and no wheels of CUDA {cuda} have its compiler",
-            hint=f'[tool.mlbox] build-base = "docker.io/nvidia/cuda:{cuda}.1-devel-ubuntu24.04", or one that is of '
-            "the same distribution as the base",
+            hint=f"[tool.mlbox] build-base names an image that has it: one of CUDA {cuda} with compilers (its tag has "
+            "'devel'), of the same distribution as the base",
         )
     major, _, minor = cuda.partition(".")
     yield from (f"{name}=={cuda}.*" if cuda else name for name in _COMPILER)
