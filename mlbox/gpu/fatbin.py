@@ -3,7 +3,7 @@
 nvcc puts device code into the ELF sections .nv_fatbin and __nv_relfatbin: one container after another, each a header of
 16 bytes (magic, version, header size, size of what follows) and entries, each with a header of its own that says kind
 (1 PTX, 2 machine code), architecture and size. NVIDIA documents none of it; the fields used here were compared with
-what cuobjdump says of wheels of CUDA 11.8 to 13.5.
+what cuobjdump says of wheels of CUDA 11.8 to 13.5, which leaves out whether machine code is for a family.
 """
 
 import mmap
