@@ -73,7 +73,7 @@ def processes(group: str, mounted: Iterable[Hierarchy]) -> set[int]:
     return found
 
 
-def remove(group: str, mounted: Iterable[Hierarchy], *, patience: float = 5.0) -> None:
+def remove(group: str, mounted: Iterable[Hierarchy], *, patience: float = 30.0) -> None:
     """Kill what still runs in `group` and remove it everywhere; raises OSError (EBUSY) when it cannot be emptied."""
     end = time.monotonic() + patience
     for one in mounted:

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from mlbox.runtime.grant import Grant, Granter
 
 _KILLED = 128 + signal.SIGKILL
+_MOMENT = 0.005  # seconds between two looks whether a monitor that ends has let go of the lock
 
 
 _List = list[Container]  # the class below has a method of that name
@@ -248,10 +250,15 @@ class Containers:
         if container.status in ACTIVE:
             if not force:
                 raise ContainerError(f"{container.name} runs", hint=f"stop it first, or 'mlbox rm -f {container.name}'")
-            self.kill(container.id)
-        if not folder.path.exists():
-            return  # made with --rm
-        held = self._lock(self.get(container.id), folder)
+            with self._control(container) as session:
+                if session:  # else it has just ended by itself
+                    session.stop(signal.SIGKILL)
+                    session.wait()
+        try:
+            container = self.get(container.id)
+            held = self._lock(container, folder)
+        except NotFoundError:
+            return  # made with --rm, or somebody else removed it
         try:
             if container.status == "dead":
                 self._bury(container, folder)
@@ -324,7 +331,10 @@ class Containers:
         found = [one for one in self.list() if one.status == "dead"]
         for container in found:
             folder = self._shelf.folder(container.id)
-            held = self._try_lock(folder)
+            try:
+                held = self._try_lock(folder)
+            except NotFoundError:
+                continue
             if held is None:
                 continue
             try:
@@ -349,17 +359,20 @@ class Containers:
         return self._granter
 
     def _lock(self, container: Container, folder: Folder) -> int:
-        held = self._try_lock(folder)
-        # An ended container's monitor is about to let go.
-        if held is None and folder.load_state().status == "exited":
-            held = self._try_lock(folder, wait=True)
-        if held is None:
-            raise _runs_already(container)
+        while (held := self._try_lock(folder)) is None:
+            state = folder.load_state()
+            # Only an ended container's monitor is about to let go: who starts it once more holds the lock to its end.
+            if state.status != "exited" or processes.start_time(state.monitor) is None:
+                raise _runs_already(container)
+            time.sleep(_MOMENT)
         return held
 
-    def _try_lock(self, folder: Folder, *, wait: bool = False) -> int | None:
-        fd = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if lock.take(fd, wait=wait):
+    def _try_lock(self, folder: Folder) -> int | None:
+        try:
+            fd = os.open(folder.lock, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise NotFoundError(f"no such container: {folder.path.name}", hint="'mlbox ps -a' lists them") from None
+        if lock.take(fd):
             return fd
         os.close(fd)
         return None
@@ -373,7 +386,7 @@ class Containers:
     def _final_code(self, container: Container) -> int:
         """Return the exit code of a container that has no monitor."""
         self.reconcile()
-        state = self._shelf.folder(container.id).load_state()
+        state = self.get(container.id).state
         if state.status == "created":
             raise ContainerError(f"{container.name} was never started", hint=f"mlbox start {container.name}")
         return _KILLED if state.exit_code is None else state.exit_code

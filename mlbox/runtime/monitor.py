@@ -180,7 +180,7 @@ class Monitor:
 
     def _start(self) -> Program:
         try:
-            program = start_program(self.folder, self.record, self.runtime)
+            program = start_program(self.folder, self.record, self.runtime, self.lock)
         except ContainerError:
             self._forget()
             raise
@@ -236,11 +236,18 @@ class Monitor:
             error=ended.error,
         )
         self.folder.socket.unlink(missing_ok=True)
+        self._welcome_waiting()
         if self.options.remove:
             self._remove()
         os.close(self.lock)
         self.clients.tell(frames.ENDED, msgspec.json.encode(ended), everyone=True)
         self.clients.flush()
+
+    def _welcome_waiting(self) -> None:
+        """Take in who connected since the last look: they wait for the end as well."""
+        with suppress(OSError):
+            while True:
+                self.clients.welcome(self.listener.accept()[0], frames.Hello())
 
     def _remove(self) -> None:
         try:

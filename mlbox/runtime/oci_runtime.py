@@ -37,11 +37,12 @@ class OciRuntime(Protocol):
     name: str
 
     def run(
-        self, root: Path, bundle: Path, id: str, *, console: str = "", stdio: Sequence[int] = ()
+        self, root: Path, bundle: Path, id: str, lock: int, *, console: str = "", stdio: Sequence[int] = ()
     ) -> tuple[int, int]:
         """Create and start `id`, detached; return the runtime's own wait status and the container's pid (0: none).
 
-        Its program's standard files are `stdio`, or a terminal sent to the socket `console`.
+        Its program's standard files are `stdio`, or a terminal sent to the socket `console`. The runtime, and not
+        the program, keeps the file `lock` open as long as it is at work.
         """
 
     def exec(self, root: Path, id: str, process: Path, *, stdio: Sequence[int], detach: bool = False) -> int:
@@ -59,14 +60,14 @@ class Runc:
         self.name = name
 
     def run(
-        self, root: Path, bundle: Path, id: str, *, console: str = "", stdio: Sequence[int] = ()
+        self, root: Path, bundle: Path, id: str, lock: int, *, console: str = "", stdio: Sequence[int] = ()
     ) -> tuple[int, int]:
         """Create and start; see OciRuntime."""
         pid_file = bundle / "pid"
         argv = [*self._argv(root), "run", "--detach", "--bundle", str(bundle), "--pid-file", str(pid_file)]
         if console:
             argv += ["--console-socket", console]
-        status = os.waitpid(_spawn([*argv, id], stdio), 0)[1]
+        status = os.waitpid(_spawn([*argv, id], stdio, lock), 0)[1]
         pid = int(pid_file.read_text()) if status == 0 else 0
         return status, pid
 
@@ -183,13 +184,15 @@ def _read_or_empty(path: Path) -> bytes:
         return b""
 
 
-def _spawn(argv: list[str], stdio: Sequence[int]) -> int:
-    """Start `argv` with these three standard files (none: all /dev/null) and nothing else of ours open."""
+def _spawn(argv: list[str], stdio: Sequence[int], lock: int | None = None) -> int:
+    """Start `argv` with these three standard files (none: all /dev/null), and of ours nothing else open but `lock`."""
     actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]]
     if stdio:
         actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(stdio)]
     else:
         actions = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
+    if lock is not None:
+        actions.append((os.POSIX_SPAWN_DUP2, lock, 3))
     env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
     try:
         return os.posix_spawn(argv[0], argv, env, file_actions=actions, setsigdef=_DEFAULT_SIGNALS)

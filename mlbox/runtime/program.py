@@ -113,21 +113,24 @@ def exit_code_of(status: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def start_program(folder: Folder, record: Record, runtime: OciRuntime) -> Program:
-    """Have the runtime start the bundle of `folder`; ContainerError says why it cannot."""
+def start_program(folder: Folder, record: Record, runtime: OciRuntime, lock: int) -> Program:
+    """Have the runtime start the bundle of `folder`; ContainerError says why it cannot.
+
+    The runtime holds `lock` as we do: when we are killed, the container is ours until the runtime has ended too.
+    """
     folder.runtime.mkdir(exist_ok=True)
     Path(f"{folder.runtime}.log").unlink(missing_ok=True)
     start = _start_on_terminal if record.options.tty else _start_on_pipes
-    return start(folder, record, runtime)
+    return start(folder, record, runtime, lock)
 
 
-def _start_on_pipes(folder: Folder, record: Record, runtime: OciRuntime) -> Program:
+def _start_on_pipes(folder: Folder, record: Record, runtime: OciRuntime, lock: int) -> Program:
     out_r, out_w = os.pipe()
     err_r, err_w = os.pipe()
     in_r, in_w = os.pipe() if record.options.interactive else (os.open(os.devnull, os.O_RDONLY), -1)
     ours = {out_r, err_r, in_w} - {-1}
     try:
-        pid = _run(folder, record, runtime, stdio=(in_r, out_w, err_w))
+        pid = _run(folder, record, runtime, lock, stdio=(in_r, out_w, err_w))
     except ContainerError:
         for fd in ours:
             os.close(fd)
@@ -140,7 +143,7 @@ def _start_on_pipes(folder: Folder, record: Record, runtime: OciRuntime) -> Prog
     return Program(pid, {out_r: "stdout", err_r: "stderr"}, in_w, tty=False)
 
 
-def _start_on_terminal(folder: Folder, record: Record, runtime: OciRuntime) -> Program:
+def _start_on_terminal(folder: Folder, record: Record, runtime: OciRuntime, lock: int) -> Program:
     """Start with a terminal of the container's own devpts, which the runtime sends us over a socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         bundle = os.open(folder.bundle, os.O_PATH | os.O_DIRECTORY)
@@ -150,7 +153,7 @@ def _start_on_terminal(folder: Folder, record: Record, runtime: OciRuntime) -> P
             address = f"/proc/{os.getpid()}/fd/{bundle}/console.sock"
             server.bind(address)
             server.listen(1)
-            pid = _run(folder, record, runtime, console=address)
+            pid = _run(folder, record, runtime, lock, console=address)
             with server.accept()[0] as sender:
                 master = socket.recv_fds(sender, 4096, 1)[1][0]
         finally:
@@ -159,8 +162,10 @@ def _start_on_terminal(folder: Folder, record: Record, runtime: OciRuntime) -> P
     return Program(pid, {master: "stdout"}, master, tty=True)
 
 
-def _run(folder: Folder, record: Record, runtime: OciRuntime, *, console: str = "", stdio: tuple[int, ...] = ()) -> int:
-    status, pid = runtime.run(folder.runtime, folder.bundle, record.id, console=console, stdio=stdio)
+def _run(
+    folder: Folder, record: Record, runtime: OciRuntime, lock: int, *, console: str = "", stdio: tuple[int, ...] = ()
+) -> int:
+    status, pid = runtime.run(folder.runtime, folder.bundle, record.id, lock, console=console, stdio=stdio)
     if status:
         problem = logged_failure(folder.runtime, command(record.config, record.options)[0])
         raise problem or ContainerError("the OCI runtime failed and did not say why")

@@ -31,8 +31,9 @@ _SPARE = 1 << 30
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*|[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 """What moves a terminal's cursor, colours it or names its window (ECMA-48)."""
 _LOOK = 0.5
-_PATIENCE = 5.0
 """Seconds between two looks at the disk."""
+_PATIENCE = 60.0
+"""Seconds in which a runtime that lost its monitor ends; it needs milliseconds, and more on a host that is busy."""
 
 
 class ContainerSteps:
@@ -81,7 +82,7 @@ class ContainerSteps:
                 self._containers.remove(id, force=True)
             except NotFoundError:
                 return
-            except MlboxError:
+            except (MlboxError, OSError):
                 time.sleep(0.05)
             else:
                 return

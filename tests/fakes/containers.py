@@ -163,7 +163,7 @@ def monitors_of(home: Home) -> list[int]:
     return found
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 10) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
     """Return the first true value of `condition`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -186,7 +186,7 @@ class Terminal:
                 os._exit(127)
         self.seen = b""
 
-    def expect(self, text: bytes, seconds: float = 10) -> None:
+    def expect(self, text: bytes, seconds: float = 120) -> None:
         """Wait until the program has printed `text`, and forget everything up to it."""
         deadline = time.monotonic() + seconds
         while text not in self.seen:

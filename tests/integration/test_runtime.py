@@ -4,10 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes.containers import EXEC, RUN, Box, Terminal, boxed, busybox_rootfs, groups_of, monitors_of, wait_for
@@ -16,12 +16,15 @@ from mlbox.build.step import Bind, Step
 from mlbox.errors import BuildError, ContainerError, NotFoundError
 from mlbox.linux import cgroup
 from mlbox.linux.mount import mount, umount
-from mlbox.linux.process import start_time
+from mlbox.linux.process import name_of, start_time
 from mlbox.oci.image import ContainerConfig
 from mlbox.paths import Home
+from mlbox.runtime import containers, frames, monitor
+from mlbox.runtime.log import LogWriter
 from mlbox.runtime.options import BindMount, Restart, RunOptions, TmpfsMount, Ulimit
-from mlbox.runtime.record import State, timestamp
+from mlbox.runtime.record import Folder, State, timestamp
 from mlbox.runtime.rootfs import remove_tree
+from mlbox.runtime.session import Session, connect
 from mlbox.runtime.step import ContainerSteps
 
 pytestmark = pytest.mark.integration
@@ -113,7 +116,7 @@ def test_input_reaches_its_end(box: Box) -> None:
     container = box.create("cat", interactive=True, remove=True)
     client = spawn(box, container.name)
     data = os.urandom(3_000_000)
-    out, err = client.communicate(data, timeout=60)
+    out, err = client.communicate(data)
     assert (client.returncode, out == data, err) == (0, True, b"")
 
 
@@ -121,7 +124,7 @@ def test_no_input_unless_asked(box: Box) -> None:
     """Without -i the program's input is empty, whatever the client has."""
     container = box.create("cat", remove=True)
     client = spawn(box, container.name)
-    assert client.communicate(b"data", timeout=30) == (b"", b"")
+    assert client.communicate(b"data") == (b"", b"")
 
 
 def test_a_reader_that_leaves_ends_the_program(box: Box) -> None:
@@ -133,7 +136,7 @@ def test_a_reader_that_leaves_ends_the_program(box: Box) -> None:
         client.stdout.read(10)
         client.stdout.close()
         client.stdin.close()
-        assert client.wait(30) == 137
+        assert client.wait() == 137
 
 
 def test_overlay_of_sixty_layers(box: Box, tmp_path: Path) -> None:
@@ -159,7 +162,7 @@ def test_signals_are_forwarded(box: Box) -> None:
     assert client.stdout
     assert client.stdout.readline() == b"ready\n"
     client.send_signal(signal.SIGTERM)
-    assert client.communicate(timeout=30)[0] == b"got\n"
+    assert client.communicate()[0] == b"got\n"
     assert client.returncode == 5
 
 
@@ -174,9 +177,9 @@ def test_the_third_interrupt_kills(box: Box) -> None:
         client.send_signal(signal.SIGINT)
         assert session.wait(0.1) is None
     client.send_signal(signal.SIGINT)
-    assert session.wait(10) == 137
+    assert session.wait() == 137
     session.close()
-    client.communicate(timeout=30)
+    client.communicate()
     assert client.returncode == 137
 
 
@@ -189,9 +192,7 @@ def test_stop_asks_then_kills(box: Box) -> None:
     box.containers.stop(polite.id)
     assert box.containers.get(polite.id).state.exit_code == 4
     stubborn = box.start(*FOREVER)
-    began = time.monotonic()
     box.containers.stop(stubborn.id, timeout=0.2)
-    assert time.monotonic() - began < 5
     assert box.containers.get(stubborn.id).state.exit_code == 137
     box.containers.stop(stubborn.id)  # again: nothing to do
     with pytest.raises(ContainerError, match="does not run"):
@@ -303,7 +304,7 @@ def test_the_client_may_be_killed(box: Box) -> None:
     assert client.stdout
     assert client.stdout.readline() == b"before\n"
     client.kill()
-    client.communicate(timeout=30)
+    client.communicate()
     assert box.containers.get(container.id).status == "running"
     box.containers.exec(container.id, ("touch", "/go"))
     assert box.containers.wait(container.id) == 11
@@ -319,7 +320,7 @@ def test_input_ends_with_the_client(box: Box) -> None:
     client.stdin.flush()
     assert client.stdout.readline() == b"x\n"
     client.kill()
-    client.communicate(timeout=30)
+    client.communicate()
     assert box.containers.wait(container.id) == 0
 
 
@@ -332,12 +333,12 @@ def test_the_monitor_may_be_killed(box: Box) -> None:
     pid = container.state.pid
     os.kill(monitor, signal.SIGKILL)
     with pytest.raises(ContainerError, match="monitor was killed"):
-        session.wait(10)
+        session.wait()
     session.close()
     wait_for(lambda: box.containers.get(container.id).status == "dead", "the container to be seen dead")
     assert str(box.home.root) not in Path("/proc/self/mountinfo").read_text()
     assert [one.id for one in box.containers.reconcile()] == [container.id]
-    assert start_time(pid) is None
+    wait_for(lambda: start_time(pid) is None, "the program's end")
     assert cgroup.processes(box.folder(container).cgroup, cgroup.hierarchies()) == set()
     assert box.containers.get(container.id).state.exit_code == 137
     assert box.containers.wait(container.id) == 137
@@ -352,7 +353,7 @@ def test_starting_and_removing_a_dead_container_cleans_up_first(box: Box) -> Non
         os.kill(container.state.monitor, signal.SIGKILL)
         wait_for(lambda: box.containers.get(container.id).status == "dead", "the container to be seen dead")  # noqa: B023
         act(container.id)
-        assert start_time(container.state.pid) is None
+        wait_for(lambda: start_time(container.state.pid) is None, "the program's end")  # noqa: B023
 
 
 # Restarts.
@@ -372,6 +373,94 @@ def test_a_monitor_that_is_killed_while_it_starts_leaves_nothing(box: Box, how: 
     box.containers.remove(container.id, force=True)
     wait_for(lambda: start_time(container.state.pid) is None, "the program's end")
     assert groups_of({container.id}) == []
+
+
+def test_a_monitor_that_is_killed_before_its_program_runs_leaves_nothing(
+    box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runtime goes on and starts it: until it has, the container cannot be removed, and then with its program."""
+    begun, go, slow = tmp_path / "begun", tmp_path / "go", tmp_path / "slow-runc"
+    wait = f"touch {begun}; while [ ! -e {go} ]; do sleep 0.01; done"
+    slow.write_text(f'#!/bin/sh\ncase "$*" in *" run "*) {wait};; esac\nexec runc "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("MLBOX_RUNTIME", str(slow))
+    container = box.create("sleep", "60")
+    with ThreadPoolExecutor(1) as pool:
+        start = pool.submit(box.containers.start, container.id)
+        wait_for(begun.exists, "the runtime")
+        (pid,) = [one for one in monitors_of(box.home) if name_of(one) == "mlbox-monitor"]
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(ContainerError, match="monitor was killed"):
+            start.result(60)
+    with pytest.raises(ContainerError, match="runs already"):
+        box.containers.remove(container.id)
+    go.touch()
+    wait_for(lambda: not monitors_of(box.home), "the runtime's end")
+    assert cgroup.processes(box.folder(container).cgroup, cgroup.hierarchies()) != set()
+    box.containers.remove(container.id)
+    assert groups_of({container.id}) == []
+
+
+# What happens at the same time.
+
+
+def test_who_connects_while_it_ends_learns_its_code(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a container with --rm, of which nothing else will tell."""
+    ending, go = tmp_path / "ending", tmp_path / "go"
+    close = LogWriter.close
+
+    def close_late(log: LogWriter) -> None:
+        ending.touch()
+        wait_for(go.exists, "a client")
+        close(log)
+
+    monkeypatch.setattr(LogWriter, "close", close_late)
+    container = box.start("sh", "-c", "exit 21", remove=True)
+    wait_for(ending.exists, "the end")
+    session = box.containers.attach(container.id)
+    go.touch()
+    assert session.wait() == 21
+    session.close()
+
+
+def test_removing_what_ends_by_itself(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look that finds it running and the signal: it is removed all the same."""
+    container = box.start("sh", "-c", "while [ ! -e /go ]; do sleep 0.02; done")
+
+    def too_late(folder: Folder, hello: frames.Hello) -> Session | None:
+        box.containers.exec(container.id, ("touch", "/go"))
+        wait_for(lambda: not folder.is_monitored(), "the end")
+        return connect(folder, hello)
+
+    monkeypatch.setattr(containers, "connect", too_late)
+    box.containers.remove(container.id, force=True)
+    assert box.containers.list() == []
+
+
+def test_who_starts_what_is_being_started_again(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told so at once, and does not wait for the end to start it a third time."""
+    container = box.start("sh", "-c", "test ! -e /again || exec sleep 1000; touch /again")
+    assert box.containers.wait(container.id) == 0
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    prepare = monitor.prepare
+
+    def prepare_late(*args: Any) -> None:
+        begun.touch()
+        wait_for(go.exists, "the other")
+        prepare(*args)
+
+    monkeypatch.setattr(monitor, "prepare", prepare_late)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(box.containers.start, container.id)
+        wait_for(begun.exists, "the first")
+        second = pool.submit(box.containers.start, container.id)
+        try:
+            with pytest.raises(ContainerError, match="runs already"):
+                second.result(60)
+        finally:
+            go.touch()
+            first.result(60).close()
+            box.containers.kill(container.id)
 
 
 def test_restart_on_failure(box: Box) -> None:
@@ -417,7 +506,7 @@ def test_out_of_memory_is_told(box: Box) -> None:
 def test_limits_inside(box: Box) -> None:
     """Processes, CPU time, open files and shared memory are what was asked for; what the host forbids is clamped."""
     needs_controllers("cpu", "pids")
-    code, out, err = box.sh("for i in 1 2 3 4 5 6 7 8 9; do sleep 1 & done", pids_limit=4)
+    code, out, err = box.sh("for i in 1 2 3 4 5 6 7 8 9; do sleep 60 & done", pids_limit=4)
     assert code != 0
     assert "fork" in err
     limits = (Ulimit(name="nofile", soft=100, hard=200), Ulimit(name="memlock", soft=1 << 40, hard=1 << 41))
@@ -538,7 +627,7 @@ def test_few_powers(box: Box) -> None:
 
 def test_no_file_of_ours_is_open_inside(box: Box) -> None:
     """The program inherits its three files and nothing else."""
-    assert box.sh("sleep 1 & ls /proc/$!/fd")[1].split() == ["0", "1", "2"]
+    assert box.sh("sleep 60 & ls /proc/$!/fd")[1].split() == ["0", "1", "2"]
 
 
 def test_signals_have_their_defaults(box: Box) -> None:
@@ -759,7 +848,7 @@ def test_two_at_once(box: Box) -> None:
     assert b"runs already" in loser.communicate()[1]
     box.containers.kill(container.id)
     for client in clients:
-        client.communicate(timeout=30)
+        client.communicate(timeout=120)  # with one, what was read before may be read again
     assert sorted(client.returncode for client in clients) == [1, 137]
     several = [box.start("sh", "-c", f"exit {number}") for number in range(4)]
     assert [box.containers.wait(one.id) for one in several] == [0, 1, 2, 3]
@@ -778,17 +867,13 @@ def test_remove_needs_force(box: Box) -> None:
 
 def test_wait_from_several(box: Box) -> None:
     """Everyone who waits for a container with --rm learns its code."""
-    container = box.create("sh", "-c", "sleep 0.3; exit 21", remove=True)
+    container = box.create("sh", "-c", "while [ ! -e /go ]; do sleep 0.02; done; exit 21", remove=True)
     session = box.containers.start(container.id)
-    codes: list[int] = []
-    threads = [threading.Thread(target=lambda: codes.append(box.containers.wait(container.id))) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert codes == [21, 21, 21]
-    assert session.wait(10) == 21
-    session.close()
+    others = [box.containers.attach(container.id) for _ in range(3)]
+    box.containers.exec(container.id, ("touch", "/go"))
+    assert [one.wait() for one in (session, *others)] == [21] * 4
+    for one in (session, *others):
+        one.close()
 
 
 def test_an_init_reaps(box: Box) -> None:
