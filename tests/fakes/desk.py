@@ -53,7 +53,7 @@ class Desk:
         )
 
     def lock(self, project: Project, target: Target = TARGET, **kw: Any) -> LockedPython:
-        http = Http(limits=Limits(connect=1, read=1, attempts=2), sleep=lambda seconds: None)
+        http = Http(limits=Limits(connect=60, read=60, attempts=2), sleep=lambda seconds: None)
         return lock_python(project, target, http=http, listener=self, home=self.home, **kw)
 
 

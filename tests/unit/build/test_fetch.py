@@ -40,7 +40,7 @@ def index(server: Server) -> FakeIndex:
 
 @pytest.fixture
 def http() -> Http:
-    return Http(limits=Limits(connect=1, read=0.5, attempts=2), sleep=lambda seconds: None)
+    return Http(limits=Limits(connect=60, read=60, attempts=2), sleep=lambda seconds: None)
 
 
 @pytest.fixture

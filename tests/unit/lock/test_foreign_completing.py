@@ -50,7 +50,7 @@ class Desk:
         return self.index.add(make_wheel(name, version, **kw))
 
     def lock(self, **kw: Any) -> LockedPython:
-        http = Http(limits=Limits(connect=1, read=1, attempts=2), sleep=lambda seconds: None)
+        http = Http(limits=Limits(connect=60, read=60, attempts=2), sleep=lambda seconds: None)
         return lock_python(load_project(self.root), TARGET, http=http, listener=self, home=self.home, **kw)
 
 
