@@ -11,7 +11,7 @@ from mlbox.project.modules import DISTRIBUTIONS, SAME
 from mlbox.project.proposal import Proposal, Wish
 from mlbox.project.reading import read_bytes
 from mlbox.project.requirement import normalize
-from mlbox.project.script import script_metadata, source_of
+from mlbox.project.script import code_cells, script_metadata, source_of
 from mlbox.project.shell import read_commands
 from mlbox.project.tables import strings
 
@@ -21,7 +21,13 @@ MAX_SIZE = 2**20
 
 _SKIPPED = frozenset({"build", "dist", "node_modules", "site-packages", "test", "tests", "docs", "doc", "__pycache__"})
 _OWN_FILES = frozenset({"setup.py", "conftest.py", "noxfile.py", "fabfile.py", "tasks.py"})
-_MAGIC = re.compile(r"(?m)^\s*[%!](?P<command>.*)$")
+_MAGIC = re.compile(
+    r"(?m)^(?P<before>[ \t]*+(?:[^\s=%!][^\n=%!]*+=[ \t]*+)?)[%!](?P<command>.*)$|^[ \t]*+(?:\?.*|[\w.]++\?\??)$"
+)
+"""What IPython takes and Python does not: magics and commands, assigned or not, and questions."""
+_CELL_MAGIC = re.compile(r"\s*%%(?P<name>\w+)")
+_OF_PYTHON = frozenset({"time", "timeit", "capture", "prun"})
+"""Magics of a whole cell whose rest is Python."""
 
 
 def read_imports(root: Path) -> Proposal:
@@ -86,15 +92,32 @@ def _file(path: Path, shown: str, own: frozenset[str]) -> Proposal:
     if metadata is not None:
         wishes = tuple(Wish(text=line, origin=f"{shown} [script]") for line in strings(metadata, "dependencies"))
         return Proposal(wishes=wishes)
-    found = Proposal()
     if path.suffix == ".ipynb":
-        installs = [magic["command"] for magic in _MAGIC.finditer(text) if "pip" in magic["command"].split()[:2]]
-        found += Proposal(wishes=read_commands("\n".join(installs), shown).wishes)
-        text = _MAGIC.sub("pass", text)
-    return found + Proposal(wishes=tuple(_wishes(text, shown, own)))
+        return _notebook(data, shown, own)
+    return Proposal(wishes=tuple(_wishes(text, shown, own)))
 
 
-def _wishes(text: str, shown: str, own: frozenset[str]) -> Iterator[Wish]:
+def _notebook(data: bytes, shown: str, own: frozenset[str]) -> Proposal:
+    """Return what the cells import and install; one that cannot be read takes no other with it."""
+    found = Proposal()
+    line = 0
+    for number, cell in enumerate(code_cells(data), 1):
+        installs = [magic["command"] or "" for magic in _MAGIC.finditer(cell)]
+        pips = [command for command in installs if "pip" in command.split()[:2]]
+        found += Proposal(wishes=read_commands("\n".join(pips), shown).wishes)
+        whole = _CELL_MAGIC.match(cell)
+        try:
+            if not whole or whole["name"] in _OF_PYTHON:
+                text = _MAGIC.sub(lambda magic: f"{magic['before'] or ''}None", cell)
+                found += Proposal(wishes=tuple(_wishes(text, shown, own, line)))
+        except ProjectError as problem:
+            found += Proposal(left=(f"{shown}: cell {number} {problem.message}",))
+        line += cell.count("\n") + 2  # as `source_of` joins them
+    return found
+
+
+def _wishes(text: str, shown: str, own: frozenset[str], above: int = 0) -> Iterator[Wish]:
+    """Yield what `text` imports, which stands below that many lines of its file."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
@@ -105,7 +128,7 @@ def _wishes(text: str, shown: str, own: frozenset[str]) -> Iterator[Wish]:
             continue
         name = DISTRIBUTIONS.get(module) or DISTRIBUTIONS.get(top) or top
         sure = name != top or top in SAME or top in DISTRIBUTIONS
-        yield Wish(text=name.replace("_", "-") if not sure else name, origin=f"{shown}:{line}", sure=sure)
+        yield Wish(text=name.replace("_", "-") if not sure else name, origin=f"{shown}:{above + line}", sure=sure)
 
 
 def _imported(body: Sequence[ast.AST], depth: int) -> Iterator[tuple[str, int]]:

@@ -299,6 +299,26 @@ def test_imports(tmp_path: Path) -> None:
     assert [text.partition(":")[0] for text in found.left] == ["binary.py", "broken.py"]
 
 
+def test_a_notebook_of_ipython(tmp_path: Path) -> None:
+    """Magics stand in blocks, are assigned, or own their cell; a cell that is no Python leaves the others."""
+    cells = [
+        "if colab:\n    !pip install einops\n    %cd work\nfiles = !ls\nkernel, = %get x\nimport torch",
+        "%%bash\nfor x in *; do echo $x; done",
+        "%%time\nimport scipy\nscipy?\n?scipy",
+        "print 'old'\nimport pandas",
+        "\nimport numpy",
+    ]
+    notebook = {"nbformat": 4, "cells": [{"cell_type": "code", "source": cell} for cell in cells]}
+    found = read_imports(make(tmp_path, {"a.ipynb": json.dumps(notebook)}))
+    assert {wish.text: wish.origin for wish in found.wishes} == {
+        "einops": "a.ipynb",
+        "torch": "a.ipynb:6",
+        "scipy": "a.ipynb:12",
+        "numpy": "a.ipynb:20",
+    }
+    assert [text.partition(" is not read")[0] for text in found.left] == ["a.ipynb: cell 4"]
+
+
 @pytest.mark.parametrize(
     "text",
     ["x = " + "(" * 10_000, "\0", "if 1:\n" * 200, "-" * 50_000 + "1", "import " + ".".join("a" * 5000)],
