@@ -30,6 +30,8 @@ MAX_LINE = 2**16
 """Characters of a logical line; one with the hashes of 200 wheels has 17,000."""
 
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
+_OF_CONDA = re.compile(r"\A(?:#.*\n){0,4}# \$ conda create --name ")
+"""The head of a list that conda itself would read."""
 _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 _OPTION = re.compile(r"(?:^|[ \t])(?=-)")
 _HASHES = re.compile(r"(?:--hash[= ](?:sha256|sha384|sha512):[0-9a-fA-F]+\s*)+")
@@ -123,6 +125,10 @@ class RequirementFiles:
         self.index = merged(self.index, options)
 
     def _lines(self, text: str, name: str, folder: Path, constraint: bool) -> None:
+        if _OF_CONDA.search(text):
+            made = "in that environment, 'conda env export --from-history > environment.yml' writes what mlbox reads"
+            hint = "call it conda-linux-64.lock" if "\n@EXPLICIT" in text else made
+            raise ProjectError("is a list of conda's packages, not of an index's", hint=hint)
         for count, (number, line) in enumerate(logical_lines(text)):
             place = Place(root=self._root, folder=folder, origin=f"{name}:{number}")
             if count >= MAX_LINES or len(line) > MAX_LINE:

@@ -185,6 +185,11 @@ def test_encodings(tmp_path: Path, content: bytes) -> None:
 
 
 BAD: list[tuple[str | bytes, str]] = [
+    (
+        "# This file\n# $ conda create --name <env> --file <this file>\nnumpy=1.19.2=py38_0\n",
+        "is a list of conda's packages",
+    ),
+    ("# $ conda create --name <env> --file <this file>\n@EXPLICIT\n", "is a list of conda's packages"),
     ("-r missing.txt", r"requirements\.txt:1: missing\.txt does not exist"),
     ("-r folder", "folder is not a regular file"),
     ("-r ../../../../../../../etc/hostname", "leaves the repository"),
