@@ -22,7 +22,9 @@ def check(
     what: Annotated[str, typer.Argument(metavar="IMAGE|FOLDER", help="An image, or a project with a lock.")] = ".",
     gpu: Annotated[str, typer.Option(help="'RTX 5090', 'H100', sm_120; default: this host's GPUs.")] = "",
     driver: Annotated[str, typer.Option(help="Version of the driver there, like 535.104.05.")] = "",
-    accelerator: Annotated[str, typer.Option(help="Which of the lock's; default: what suits the driver.")] = "",
+    accelerator: Annotated[
+        str, typer.Option(help="Which of the lock's or the image's; default: what suits the driver.")
+    ] = "",
     form: Form = Format.TABLE,
 ) -> int:
     """Say whether an environment fits a GPU and its driver, before it starts. The exit code is 1 when it does not."""
@@ -51,23 +53,24 @@ def _looked_at(what: str, accelerator: str, driver: str) -> "tuple[Needs, tuple[
     """Return what a project's lock or an image needs of a GPU host, and what else there is to say of it."""
     from pathlib import Path
 
-    from mlbox.engine.checking import needs_of, needs_of_lock
+    from mlbox.cli.progress import listener
+    from mlbox.engine.checking import driver_version, needs_of, needs_of_lock
     from mlbox.engine.cuda import remarks
     from mlbox.engine.freshness import lock_path
     from mlbox.engine.linking import remarks_of
+    from mlbox.engine.variants import meant
     from mlbox.errors import UsageError
     from mlbox.lock.file import read_lock
 
     if (path := lock_path(Path(what))).is_file():
         lock = _chosen(read_lock(path), accelerator, driver)
         return needs_of_lock(lock), tuple(remarks(lock))
-    if accelerator:
-        raise UsageError("--accelerator chooses of a project's lock", hint=f"the image {what} is for one already")
     if what.startswith((".", "/")) and Path(what).is_dir():
         raise UsageError(f"no {path.name} in {Path(what).absolute()}", hint="'mlbox lock' makes it; or name an image")
     store = default_store()
-    with store.using():
-        digest = store.images.resolve(what)
+    with store.using(), listener() as talk:
+        version = driver_version(driver) if driver else None
+        digest = store.images.resolve(meant(store, what, talk, accelerator=accelerator, driver=version))
         return needs_of(store, digest), remarks_of(store, digest)
 
 
@@ -80,7 +83,7 @@ def _chosen(lock: "Lock", accelerator: str, driver: str) -> "Lock":
 
     if not accelerator and len(lock.accelerators) > 1:
         choice = choose(lock.accelerators, driver=driver_version(driver) if driver else None)
-        print(f"accelerator {choice.name}: {choice.reason}", file=sys.stderr)
+        print(f"note: accelerator {choice.name}: {choice.reason}", file=sys.stderr)
         accelerator = choice.name
     return for_accelerator(lock, accelerator or lock.target.accelerator)
 

@@ -16,3 +16,12 @@ def default_store() -> "Store":
     from mlbox.store.store import Store
 
     return Store(Home.default())
+
+
+def meant(store: "Store", name: str) -> str:
+    """Return the name of the image that `name` means on this host; stderr has the choice when there was one."""
+    from mlbox.cli.progress import listener
+    from mlbox.engine import variants
+
+    with listener() as talk:
+        return variants.meant(store, name, talk)

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from mlbox.cli.home import ImageName, default_store
+from mlbox.cli.home import ImageName, default_store, meant
 from mlbox.cli.render import Format, ago, mega, print_json, print_table
 from mlbox.cli.words import App, Argument, Option
 
@@ -64,7 +64,7 @@ def rmi(
 def history(name: ImageName, form: Form = Format.TABLE) -> None:
     """Show the layers of an image, the last one first, and how each came about."""
     store = default_store()
-    image = store.images.load(store.images.resolve(name))
+    image = store.images.load(store.images.resolve(meant(store, name)))
     entries = (entry for entry in image.config.history if not entry.empty_layer)
     layers = []
     for layer in image.manifest.layers:  # its digest is the diffID
@@ -98,7 +98,7 @@ def inspect(
         try:
             found.append(containers.get(name))
         except NotFoundError:
-            image = store.images.load(store.images.resolve(name))
+            image = store.images.load(store.images.resolve(meant(store, name)))
             found.append(
                 {
                     "digest": image.digest,

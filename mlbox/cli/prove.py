@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from mlbox.cli.home import ImageName, default_store
+from mlbox.cli.home import ImageName, default_store, meant
 from mlbox.cli.progress import listener
 from mlbox.cli.render import Format, print_json
 from mlbox.cli.words import App, Argument, Option
@@ -65,7 +65,7 @@ def diff(
         return
     store = default_store()
     with store.using():
-        found = diff_images(store, load_side(store, first), load_side(store, second))
+        found = diff_images(store, *(load_side(store, meant(store, name)) for name in (first, second)))
     if form is Format.JSON:
         print_json(found)
     else:
@@ -106,7 +106,7 @@ def du(
 
     store = default_store()
     with store.using():
-        contents = load_side(store, name).contents
+        contents = load_side(store, meant(store, name)).contents
         usage = usage_of(store, contents)
     if html is not None:
         from mlbox.report.treemap import page
@@ -129,7 +129,7 @@ def _lock(text: str) -> "Lock":
     if _is_lock(text):
         return read_lock(Path(text))
     store = default_store()
-    data = store.referrers.lock_of(store.images.resolve(text))
+    data = store.referrers.lock_of(store.images.resolve(meant(store, text)))
     if data is None:
         raise NotFoundError(f"{text} has no lock attached", hint="give two images, or two lock files")
     return decode_lock(data, what=f"the lock of {text}")
@@ -168,7 +168,7 @@ def _explained(what: list[str], lock: Path | None) -> "WhyPackage | WhyFile":
         return why_locked(for_accelerator(whole, one), what[0], what=where)
     store = default_store()
     with store.using():
-        side = load_side(store, what[0])
+        side = load_side(store, meant(store, what[0]))
         if what[1].startswith("/"):
             return why_file(side.contents, what[1])
         return why_package(side.contents, side.lock, what[1], other_images(store, side.image.digest))

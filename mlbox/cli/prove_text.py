@@ -69,7 +69,8 @@ def _layer_lines(layer: "LayerCheck") -> Iterator[str]:
     if left > 0:
         yield f"  and {left}{' or more' if layer.more else ''} more files"
     if layer.state == "changed on disk":
-        yield "  the image is what the lock says, its files in this store are not: 'mlbox fsck --deep --repair'"
+        yield "  the image is what the lock says, its files in this store are not: 'mlbox fsck --deep --repair' removes"
+        yield "  them, and the image with them; then 'mlbox build' or 'mlbox pull' makes it again"
 
 
 def _difference(one: "Difference") -> str:

@@ -71,7 +71,8 @@ def fsck(
     for leftover in report.leftovers:
         print(f"removed unfinished {leftover}")
     for finding in report.findings:
-        print(f"{finding.kind} {finding.what}: {finding.problem}{' (repaired)' if finding.repaired else ''}")
+        done = "set aside" if finding.kind == "database" else "removed"
+        print(f"{finding.kind} {finding.what}: {finding.problem}{f' ({done})' if finding.repaired else ''}")
     print("clean" if report.clean else f"{len(report.findings)} problems")
     return int(any(not finding.repaired for finding in report.findings))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mlbox.cli.home import default_store, meant
 from mlbox.cli.render import Format, print_json
 from mlbox.engine.trust.materials import BillFormat
 
@@ -43,6 +44,7 @@ def sbom(
     from mlbox.engine.trust import materials
     from mlbox.paths import Home
 
+    name = meant(default_store(), name)
     if key is None:
         with listener() as talk:
             data = materials.sbom(Home.default(), name, form, listener=talk)
@@ -58,6 +60,7 @@ def provenance(name: Name, key: SignedBy = None, output: Output = None) -> None:
     from mlbox.paths import Home
     from mlbox.trust.provenance import PREDICATE
 
+    name = meant(default_store(), name)
     if key is None:
         _write(materials.provenance(Home.default(), name), output)
     else:
@@ -114,6 +117,7 @@ def signatures(
     from mlbox.trust.keys import load_public
 
     keys = [load_public(path) for path in key or ()]
+    name = meant(default_store(), name)
     with listener() as talk:
         report = signing.verify(Home.default(), name, keys, listener=talk)
     if form is Format.JSON:

@@ -142,6 +142,8 @@ class Workshop:
             conda = f"{len(lock.conda)} conda, " if lock.conda else ""
             counts = f"{conda}{len(lock.packages)} Python, {len(lock.debs)} Debian packages"
             self.listener.note(f"wrote {FILENAME}{whose}: {counts}")
+        else:
+            self.listener.step(f"{FILENAME} is up to date")
         self.say_of_cuda(lock)
         return lock
 

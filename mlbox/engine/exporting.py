@@ -14,6 +14,7 @@ from mlbox.build.rebuild import decode_plan
 from mlbox.engine.building import ProjectOptions, Workshop
 from mlbox.engine.freshness import check_fresh
 from mlbox.engine.trust.materials import name_of
+from mlbox.engine.variants import meant
 from mlbox.errors import LockError, NotFoundError
 from mlbox.events import Listener
 from mlbox.files import CHUNK, disk_errors
@@ -67,6 +68,9 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
 
 def export(home: Home, options: ExportOptions, listener: Listener) -> Exported:
     """Return what `options` ask for. With `wheels` the packages' files are fetched into that folder."""
+    if not Path(options.what).exists():
+        name = meant(Store(home), options.what, listener, accelerator=options.accelerator)
+        options = msgspec.structs.replace(options, what=name)
     subject = _subject(home, options, listener)
     if options.wheels is not None:
         _fetch(home, subject, options.wheels, listener)

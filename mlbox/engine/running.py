@@ -14,7 +14,7 @@ import msgspec
 
 from mlbox.engine.arch import host_arch, runs_here
 from mlbox.engine.trust.admission import admit_run, admit_start
-from mlbox.engine.variants import image_for
+from mlbox.engine.variants import meant
 from mlbox.errors import ContainerError, MlboxError, NotFoundError, UsageError
 from mlbox.events import SILENT, Listener
 from mlbox.oci.digest import DiffID, Digest, hex_of
@@ -124,9 +124,8 @@ def run_image(
     containers = containers_of(home, partial(_tell, talk))
     try:
         store = Store(home)
-        image, choice = image_for(store, image, accelerator)
-        if choice:
-            _tell(talk, f"accelerator {choice.name}: {choice.reason}")
+        with talk() as listener:
+            image = meant(store, image, listener, accelerator=accelerator)
         _bring(store, image, pull, talk)
         container = _create(store, image, options, cidfile)
         return _run(containers, container, detach=detach, say=say, tell=partial(_tell, talk))

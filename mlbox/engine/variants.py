@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from mlbox.errors import NotFoundError, UsageError
+from mlbox.events import Listener
 from mlbox.oci.reference import Reference, parse_reference
 from mlbox.store.store import Store
 
 if TYPE_CHECKING:
     from mlbox.engine.building import Workshop
     from mlbox.gpu.accelerator import Choice
+    from mlbox.gpu.model import Version
     from mlbox.lock.model import Lock
     from mlbox.oci.image import Image
 
@@ -46,10 +48,24 @@ def build_all(workshop: "Workshop", lock: "Lock", names: Sequence[str], *, locke
         lock = workshop.previous_lock  # a later one lacked a system package, which the earlier ones have then too
 
 
-def image_for(store: Store, text: str, accelerator: str) -> "tuple[str, Choice | None]":
-    """Return the image that `text` means for an accelerator, and why when this host was asked.
+def meant(
+    store: Store, text: str, listener: Listener, *, accelerator: str = "", driver: "Version | None" = None
+) -> str:
+    """Return the name of the image that `text` means, as `image_for` finds it; the listener is told of a choice."""
+    name, choice = image_for(store, text, accelerator, driver=driver)
+    if choice:
+        name = parse_reference(name).familiar
+        listener.note(f"accelerator {choice.name}: {choice.reason}; the image is {name}")
+    return name
+
+
+def image_for(
+    store: Store, text: str, accelerator: str, *, driver: "Version | None" = None
+) -> "tuple[str, Choice | None]":
+    """Return the image that `text` means for an accelerator, and why when the host was asked.
 
     Without an accelerator a name that the store has is what it is; else its images for accelerators are looked at.
+    The host is this one, or one with that NVIDIA `driver`. Raises UsageError when none of them suits it.
     """
     if accelerator:
         _check(accelerator)
@@ -60,7 +76,12 @@ def image_for(store: Store, text: str, accelerator: str) -> "tuple[str, Choice |
         if known := _accelerators(store, text):
             from mlbox.gpu.accelerator import choose
 
-            choice = choose(known)
+            try:
+                choice = choose(known, driver=driver)
+            except UsageError as problem:
+                names = (tagged(parse_reference(text), one).familiar for one in known)
+                problem.hint = f"name one: {', '.join(names)}"
+                raise
             return str(tagged(parse_reference(text), choice.name)), choice
     return text, None
 

@@ -18,6 +18,7 @@ from mlbox.build.image import assemble_image
 from mlbox.build.rebuild import decode_plan
 from mlbox.engine.building import ProjectOptions, Workshop
 from mlbox.engine.proving import Basis, Remaker, have_tree, project_piece
+from mlbox.engine.variants import meant
 from mlbox.errors import MlboxError, NotFoundError, UsageError
 from mlbox.events import Listener
 from mlbox.lock.accelerators import for_accelerator
@@ -103,12 +104,14 @@ def verify(
     with store.using():
         if project is not None:
             workshop = Workshop(home, ProjectOptions(root=project), listener)
-            image = store.images.load(store.images.resolve(name or str(workshop.default_name)))
+            name = meant(store, name or workshop.default_name.familiar, listener)
+            image = store.images.load(store.images.resolve(name))
             basis = _of_project(workshop, image)
         else:
+            name = meant(store, name, listener)
             image = store.images.load(store.images.resolve(name))
             basis = _of_image(store, image, name)
-        found = _Verifier(store, listener, image, basis, layer).run(name or str(image.digest))
+        found = _Verifier(store, listener, image, basis, layer).run(name)
     return found if key is None else _with_signature(home, found, key, listener)
 
 
@@ -248,6 +251,8 @@ class _Verifier:
         if made is not None or number not in self.planned:
             state = "different" if made and made.diff_id != diff_id else "changed on disk" if damage else "equal"
             differences = self._differences(scratch, number, diff_id, made) if made and state != "equal" else ()
+            if state == "different" and not (differences or damage):
+                damage = "its files are the same, and its tar says it otherwise: order, headers, names of owners"
             return _layer(number, name, state, diff_id, made, reason=damage, differences=differences)
         if (piece := project_piece(self.planned[number])) is not None:
             differences = list(compare_hashes(piece, self.store.layers.root(diff_id)))

@@ -51,7 +51,7 @@ def choose_for(names: Sequence[str], driver: Version | None, vendors: set[str], 
         if name in names:
             return Choice(name, why)
     raise UsageError(
-        f"{why}, and the lock is for {', '.join(names)}",
+        f"{why}, and what there is, is for {', '.join(names)}",
         hint=f"--accelerator {names[0]} takes it all the same; 'cpu' among the accelerators runs everywhere",
     )
 

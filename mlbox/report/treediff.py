@@ -24,7 +24,9 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """One thing in which a file is not what it should be."""
 
     path: str
-    what: Literal["content", "size", "mode", "time", "target", "kind", "missing", "extra", "unreadable"]
+    what: Literal[
+        "content", "size", "mode", "owner", "attributes", "time", "target", "kind", "missing", "extra", "unreadable"
+    ]
     expected: str = ""
     """As it should be; of 'content' the bytes (hex) from `offset` on."""
     found: str = ""
@@ -44,13 +46,14 @@ def compare_trees(
         entry, other = wanted.get(path), found.get(path)
         piece = piece_of(path)
         if entry is None:
-            kind = other.kind if other else ""
-            yield Difference(path=path, what="extra", found=kind)
+            yield Difference(path=path, what="extra", found=_kind(other) if other else "")
         elif other is None:
             yield Difference(path=path, what="missing", expected=entry.kind, piece=piece)
         else:
-            for difference in _differences(entry, other, root, found_root):
-                yield msgspec.structs.replace(difference, piece=piece)
+            yield from (
+                msgspec.structs.replace(one, piece=piece)
+                for one in (*_differences(entry, other, root, found_root), *_attributes(path, found_root))
+            )
 
 
 def compare_hashes(piece: ProjectPiece, root: Path) -> Iterator[Difference]:
@@ -77,15 +80,17 @@ def compare_hashes(piece: ProjectPiece, root: Path) -> Iterator[Difference]:
 
 
 def scan_tree(root: Path) -> dict[str, Entry]:
-    """Return what lies below `root` now, by path; owners are not looked at."""
+    """Return what lies below `root` now, by path; who owns the folder of `root` stands for the owner of it all."""
     found: dict[str, Entry] = {}
+    status = root.parent.stat()
+    owner = (status.st_uid, status.st_gid)
     folders = [""]
     while folders:
         prefix = folders.pop()
         try:
             with os.scandir(f"{root}/{prefix}") as items:
                 for item in items:
-                    entry = _entry(prefix + item.name, item)
+                    entry = _entry(prefix + item.name, item, owner)
                     found[entry.path] = entry
                     if entry.kind == "dir":
                         folders.append(f"{entry.path}/")
@@ -103,7 +108,7 @@ def piece_labels(store: Store, keys: Iterable[str]) -> Callable[[str], str]:
     return lambda path: labels.get(path, "")
 
 
-def _entry(path: str, item: "os.DirEntry[str]") -> Entry:
+def _entry(path: str, item: "os.DirEntry[str]", owner: tuple[int, int]) -> Entry:
     status = item.stat(follow_symlinks=False)
     kind = _KINDS.get(stat.S_IFMT(status.st_mode))
     if kind is None:
@@ -111,19 +116,39 @@ def _entry(path: str, item: "os.DirEntry[str]") -> Entry:
     target = os.readlink(item.path) if kind == "symlink" else ""  # noqa: PTH115 - hot path
     size = status.st_size if kind == "file" else 0
     mode = 0o777 if kind == "symlink" else stat.S_IMODE(status.st_mode)
-    return Entry(path, kind, mode, int(status.st_mtime), size, target)
+    uid, gid = (0, 0) if (status.st_uid, status.st_gid) == owner else (status.st_uid, status.st_gid)
+    return Entry(path, kind, mode, int(status.st_mtime), size, target, uid, gid)
+
+
+def _kind(entry: Entry) -> str:
+    return "device" if entry.mode == -1 else entry.kind
+
+
+def _attributes(path: str, root: Path) -> Iterator[Difference]:
+    """Yield what a file says in extended attributes: layers that mlbox makes have none, and some give privileges.
+
+    Those of a security module are the host's.
+    """
+    try:
+        names = os.listxattr(root / path, follow_symlinks=False)
+    except OSError:  # a file system without them
+        return
+    if found := sorted(name for name in names if name == "security.capability" or name.startswith("user.")):
+        yield Difference(path=path, what="attributes", expected="none", found=", ".join(found))
 
 
 def _differences(entry: Entry, other: Entry, root: Path, found_root: Path) -> Iterator[Difference]:
     path = entry.path
     if other.mode == -1 or entry.kind != other.kind:
-        found = "device" if other.mode == -1 else other.kind
-        yield Difference(path=path, what="kind", expected=entry.kind, found=found)
+        yield Difference(path=path, what="kind", expected=entry.kind, found=_kind(other))
         return
     if entry.target != other.target:
         yield Difference(path=path, what="target", expected=entry.target, found=other.target)
     if entry.mode != other.mode:
         yield Difference(path=path, what="mode", expected=f"{entry.mode:o}", found=f"{other.mode:o}")
+    if (entry.uid, entry.gid) != (other.uid, other.gid):
+        owners = (f"{one.uid}:{one.gid}" for one in (entry, other))
+        yield Difference(path=path, what="owner", expected=next(owners), found=next(owners))
     if entry.mtime != other.mtime:
         yield Difference(path=path, what="time", expected=str(entry.mtime), found=str(other.mtime))
     if entry.kind == "file" and (difference := _content(entry, other, root, found_root)):

@@ -26,6 +26,7 @@ from mlbox.store.tree import below, digest_of_chunks, joined, tar_chunks
 Kind = Literal["database", "content", "artifact", "piece", "layer", "image", "name"]
 _KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFLNK: "symlink", stat.S_IFIFO: "fifo"}
 _HEX = re.compile(r"[0-9a-f]{64}")
+_CAPABILITY = "security.capability"
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,8 +186,7 @@ def tree_problem(folder: Path, *, deep: bool = False, diff_id: DiffID | None = N
         return "its record is missing"
     if diff_id is not None and record.diff_id != diff_id:
         return f"its record says that it is {record.diff_id}"
-    root = folder / "fs"
-    if problem := _difference(root, entries):
+    if problem := _difference(folder, entries, plain=not record.frames):
         return problem
     if record.frames and not (folder / FRAMES).is_file():
         return "its frames are missing"
@@ -204,15 +204,20 @@ def _other_content(folder: Path, record: Record, entries: tuple[Entry, ...]) -> 
     return None if found == record.diff_id else "its content has another digest"
 
 
-def _difference(root: Path, entries: tuple[Entry, ...]) -> str | None:
+def _difference(folder: Path, entries: tuple[Entry, ...], *, plain: bool) -> str | None:
+    """Return what differs at `folder`; a `plain` tree is one that mlbox made, which gives no file privileges."""
+    root, home = folder / "fs", folder.stat()
+    nobodys = {(0, 0), (home.st_uid, home.st_gid)}
     left = {entry.path: entry for entry in entries if entry.kind not in ("char", "block")}  # never on the disk
     privileged = os.geteuid() == 0
     for path, item in _walk(str(root)):
         entry = left.pop(path, None)
         if entry is None:
             return f"{path!r} was added"
-        if problem := _changed(entry, item) or (privileged and _lost(entry, item)):
+        if problem := _changed(entry, item) or (privileged and _lost(entry, item, nobodys)):
             return f"{path!r}: {problem}"
+        if plain and entry.kind == "file" and _CAPABILITY in os.listxattr(item.path, follow_symlinks=False):
+            return f"{path!r}: has capabilities"
         if entry.kind == "link" and not _is_same(item, root / entry.target):
             return f"{path!r}: is another file than {entry.target!r}"
     return f"{next(iter(left))!r} is missing" if left else None
@@ -239,12 +244,12 @@ def _changed(entry: Entry, item: "os.DirEntry[str]") -> str | None:
     return None
 
 
-def _lost(entry: Entry, item: "os.DirEntry[str]") -> str | None:
-    """Return what of a foreign entry is not there although root could have set it."""
-    if entry.uid or entry.gid:
-        status = item.stat(follow_symlinks=False)
-        if (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
-            return f"belongs to {status.st_uid}:{status.st_gid}, not {entry.uid}:{entry.gid}"
+def _lost(entry: Entry, item: "os.DirEntry[str]", nobodys: Collection[tuple[int, int]]) -> str | None:
+    """Return what of an entry is not there although root could have set it; `nobodys` own what no entry gives away."""
+    status = item.stat(follow_symlinks=False)
+    owner = (entry.uid, entry.gid)
+    if (status.st_uid, status.st_gid) not in ({owner} if any(owner) else nobodys):
+        return f"belongs to {status.st_uid}:{status.st_gid}, not {entry.uid}:{entry.gid}"
     if entry.opaque and "trusted.overlay.opaque" not in os.listxattr(item.path, follow_symlinks=False):
         return "does not hide lower layers any more"
     return None

@@ -65,6 +65,28 @@ def test_this_host_runs_its_own_and_any_that_is_asked_for(mlbox: Program) -> Non
     assert "accelerator" not in ran.stderr
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["check", "verify", "why NAME torch", "diff NAME team/demo:1-cu126", "inspect", "du", "history", "sbom"],
+)
+def test_commands_that_look_at_an_image_take_the_one_that_runs_here(mlbox: Program, line: str) -> None:
+    """And say so, as `run` does."""
+    words = line.split() if " " in line else [line, "NAME"]
+    told = mlbox.run(*(word.replace("NAME", "team/demo:1") for word in words))
+    named = mlbox.run(*(word.replace("NAME", "team/demo:1-cpu") for word in words))
+    assert "accelerator cpu: this host has no NVIDIA driver; the image is team/demo:1-cpu" in told.stderr
+    assert "accelerator" not in named.stderr
+    assert told.stdout == named.stdout
+
+
+def test_a_project_is_checked_and_verified_by_the_image_that_runs_here(mlbox: Program) -> None:
+    checked = mlbox.run("check", "team/demo:1", "--accelerator", "cu126", "--driver", "560.35")
+    assert "driver 560.35 runs CUDA 12.6 in full" in checked.stdout
+    exported = mlbox.run("export", "team/demo:1", "--format", "requirements")
+    assert "torch==2.9.1+cpu" in exported.stdout
+    assert "the image is team/demo:1-cpu" in mlbox.run("verify", "mlbox.lock", "team/demo:1").stderr
+
+
 def test_a_build_says_why_it_takes_which(mlbox: Program) -> None:
     built = mlbox.run("build", "-t", "team/demo:host")
     assert "accelerator cpu: this host has no NVIDIA driver" in built.stderr
@@ -128,7 +150,7 @@ REFUSED = {
     "twice": (["lock", "--accelerator", "cpu", "--accelerator", "cpu"], 1, "'cpu' stands there twice"),
     "stale": (["plan", "--extra", "cu126"], 1, "extras"),
     "all-in-one-file": (["build", "--accelerator", "all", "-o", "x.tar"], 2, "one for each accelerator"),
-    "one-image": (["check", "team/demo:1-cpu", "--accelerator", "cpu"], 2, "is for one already"),
+    "one-image": (["check", "team/demo:1-cpu", "--accelerator", "cpu"], 1, "did you mean team/demo:1-cpu"),
 }
 
 

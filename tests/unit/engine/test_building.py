@@ -10,9 +10,10 @@ from mlbox.engine import locking
 from mlbox.engine.building import ProjectOptions, Workshop, epoch_of_environment
 from mlbox.engine.freshness import LockOptions
 from mlbox.errors import BuildError, LockError, UsageError
-from mlbox.lock.file import read_lock
+from mlbox.lock.file import read_lock, write_lock
 from mlbox.lock.model import Base, Lock, Target
 from mlbox.paths import Home
+from mlbox.project.discover import inputs_digest, load_project
 
 NEW = Lock(
     inputs="0" * 64,
@@ -74,6 +75,18 @@ def test_locking_mends_a_damaged_lock(workshop: Workshop, talk: Talk, text: str)
     assert workshop.ready_lock(relock=True) == NEW
     assert read_lock(path) == NEW
     assert "versions may move" in talk.said[0]
+
+
+def test_locking_what_is_locked_says_so(workshop: Workshop, talk: Talk) -> None:
+    """And leaves the file alone."""
+    path = workshop.options.root / "mlbox.lock"
+    write_lock(path, msgspec.structs.replace(NEW, inputs=inputs_digest(load_project(path.parent))))
+    before = path.stat()
+
+    workshop.lock(LockOptions())
+
+    assert talk.said == ["mlbox.lock is up to date"]
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
 
 
 def test_a_lock_that_is_no_file_is_left_alone(workshop: Workshop) -> None:

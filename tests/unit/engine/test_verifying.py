@@ -1,6 +1,8 @@
 """An image is made again from its locked files, and every byte that differs is named."""
 
+import io
 import os
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from mlbox.build.fetch import Places
 from mlbox.build.project import scan_project
 from mlbox.build.rebuild import encode_plan
 from mlbox.build.sources import Sources
+from mlbox.codec import canonical_json
 from mlbox.engine import verifying
 from mlbox.engine.verifying import LayerCheck, Verification, verify
 from mlbox.errors import MlboxError, NotFoundError, UsageError
@@ -23,7 +26,8 @@ from mlbox.lock.file import encode_lock
 from mlbox.lock.model import Base, CondaPackage, LayerGroup, Lock, Package, Target
 from mlbox.lock.python.model import Indexes
 from mlbox.oci.artifact import LOCK_TYPE, PLAN_TYPE, artifact_of, subject_of
-from mlbox.oci.image import Image
+from mlbox.oci.digest import DiffID, digest_of
+from mlbox.oci.image import Image, RootFS, local_image
 from mlbox.oci.reference import parse_reference
 from mlbox.paths import Home
 from mlbox.plan.model import BuildPlan, ImageLayerPiece, LayerPlan, WheelPiece
@@ -180,6 +184,32 @@ def test_a_changed_artifact_is_not_used(world: World, monkeypatch: pytest.Monkey
 
     with pytest.raises(MlboxError):
         world.verify("one")
+
+
+def test_a_layer_of_the_same_files_in_another_tar(world: World) -> None:
+    """There is no file to name, and that is said."""
+    out = io.BytesIO()
+    diff_ids = list(world.image.config.rootfs.diff_ids)
+    number = [layer.name for layer in world.plan.layers].index("one")
+    with (
+        tarfile.open(fileobj=io.BytesIO(b"".join(map(bytes, world.store.layers.tar(diff_ids[number]))))) as tar,
+        tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as other,
+    ):
+        for member in tar:
+            member.uname = "somebody"
+            other.addfile(member, tar.extractfile(member) if member.isfile() else None)
+    diff_ids[number] = DiffID(digest_of(out.getvalue()))
+    world.store.layers.ingest(diff_ids[number], [out.getvalue()], "foreign")
+    config = msgspec.structs.replace(world.image.config, rootfs=RootFS(diff_ids=tuple(diff_ids)))
+    world.image = local_image(canonical_json(config), [layer.size for layer in world.image.manifest.layers])
+    world.store.images.add(world.image)
+    world.store.images.tag(world.image.digest, parse_reference("me:1"))
+    world.attach(world.plan)
+
+    check = wrong(world.verify())["one"]
+
+    assert (check.state, check.differences) == ("different", ())
+    assert "its tar says it otherwise" in check.reason
 
 
 def test_another_image_than_the_plan_makes(world: World) -> None:

@@ -61,7 +61,9 @@ def test_the_order_in_the_lock_does_not_decide(names: list[str], driver: str) ->
 
 @pytest.mark.parametrize("names", [("cu126", "cu130"), ("rocm7.1", "xpu")])
 def test_a_host_that_none_suits_says_what_to_do(names: tuple[str, ...]) -> None:
-    with pytest.raises(UsageError, match=f"this host has no .* and the lock is for {names[0]}, {names[1]}") as raised:
+    with pytest.raises(
+        UsageError, match=f"this host has no .* and what there is, is for {names[0]}, {names[1]}"
+    ) as raised:
         choose_for(names, None, set(), cuda_table())
     assert f"--accelerator {names[0]}" in str(raised.value.hint)
 

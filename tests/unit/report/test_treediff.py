@@ -10,6 +10,7 @@ from fakes.trees import write
 from mlbox.plan.model import ProjectFile, ProjectPiece
 from mlbox.report.treediff import Difference, compare_hashes, compare_trees
 
+CAP_NET_RAW = bytes.fromhex("0100000200200000000000000000000000000000")
 FILES = {"bin/tool": b"#!/bin/sh\n", "lib/a.so": bytes(range(256)) * 8000, "lib/link": "a.so", "empty": 0o755}
 
 
@@ -59,6 +60,7 @@ def pipe(root: Path) -> None:
         (relink, {("lib/link", "target", "a.so", "/etc/passwd", -1)}),
         (replace, {("bin/tool", "kind", "file", "dir", -1)}),
         (pipe, {("bin/tool", "kind", "file", "device", -1)}),
+        (lambda root: os.mkfifo(root / "more"), {("more", "extra", "", "device", -1)}),
         (lambda root: (root / "empty").rmdir(), {("empty", "missing", "dir", "", -1)}),
         (lambda root: (root / "more").write_bytes(b"x"), {("more", "extra", "", "file", -1)}),
     ],
@@ -76,6 +78,22 @@ def test_every_kind_of_change(
 
     assert {(one.path, one.what, one.expected, one.found, one.offset) for one in found} == expected
     assert {one.piece for one in found} == {"" if one.what == "extra" else f"of {one.path}" for one in found}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_owners_and_capabilities(tmp_path: Path) -> None:
+    """Both decide what a program of the layer may do."""
+    tree = write(tmp_path / "good/fs", FILES)
+    write(tmp_path / "bad/fs", FILES)
+    os.chown(tmp_path / "bad/fs/lib/link", 1000, 100, follow_symlinks=False)
+    os.setxattr(tmp_path / "bad/fs/bin/tool", "security.capability", CAP_NET_RAW)
+
+    found = compare_trees(tree.entries, tmp_path / "good/fs", tmp_path / "bad/fs")
+
+    assert [(one.path, one.what, one.expected, one.found) for one in found] == [
+        ("bin/tool", "attributes", "none", "security.capability"),
+        ("lib/link", "owner", "0:0", "1000:100"),
+    ]
 
 
 def test_a_folder_that_is_gone(tmp_path: Path) -> None:

@@ -62,6 +62,11 @@ def replace(path: Path, data: bytes, mtime: int = EPOCH) -> None:
     os.utime(path, (mtime, mtime))
 
 
+def grant(path: Path) -> None:
+    replace(path, path.read_bytes())
+    os.setxattr(path, "security.capability", bytes.fromhex("0100000200200000000000000000000000000000"))
+
+
 def relink(path: Path, target: str) -> None:
     path.unlink()
     path.symlink_to(target)
@@ -81,6 +86,11 @@ TREE_DAMAGE: list[tuple[Callable[[Path], object], str, bool]] = [
     (lambda f: (f / "record.json").write_bytes(b"{}"), "record.json", False),
     (lambda f: replace(f / "fs/lib/y", b"33"), "its content has another digest", True),
 ]
+if os.geteuid() == 0:
+    TREE_DAMAGE += [
+        (lambda f: os.chown(f / "fs/lib", 1000, 100), "'lib': belongs to 1000:100, not 0:0", False),
+        (lambda f: grant(f / "fs/lib/y"), "'lib/y': has capabilities", False),
+    ]
 
 
 @pytest.mark.parametrize("kind", ["piece", "layer"])
