@@ -1,6 +1,7 @@
 """Reading lists of files: index pages as HTML (PEP 503) or JSON (PEP 691), and folders of find-links."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,9 @@ def _from_html(answer: Answer) -> list[File]:
 
 def _anchors(answer: Answer) -> Iterator[tuple[File, Attributes]]:
     parser = _Anchors()
-    parser.feed(answer.body.decode("utf-8", errors="replace"))
-    parser.close()
+    with suppress(AssertionError):  # what the parser says to '<![' without a name: the page ends there
+        parser.feed(answer.body.decode("utf-8", errors="replace"))
+        parser.close()
     base = _absolute(answer.url, parser.base) if parser.base else answer.url
     for attributes in parser.anchors:
         url, fragment = urldefrag(_absolute(base, attributes["href"] or ""))

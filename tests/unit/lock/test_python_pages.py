@@ -2,7 +2,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlbox.errors import FetchError
@@ -59,6 +59,7 @@ def test_what_is_no_json_page_is_said(body: str) -> None:
 @given(
     st.binary(max_size=300) | st.text(max_size=100).map(lambda text: f'<a href="{text}.whl">'.encode(errors="replace"))
 )
+@example(b"<![\x00")
 def test_any_html_is_read_without_crash(body: bytes) -> None:
     for file in files_of_page(page(body)):
         assert "/" not in file.filename or "%2F" in file.url.upper()
