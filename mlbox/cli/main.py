@@ -115,6 +115,8 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _report(problem: MlboxError) -> None:
-    print(f"mlbox: {problem.message}", file=sys.stderr)
+    from mlbox.cli.render import shown_lines
+
+    print(shown_lines(f"mlbox: {problem.message}"), file=sys.stderr)
     if problem.hint:
-        print(f"hint: {problem.hint}", file=sys.stderr)
+        print(shown_lines(f"hint: {problem.hint}"), file=sys.stderr)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from mlbox.cli.render import mega, print_table
+from mlbox.cli.render import mega, print_table, shown, shown_lines
 
 if TYPE_CHECKING:
     from mlbox.engine.verifying import LayerCheck, Verification
@@ -22,6 +22,11 @@ _DUPLICATES = 5
 _KINDS = {"python": "Python", "conda": "conda", "debian": "Debian", "project": "project", "image": "image"}
 
 
+def _say(text: str) -> None:
+    """Print a line: names of files and packages are the words of strangers."""
+    print(shown(text))
+
+
 def print_verification(found: "Verification") -> None:
     """Print a line per layer, then everything that differs."""
     rows = [
@@ -31,23 +36,23 @@ def print_verification(found: "Verification") -> None:
     print_table(("", "LAYER", "IMAGE", "MADE AGAIN", "STATE"), rows)
     for layer in found.layers:
         for line in _layer_lines(layer):
-            print(line)
+            print(shown_lines(line))  # why a build failed may take several
     for problem in found.problems:
-        print(f"problem: {problem}")
+        _say(f"problem: {problem}")
     for note in found.notes:
-        print(f"note: {note}")
-    print(f"{found.image} {found.digest}: {_verdict(found)} (made again from {found.basis})")
+        _say(f"note: {note}")
+    _say(f"{found.image} {found.digest}: {_verdict(found)} (made again from {found.basis})")
 
 
 def print_rebuilt(found: "Rebuilt") -> None:
     """Print how a second build of a package differs from the first."""
     if found.equal:
-        print(f"{found.name} {found.version}: built once more, the same files")
+        _say(f"{found.name} {found.version}: built once more, the same files")
         return
     count = f"{len(found.differences)}{' or more' if found.more else ''}"
-    print(f"{found.name} {found.version}: NOT REPRODUCIBLE, {count} files differ from the first build")
+    _say(f"{found.name} {found.version}: NOT REPRODUCIBLE, {count} files differ from the first build")
     for one in found.differences[:_FILES]:
-        print(f"  {_difference(one)}")
+        _say(f"  {_difference(one)}")
 
 
 def _verdict(found: "Verification") -> str:
@@ -64,7 +69,7 @@ def _layer_lines(layer: "LayerCheck") -> Iterator[str]:
     if layer.state == "equal":
         return
     yield f"layer {layer.number} {layer.name}: {layer.state}{layer.reason and f' ({layer.reason})'}"
-    yield from (f"  {_difference(one)}" for one in layer.differences[:_FILES])
+    yield from (f"  {shown(_difference(one))}" for one in layer.differences[:_FILES])
     left = len(layer.differences) - _FILES
     if left > 0:
         yield f"  and {left}{' or more' if layer.more else ''} more files"
@@ -89,7 +94,7 @@ def _difference(one: "Difference") -> str:
 def print_diff(found: "ImageDiff", *, files: bool) -> None:
     """Print what differs, most important first."""
     if found.old_digest == found.new_digest:
-        print(f"the same image: {found.old_digest}")
+        _say(f"the same image: {found.old_digest}")
         return
     _section("packages", [_package_row(change) for change in found.packages])
     _section("config", [("~", one.field, f"{one.old or '-'} -> {one.new or '-'}") for one in found.config])
@@ -98,21 +103,22 @@ def print_diff(found: "ImageDiff", *, files: bool) -> None:
     _section("layers", [_layer_row(change) for change in found.layers])
     kinds = {what: [one for one in found.files if one.what == what] for what in ("added", "removed", "changed")}
     counts = (f"{len(some)} {what}" for what, some in kinds.items())
-    print(f"files: {', '.join(counts)}")
+    _say(f"files: {', '.join(counts)}")
     for one in found.files if files else ():
         sign = {"added": "+", "removed": "-", "changed": "~"}[one.what]
-        print(f"  {sign} {one.path}{one.detail and f' ({one.detail})'}")
+        _say(f"  {sign} {one.path}{one.detail and f' ({one.detail})'}")
     change = found.new_size - found.old_size
-    print(f"size: {mega(found.old_size)} -> {mega(found.new_size)} ({_signed(change)})")
+    _say(f"size: {mega(found.old_size)} -> {mega(found.new_size)} ({_signed(change)})")
 
 
 def _section(title: str, rows: Sequence[tuple[str, ...]]) -> None:
     if not rows:
         return
-    print(f"{title}:")
+    rows = [tuple(map(shown, row)) for row in rows]
+    _say(f"{title}:")
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
-        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        _say("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _package_row(one: "PackageChange") -> tuple[str, ...]:
@@ -135,25 +141,25 @@ def _layer_row(one: "LayerChange") -> tuple[str, ...]:
 
 def print_why(found: "WhyPackage") -> None:
     """Print who asked for a package, where it is, and what it costs."""
-    print(f"{found.name} {found.version} ({_KINDS[found.kind]})".replace("  ", " "))
+    _say(f"{found.name} {found.version} ({_KINDS[found.kind]})".replace("  ", " "))
     for chain in found.chains[:_CHAINS]:
-        print(f"  asked for by {' > '.join(chain)}")
+        _say(f"  asked for by {' > '.join(chain)}")
     if len(found.chains) > _CHAINS or found.more_chains:
-        print(f"  and in {len(found.chains) - _CHAINS}{' or more' if found.more_chains else ''} other ways")
+        _say(f"  and in {len(found.chains) - _CHAINS}{' or more' if found.more_chains else ''} other ways")
     if found.required_by:
-        print(f"  needed directly by {_some(found.required_by)}")
+        _say(f"  needed directly by {_some(found.required_by)}")
     elif not found.chains and found.kind in ("python", "conda", "debian"):
-        print("  nothing in the image asks for it")
+        _say("  nothing in the image asks for it")
     if found.artifact:
-        print(f"  {found.artifact}, {mega(found.size)} to download")
+        _say(f"  {found.artifact}, {mega(found.size)} to download")
         return
-    print(f"  {mega(found.size)} in {found.files} files")
+    _say(f"  {mega(found.size)} in {found.files} files")
     for home in found.layers:
-        print(f"  layer {home.number} {home.layer} ({home.diff_id[_SHORT]}): {mega(home.size)}{_because(home.reason)}")
+        _say(f"  layer {home.number} {home.layer} ({home.diff_id[_SHORT]}): {mega(home.size)}{_because(home.reason)}")
         if home.shared_with:
-            print(f"    the layer is also in {_some(home.shared_with)}")
+            _say(f"    the layer is also in {_some(home.shared_with)}")
     for file in found.largest:
-        print(f"  {mega(file.size):>9}  {file.path}")
+        _say(f"  {mega(file.size):>9}  {file.path}")
 
 
 def _some(names: Sequence[str]) -> str:
@@ -168,24 +174,24 @@ def _because(reason: str) -> str:
 def print_why_file(found: "WhyFile") -> None:
     """Print whose a file is."""
     target = f" -> {found.target}" if found.target else ""
-    print(f"{found.path}{target} ({found.kind}, {mega(found.size)})")
+    _say(f"{found.path}{target} ({found.kind}, {mega(found.size)})")
     if found.kind == "dir":
-        print(f"  has files of {_some(found.owners) or 'nobody'}")
+        _say(f"  has files of {_some(found.owners) or 'nobody'}")
     else:
-        print(f"  from {', '.join(found.owners)}")
-    print(f"  layer {found.number} {found.layer} ({found.diff_id[_SHORT]})")
+        _say(f"  from {', '.join(found.owners)}")
+    _say(f"  layer {found.number} {found.layer} ({found.diff_id[_SHORT]})")
     if found.below:
-        print(f"  hides the file of the same name in {', '.join(found.below)}")
+        _say(f"  hides the file of the same name in {', '.join(found.below)}")
 
 
 def print_usage(found: "Usage", *, every: bool) -> None:
     """Print packages and layers with their bytes, and what is there twice."""
-    shown = found.packages if every else found.packages[:_PACKAGES]
+    listed = found.packages if every else found.packages[:_PACKAGES]
     rows = [
         (mega(one.size), _percent(one.share), _KINDS[one.kind], one.name, one.version, ", ".join(one.layers))
-        for one in shown
+        for one in listed
     ]
-    if left := found.packages[len(shown) :]:
+    if left := found.packages[len(listed) :]:
         size = sum(one.size for one in left)
         rows.append((mega(size), _percent(size / max(1, found.content)), "", f"{len(left)} more (--all)", "", ""))
     print_table(("SIZE", "SHARE", "KIND", "PACKAGE", "VERSION", "LAYER"), rows)
@@ -196,12 +202,14 @@ def print_usage(found: "Usage", *, every: bool) -> None:
     ]
     print_table(("", "SIZE", "SHARE", "FILES", "PACKAGES", "LAYER"), layers)
     if found.duplicates:
-        print(f"\nthere more than once: {mega(sum(one.wasted for one in found.duplicates))} could be saved")
+        print()
+        _say(f"there more than once: {mega(sum(one.wasted for one in found.duplicates))} could be saved")
         for one in found.duplicates[:_DUPLICATES]:
-            print(f"  {len(one.copies)} x {mega(one.size)}")
+            _say(f"  {len(one.copies)} x {mega(one.size)}")
             for copy in one.copies[:_DUPLICATES]:
-                print(f"    /{copy.path} of {copy.package}")
-    print(f"\n{found.image}: {mega(found.content)} of files in {len(found.layers)} layers")
+                _say(f"    /{copy.path} of {copy.package}")
+    print()
+    _say(f"{found.image}: {mega(found.content)} of files in {len(found.layers)} layers")
 
 
 def _percent(share: float) -> str:

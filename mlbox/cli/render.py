@@ -9,7 +9,7 @@ import msgspec
 
 from mlbox.units import mega
 
-__all__ = ["Format", "ago", "clock", "mega", "print_json", "print_table", "shown"]
+__all__ = ["Format", "ago", "clock", "mega", "print_json", "print_table", "shown", "shown_lines"]
 
 
 class Format(StrEnum):
@@ -38,6 +38,11 @@ def shown(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
+def shown_lines(text: str) -> str:
+    """Return the words of strangers, or about them, fit for a terminal: their lines stay."""
+    return "\n".join(map(shown, text.split("\n")))
 
 
 def ago(seconds: float) -> str:

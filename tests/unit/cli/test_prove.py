@@ -39,6 +39,25 @@ def test_diff(capsys: pytest.CaptureFixture[str]) -> None:
     assert "+ /opt/mlbox/env/lib/python3.11/site-packages/x" in out
 
 
+def test_names_of_strangers_do_not_move_the_cursor(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither in what is said of an image nor in an error about it."""
+    files = {"etc/a\x1b[2Jb": b"x", "etc/new\nline": b"y", "etc/\u202egpj.exe": b"z"}
+    store = Store(home)
+    make_image(store, {"env": {**wheel("top"), **files}}, name="evil:1")
+    store.close()
+
+    assert run(["diff", "me:1", "evil:1", "--files"]) == 0
+    assert run(["why", "evil:1", "/etc/new\nline"]) == 0
+    assert run(["why", "evil:1", "/etc/a\x1b[2J"]) == 1
+
+    said = capsys.readouterr()
+    assert "+ /etc/a\\x1b[2Jb" in said.out
+    assert "/etc/new\\nline (file" in said.out
+    assert "\\u202egpj.exe" in said.out
+    assert "did you mean /etc/a\\x1b[2Jb?" in said.err
+    assert not {"\x1b", "\u202e"} & {*said.out, *said.err}
+
+
 def test_diff_of_locks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Files, or an image with the lock attached to it; without one there is a hint."""
     write_lock(tmp_path / "other.lock", lock_of(package("top", "2.0")))
