@@ -397,7 +397,15 @@ def test_a_monitor_that_is_killed_before_its_program_runs_leaves_nothing(
     go.touch()
     wait_for(lambda: not monitors_of(box.home), "the runtime's end")
     assert cgroup.processes(box.folder(container).cgroup, cgroup.hierarchies()) != set()
-    box.containers.remove(container.id)
+
+    def removed() -> bool:
+        try:
+            box.containers.remove(container.id)
+        except ContainerError:  # children of the runtime hold the lock for a moment longer
+            return False
+        return True
+
+    wait_for(removed, "the lock")
     assert groups_of({container.id}) == []
 
 
