@@ -10,8 +10,11 @@ _CREDENTIALS = re.compile(r"(?<=//)[^/\s]+@")
 
 
 def redact(url: str) -> str:
-    """Return `url` fit for messages and logs: without user, password, query and fragment."""
-    parts = urlsplit(url)
+    """Return `url`, which may be no address at all, fit for messages and logs: no user, password, query or fragment."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return redact_text(re.split("[?#]", url)[0])
     netloc = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, netloc, parts.path, "***" if parts.query else "", ""))
 

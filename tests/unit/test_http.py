@@ -241,6 +241,7 @@ def test_missing_ca_bundle_is_named(http: Http, monkeypatch: pytest.MonkeyPatch)
 def test_redact() -> None:
     assert redact("https://u:p@host:8/simple/x?token=1#sha256=2") == "https://host:8/simple/x?***"
     assert redact("file:///a/b") == "file:///a/b"
+    assert redact("https://u:p@[x/?token=1") == "https://[x/"
     assert without_credentials("https://u:p@host/a?b=1") == "https://host/a?b=1"
 
 
