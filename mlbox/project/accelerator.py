@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from mlbox.errors import ProjectError
+from mlbox.project.marker import parse_marker
 from mlbox.project.model import IndexPin
 from mlbox.project.requirement import without_credentials
 from mlbox.project.shell import TORCH_INDEX
@@ -39,11 +41,11 @@ def _on_linux(marker: str) -> bool:
     """Whether a pin holds on the servers that images are for."""
     if not marker:
         return True
-    from packaging.markers import InvalidMarker, Marker, default_environment
+    from packaging.markers import default_environment
 
     linux = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "platform_machine": "x86_64"}
     environment: dict[str, str] = {**{key: str(value) for key, value in default_environment().items()}, **linux}
     try:
-        return Marker(marker).evaluate({**environment, "extra": ""})
-    except InvalidMarker:
+        return parse_marker(marker).evaluate({**environment, "extra": ""})
+    except ProjectError:
         return False

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
 from mlbox.errors import ProjectError
+from mlbox.project.marker import check_marker
 from mlbox.project.model import Requirement, Value
 
 if TYPE_CHECKING:
@@ -91,12 +92,15 @@ def pep508(text: str) -> "Pep508":
     from packaging.requirements import Requirement as Pep508
 
     try:
-        return Pep508(text)
+        parsed = Pep508(text)
     except (InvalidRequirement, RecursionError, ValueError) as problem:
         reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
         raise ProjectError(
             f"invalid requirement {without_credentials(text)!r}: {reason}", hint=_hint_for(text)
         ) from problem
+    if parsed.marker is not None:
+        check_marker(parsed.marker)
+    return parsed
 
 
 def _hint_for(text: str) -> str | None:

@@ -10,6 +10,7 @@ import msgspec
 
 from mlbox.errors import ProjectError
 from mlbox.project.indexes import NamedIndex, Rank, Use, index_options
+from mlbox.project.marker import parse_marker
 from mlbox.project.model import IndexOptions
 from mlbox.project.pyproject import at
 from mlbox.project.requirement import normalize, pep508
@@ -115,6 +116,8 @@ class _Reader:
         placed = []
         for source in variants:
             marker = both(str(asked.marker or ""), get(source, "marker", str))
+            if marker:
+                parse_marker(marker)
             if index := get(source, "index", str):
                 if not extra or normalize(extra) in self._context.extras:
                     self._uses.append(Use(asked.name, index, marker))
@@ -172,14 +175,11 @@ class _Reader:
 
     def _check_environments(self) -> None:
         """Say so when the project is meant for other systems only; which of several it is, mlbox's target says."""
-        from packaging.markers import InvalidMarker, Marker, default_environment
+        from packaging.markers import default_environment
 
         environments = self._strings("environments")
         with self._problems.at(self._at("environments")):
-            try:
-                markers = [Marker(text) for text in environments]
-            except InvalidMarker as problem:
-                raise ProjectError(str(problem).splitlines()[0]) from problem
+            markers = [parse_marker(text) for text in environments]
             linux = {**default_environment(), "sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
             machines = [{**linux, "platform_machine": machine} for machine in ("x86_64", "aarch64")]
             versions = [f"3.{minor}" for minor in range(8, 16)]

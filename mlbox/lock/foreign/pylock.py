@@ -26,6 +26,7 @@ WHAT = "pylock.toml"
 
 def read_pylock(data: bytes, selection: Selection) -> Imported:
     """Return what an installer of PEP 751 installs for the extras and groups, the default groups besides."""
+    from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
     from packaging.pylock import PylockSelectError, PylockValidationError
 
     bounded(data, what=WHAT)
@@ -39,7 +40,7 @@ def read_pylock(data: bytes, selection: Selection) -> Imported:
     except PylockSelectError as problem:
         hint = "set another python in [tool.mlbox], or lock again with the tool that made it"
         raise LockError(f"{WHAT}: {str(problem)[:1000]}", hint=hint) from problem
-    except (PylockValidationError, RecursionError) as problem:
+    except (PylockValidationError, UndefinedComparison, UndefinedEnvironmentName, RecursionError) as problem:
         hint = "is it whole? the tool that made it makes it again"
         raise LockError(f"{WHAT}: {str(problem)[:1000]}", hint=hint) from problem
 

@@ -9,11 +9,12 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import msgspec
 
 from mlbox.codec import load_toml
-from mlbox.errors import LockError
+from mlbox.errors import LockError, ProjectError
 from mlbox.http import redact_text
 from mlbox.lock.model import Target
 from mlbox.lock.python.target import marker_environment
 from mlbox.lock.python.vcs import plain_url
+from mlbox.project.marker import parse_marker
 
 if TYPE_CHECKING:
     from packaging.markers import Marker
@@ -175,14 +176,12 @@ def _without_extras(text: str, extras: Collection[str]) -> str:
 
 
 def _parsed(text: str) -> "Marker":
-    from packaging.markers import InvalidMarker, Marker
-
     if len(text) > 1 << 16:
         raise LockError(f"a marker of {len(text)} characters")
     try:
-        return Marker(text)
-    except (InvalidMarker, RecursionError, ValueError) as problem:
-        raise LockError(f"{text[:200]!r} is no environment marker") from problem
+        return parse_marker(text)
+    except ProjectError as problem:
+        raise LockError(problem.message, hint=problem.hint) from problem
 
 
 def check_python(requires: str | None, target: Target, *, what: str) -> None:

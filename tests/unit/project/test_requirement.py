@@ -119,6 +119,9 @@ BAD = [
     (". ; python_version>'3'", "marker"),
     ("x" * (MAX_LENGTH + 1), "characters"),
     ("a;" + "(" * 4000, "invalid requirement"),
+    ("a; sys_platform === 'linux'", "has no answer"),
+    ("a; python_version ~= 'x'", "has no answer"),
+    ("a; 'b' in extras", "has no answer"),
     ("./a\0b", "null|NUL|does not exist"),
     ("./" + "a" * 3000, "too long"),
 ]

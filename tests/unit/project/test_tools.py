@@ -222,7 +222,11 @@ BAD = {
     ),
     "a path outside": (SOURCES + "a = {path = '../a'}", "'../a' leaves the project's folder"),
     "a git address": (SOURCES + "a = {git = 'file:///srv/a'}", "[project.dependencies]"),
-    "a marker": (SOURCES + "a = {path = 'packages/a', marker = 'x'}", "a: has a source only where x"),
+    "a marker": (
+        SOURCES + "a = {path = 'packages/a', marker = \"os_name == 'x'\"}",
+        "a: has a source only where os_name == 'x'",
+    ),
+    "no marker": (SOURCES + "a = {path = 'packages/a', marker = 'x'}", "'x' is no environment marker"),
     "constraints": ("[tool.uv]\nconstraint-dependencies = 'a'", "constraint-dependencies must be a list"),
     "a constraint": (
         PROJECT + "dependencies = ['a']\n[tool.uv]\nconstraint-dependencies = ['a=1']",
@@ -236,7 +240,7 @@ BAD = {
     "indexes": ("[tool.uv]\nindex = 1", "[tool.uv.index]: index must be a list"),
     "many indexes": ("[[tool.uv.index]]\nurl = 'https://h'\n" * 51, "more than 50 indexes"),
     "other systems": ("[tool.uv]\nenvironments = [\"sys_platform == 'win32'\"]", "admit no Linux"),
-    "an environment": ("[tool.uv]\nenvironments = ['x']", "[tool.uv.environments]: Expected"),
+    "an environment": ("[tool.uv]\nenvironments = ['x']", "[tool.uv.environments]: 'x' is no environment marker"),
     "pdm is a word": ("[tool]\npdm = 'x'", "[tool.pdm]: pdm must be a table"),
     "pdm's groups": ("[tool.pdm.dev-dependencies]\nx = 'a'", "[tool.pdm]: x must be a list"),
     "pdm's overrides": ("[tool.pdm.resolution.overrides]\nx = 1", "[tool.pdm]: x must be a string"),
