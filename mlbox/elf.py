@@ -6,6 +6,7 @@ Files come from strangers: what is damaged or lies is no ELF file here, and neve
 import os
 import struct
 from collections.abc import Collection, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -149,7 +150,7 @@ def _elf(fd: int) -> Elf | None:
         soname=_soname(fd, found),
         needed=tuple(_string(fd, strings + value) for value in needed),
         search=tuple(filter(None, _string(fd, strings + search).split(":"))) if search is not None else (),
-        versions=tuple(sorted(set(_versions(fd, found, strings)))),
+        versions=tuple(sorted(set(islice(_versions(fd, found, strings), _MOST_NEEDED)))),
     )
 
 
