@@ -16,7 +16,6 @@ import lzma
 import posixpath
 import re
 import sys
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +24,9 @@ from typing import BinaryIO
 import msgspec
 
 from mlbox.errors import ArchiveError
-from mlbox.files import CHUNK, chunks
+from mlbox.files import CHUNK
+from mlbox.oci.layer import BLOCK
+from mlbox.oci.tar import Member, Reader
 from mlbox.store.tree import Tree, TreeWriter
 
 if sys.version_info >= (3, 14):
@@ -46,7 +47,7 @@ _CONTROL_MEMBER = re.compile(r"[A-Za-z0-9._+-]+")
 _LEFT_OUT = re.compile(r"usr/share/(?:doc|info|lintian|linda|groff|locale|man)(?:/|$)")
 _KEPT = re.compile(r"usr/share/(?:doc/[^/]+(?:/copyright)?|doc|locale|locale/locale\.alias)")
 _PACKINGS = ("", ".gz", ".xz", ".zst")
-_DAMAGED = (tarfile.TarError, lzma.LZMAError, zstd.ZstdError, EOFError, OSError, ValueError)
+_DAMAGED = (lzma.LZMAError, zstd.ZstdError, EOFError, OSError, ValueError)
 
 Stream = io.BufferedIOBase
 
@@ -104,7 +105,7 @@ def _reading(name: str) -> Iterator[None]:
         ) from problem
 
 
-class _Member(io.RawIOBase):
+class _Part(io.RawIOBase):
     """One member of an ar archive; reading past its end is its end, an archive that stops before is an error."""
 
     def __init__(self, file: BinaryIO, name: str, size: int) -> None:
@@ -128,7 +129,7 @@ class _Member(io.RawIOBase):
         return int(got)
 
 
-def _ar_members(file: BinaryIO, archive: str) -> Iterator[_Member]:
+def _ar_members(file: BinaryIO, archive: str) -> Iterator[_Part]:
     if file.read(len(_MAGIC)) != _MAGIC:
         raise ArchiveError(f"{archive}: not an ar archive")
     while header := file.read(60):
@@ -136,11 +137,11 @@ def _ar_members(file: BinaryIO, archive: str) -> Iterator[_Member]:
         if len(header) != 60 or header[58:] != b"`\n" or not size.isdigit():
             raise ArchiveError(f"{archive}: a damaged ar header")
         start = file.tell()
-        yield _Member(file, header[:16].decode("ascii", "replace").strip().rstrip("/"), int(size))
+        yield _Part(file, header[:16].decode("ascii", "replace").strip().rstrip("/"), int(size))
         file.seek(start + int(size) + int(size) % 2)
 
 
-def _expect(members: Iterator[_Member], name: str, archive: str) -> Stream:
+def _expect(members: Iterator[_Part], name: str, archive: str) -> Stream:
     for member in members:
         if member.name.startswith("_"):
             continue  # deb(5): members whose name starts with an underscore are to be ignored
@@ -162,18 +163,43 @@ def _opened(packing: str, raw: io.BufferedReader) -> Stream:
     return raw
 
 
+class _Tar:
+    """The members of a tar that is read once, in its order."""
+
+    def __init__(self, file: Stream, archive: str) -> None:
+        self._file = file
+        self._reader = Reader(file.read, archive)
+        self._left = self._padding = 0
+
+    def __iter__(self) -> Iterator[Member]:
+        while (member := self._reader.next()) is not None:
+            self._left, self._padding = member.stored, -member.stored % BLOCK
+            yield member
+            for _ in self.content():
+                pass
+            self._file.read(self._padding)
+
+    def content(self) -> Iterator[bytes]:
+        """Yield what is left of the member's content."""
+        while self._left:
+            chunk = self._file.read(min(CHUNK, self._left))
+            if not chunk:
+                raise EOFError("the tar ends inside a file")
+            self._left -= len(chunk)
+            yield chunk
+
+
 def _read_control(file: Stream, archive: str) -> Control:
     files: dict[str, tuple[bytes, int]] = {}
     total = 0
-    with tarfile.open(fileobj=file, mode="r|", encoding="utf-8", errors="surrogateescape") as tar:
-        for member in tar:
-            name = member.name.removeprefix("./")
-            total += member.size
-            if total > _CONTROL_LIMIT:
-                raise ArchiveError(f"{archive}: more than {_CONTROL_LIMIT} bytes of control files")
-            if member.isreg() and _CONTROL_MEMBER.fullmatch(name):
-                content = tar.extractfile(member)
-                files[name] = (content.read() if content else b"", 0o755 if member.mode & 0o111 else 0o644)
+    tar = _Tar(file, archive)
+    for member in tar:
+        name = member.path.removeprefix("./")
+        total += member.stored
+        if total > _CONTROL_LIMIT:
+            raise ArchiveError(f"{archive}: more than {_CONTROL_LIMIT} bytes of control files")
+        if member.kind == "file" and _CONTROL_MEMBER.fullmatch(name):
+            files[name] = (b"".join(tar.content()), 0o755 if member.mode & 0o111 else 0o644)
     text = files.pop("control", (b"", 0))[0].decode("utf-8", "replace")
     fields = dict(re.findall(r"^([A-Za-z-]+):[ \t]*(\S+)", text, re.MULTILINE))
     name, arch = fields.get("Package", ""), fields.get("Architecture", "")
@@ -194,10 +220,9 @@ class _Unpacker:
 
     def data(self, file: Stream) -> None:
         """Unpack the data part."""
-        with tarfile.open(fileobj=file, mode="r|", bufsize=CHUNK, encoding="utf-8", errors="surrogateescape") as tar:
-            for member in tar:
-                self._member(tar, member)
-                tar.members.clear()  # type: ignore[attr-defined]  # tarfile remembers every member it has seen
+        tar = _Tar(file, self._writer.archive)
+        for member in tar:
+            self._member(tar, member)
 
     def info(self) -> None:
         """Write dpkg's own files about the package."""
@@ -215,8 +240,8 @@ class _Unpacker:
         conffiles = "".join(f"\n {path} {self._md5[path]}" for path in known)
         return f"{first}\nStatus: install ok installed\n{rest}\n" + (f"Conffiles:{conffiles}\n" if known else "")
 
-    def _member(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        original = member.name.removeprefix("./").rstrip("/")
+    def _member(self, tar: _Tar, member: Member) -> None:
+        original = member.path.removeprefix("./").rstrip("/")
         if original in ("", "."):
             return
         self._paths.append(f"/{original}")
@@ -225,27 +250,25 @@ class _Unpacker:
         path = merged(original)
         if left_out(path):
             return
-        if member.isdir():
+        if member.kind == "dir":
             self._writer.directory(path)
-        elif member.issym():
-            self._symlink(path, original, member.linkname)
-        elif member.islnk():
-            self._hard_link(path, member.linkname)
-        elif member.isreg() and not member.issparse():
+        elif member.kind == "symlink":
+            self._symlink(path, original, member.target)
+        elif member.kind == "link":
+            self._hard_link(path, member.target)
+        elif member.kind == "file" and member.extents is None:
             self._file(path, tar, member)
         else:
-            raise ArchiveError(f"{self._writer.archive}: {original!r} is a device, a fifo or of an unknown kind")
+            raise ArchiveError(f"{self._writer.archive}: {original!r} is a device, a fifo or sparse")
 
-    def _file(self, path: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    def _file(self, path: str, tar: _Tar, member: Member) -> None:
         if member.size > self._left:
             raise ArchiveError(f"{self._writer.archive}: unpacks to more than the limit allows")
         self._left -= member.size
-        content = tar.extractfile(member)
-        data = chunks(content) if content else iter(())
+        data = tar.content()
         if f"/{path}" in self._control.conffiles:
             data = self._hashed(path, data)
-        if self._writer.file(path, data, 0o755 if member.mode & 0o111 else 0o644) != member.size:
-            raise ArchiveError(f"{self._writer.archive}: {path!r} is cut off")
+        self._writer.file(path, data, 0o755 if member.mode & 0o111 else 0o644)
 
     def _hashed(self, path: str, data: Iterator[bytes]) -> Iterator[bytes]:
         digest = hashlib.md5(usedforsecurity=False)  # what dpkg compares configuration files by

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fakes.debian import Member, ar_of, deb_bytes, directory, symlink, tar_of, write_deb
+from fakes.tars import header
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -161,6 +162,16 @@ def test_a_bomb_is_refused(tmp_path: Path) -> None:
     deb = write_deb(tmp_path / "bomb.deb", [Member("./etc/zeros", bytes(5_000_000))])
     with pytest.raises(ArchiveError, match="more than the limit"):
         unpack_deb(deb, tmp_path / "root", epoch=EPOCH, limit=1_000_000)
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K"])
+def test_a_header_is_never_read_whole(tmp_path: Path, kind: bytes) -> None:
+    """A name of gigabytes, packed into kilobytes, would fill the memory."""
+    control = tar_of([Member("./control", b"Package: xx\nArchitecture: all\n")])
+    parts = [("debian-binary", b"2.0\n"), ("control.tar", control), ("data.tar", header("x", kind, 1 << 30))]
+    (tmp_path / "bomb.deb").write_bytes(ar_of(parts))
+    with pytest.raises(ArchiveError, match=r"a header of 1073741824 bytes|headers without an end"):
+        unpack_deb(tmp_path / "bomb.deb", tmp_path / "root", epoch=EPOCH)
 
 
 GOOD = deb_bytes([Member("./etc/thing", b"some content\n" * 99)])
