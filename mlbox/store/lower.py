@@ -227,8 +227,8 @@ class LowerTree:
             self._note(f"{member.path}: a {member.kind} device")
         return node
 
-    def _settle_path(self, where: str, node: Node) -> None:
-        if self._privileged and (node.uid, node.gid) != self._owner:
+    def _settle_path(self, where: str, node: Node, owner: tuple[int, int] | None = None) -> None:
+        if self._privileged and (node.uid, node.gid) != (owner or self._owner):
             os.chown(where, node.uid, node.gid, follow_symlinks=False)
         if node.kind != "symlink":
             os.chmod(where, self._mode(node, ""))  # noqa: PTH101 - hot path
@@ -248,8 +248,9 @@ class LowerTree:
         folder.children[name] = node
         if node.kind == "file" and (node.mode, node.uid, node.gid) != (member.mode, member.uid, member.gid):
             # As in Docker and podman, the last of the names says what the file is.
+            before = node.uid, node.gid
             node.mode, node.uid, node.gid, node.mtime = member.mode, member.uid, member.gid, member.mtime
-            self._settle_path(self._prefix + path, node)
+            self._settle_path(self._prefix + path, node, before)
         return node
 
     def _target(self, target: str) -> tuple[str, Node]:

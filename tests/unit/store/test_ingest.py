@@ -207,6 +207,14 @@ def test_the_last_name_says_what_a_file_is(store: Store) -> None:
     assert tree_problem(store.layers.folder(diff_id), deep=True) is None
 
 
+@pytest.mark.skipif(not ROOT, reason="only root can give files away")
+def test_the_last_name_gives_a_file_back_to_root(store: Store) -> None:
+    """Also when the owner that it says is who unpacks."""
+    diff_id = ingest(store, file("a", b"1", uid=7, gid=8) + hardlink("b", "a") + END)
+    status = (store.layers.root(diff_id) / "a").lstat()
+    assert (status.st_uid, status.st_gid) == (0, 0)
+
+
 def test_entries_say_what_the_layer_is(store: Store) -> None:
     """Also what the disk cannot hold."""
     data = file("b", b"12") + hardlink("a", "b") + hardlink("z", "a") + file(".wh.w") + file("o/.wh..wh..opq")
