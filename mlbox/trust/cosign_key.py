@@ -1,11 +1,14 @@
 """cosign's encrypted private keys: scrypt and NaCl's secretbox in JSON in PEM.
 
-As sigstore/cosign pkg/cosign/keys.go and go-securesystemslib encrypted/encrypted.go write them.
+As sigstore/cosign pkg/cosign/keys.go and go-securesystemslib encrypted/encrypted.go write them. Keys that mlbox makes
+have this form too: 'cosign sign --key' takes them, and scrypt makes every guess at the password cost 64 MiB.
 """
 
 import base64
 import binascii
 import hashlib
+import os
+import textwrap
 
 import msgspec
 
@@ -14,6 +17,8 @@ from mlbox.errors import TrustError
 
 _PARAMETERS = ((1 << 15, 8, 1), (1 << 16, 8, 1), (1 << 17, 8, 1))
 """scrypt's N, r and p as that library knows them: others would let a file decide how long we compute."""
+_OURS = _PARAMETERS[1]
+_LABEL = "ENCRYPTED SIGSTORE PRIVATE KEY"
 
 
 class _Parameters(msgspec.Struct, frozen=True):
@@ -39,23 +44,38 @@ class _Sealed(msgspec.Struct, frozen=True):
     ciphertext: bytes
 
 
+def encrypt(der: bytes, password: bytes) -> bytes:
+    """Return the PEM file of a PKCS #8 key (DER), encrypted with `password`."""
+    from nacl.secret import SecretBox
+
+    salt, nonce = os.urandom(32), os.urandom(SecretBox.NONCE_SIZE)
+    n, r, p = _OURS
+    sealed = _Sealed(
+        kdf=_Kdf(name="scrypt", params=_Parameters(N=n, r=r, p=p), salt=salt),
+        cipher=_Cipher(name="nacl/secretbox", nonce=nonce),
+        ciphertext=SecretBox(_stretched(password, salt, _OURS)).encrypt(der, nonce).ciphertext,
+    )
+    body = "\n".join(textwrap.wrap(base64.b64encode(msgspec.json.encode(sealed)).decode(), 64))
+    return f"-----BEGIN {_LABEL}-----\n{body}\n-----END {_LABEL}-----\n".encode()
+
+
 def decrypt(pem: bytes, password: bytes, name: str) -> bytes:
     """Return the PKCS #8 key (DER) inside `pem`; `name` says in messages which file it is."""
-    try:
-        from nacl.exceptions import CryptoError
-        from nacl.secret import SecretBox
-    except ImportError:
-        raise TrustError(
-            f"{name} is a key in cosign's own form, which needs PyNaCl",
-            hint="'pip install pynacl' beside mlbox, or make a key with 'mlbox key generate'",
-        ) from None
+    from nacl.exceptions import CryptoError
+    from nacl.secret import SecretBox
+
     sealed = _parse(pem, name)
-    n, r, p = sealed.kdf.params.N, sealed.kdf.params.r, sealed.kdf.params.p
-    key = hashlib.scrypt(password, salt=sealed.kdf.salt, n=n, r=r, p=p, maxmem=256 * n * r, dklen=SecretBox.KEY_SIZE)
+    parameters = sealed.kdf.params
+    key = _stretched(password, sealed.kdf.salt, (parameters.N, parameters.r, parameters.p))
     try:
         return SecretBox(key).decrypt(sealed.ciphertext, sealed.cipher.nonce)
     except (CryptoError, ValueError, TypeError):
         raise TrustError(f"cannot open the key {name}: wrong password, or the file is damaged") from None
+
+
+def _stretched(password: bytes, salt: bytes, parameters: tuple[int, int, int]) -> bytes:
+    n, r, p = parameters
+    return hashlib.scrypt(password, salt=salt, n=n, r=r, p=p, maxmem=256 * n * r, dklen=32)
 
 
 def _parse(pem: bytes, name: str) -> _Sealed:

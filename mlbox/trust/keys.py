@@ -83,8 +83,10 @@ def generate(prefix: Path, password: bytes) -> tuple[Path, Path]:
 
     A file that is there is never written over.
     """
-    from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    from mlbox.trust.cosign_key import encrypt
 
     if not password:
         raise UsageError("a signing key needs a password", hint=_PASSWORD_HINT)
@@ -95,11 +97,7 @@ def generate(prefix: Path, password: bytes) -> tuple[Path, Path]:
         if path.exists() or path.is_symlink():
             raise UsageError(f"{path} exists, and keys are never overwritten", hint="give another prefix")
     key = ec.generate_private_key(ec.SECP256R1())
-    pem = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.BestAvailableEncryption(password),
-    )
+    pem = encrypt(key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()), password)
     with disk_errors(f"writing {private}"):
         private.parent.mkdir(parents=True, exist_ok=True)
         _write(private, pem, 0o600)
@@ -129,7 +127,7 @@ def parse_public(data: bytes, name: str) -> PublicKey:
 def load_private(path: Path, ask: Ask) -> PrivateKey:
     """Return the private key of the file `path`; `ask` is called for its password when it has one.
 
-    Reads PKCS #8 (what `generate` and openssl write) and cosign's own encrypted form.
+    Reads cosign's encrypted form, which `generate` writes, and PKCS #8, which openssl does.
     """
     data = _read(path)
     if b"COSIGN PRIVATE KEY" in data or b"SIGSTORE PRIVATE KEY" in data:

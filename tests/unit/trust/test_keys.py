@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from nacl.secret import SecretBox
 
 from mlbox.errors import TrustError, UsageError
 from mlbox.trust.keys import PrivateKey, generate, load_private, load_public, parse_public
@@ -31,10 +31,10 @@ def never() -> bytes:
 
 
 def test_the_private_file_is_the_owners_and_encrypted(key_files: tuple[Path, Path]) -> None:
-    """The private key is mode 0600 and encrypted PKCS #8, the public one is plain."""
+    """The private key is mode 0600 and in cosign's encrypted form, the public one is plain."""
     private, public = key_files
     assert (private.suffix, private.stat().st_mode & 0o777) == (".key", 0o600)
-    assert private.read_bytes().startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
+    assert private.read_bytes().startswith(b"-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\n")
     assert (public.suffix, public.stat().st_mode & 0o777) == (".pub", 0o644)
     assert public.read_bytes().startswith(b"-----BEGIN PUBLIC KEY-----")
 
@@ -182,14 +182,13 @@ def test_missing_and_huge_files(tmp_path: Path) -> None:
 
 def cosign_key(private: Any, *, n: int = 1 << 15, kind: str = "SIGSTORE") -> bytes:
     """Return a key file as cosign writes it."""
-    secret = pytest.importorskip("nacl.secret")
     salt, nonce = b"s" * 32, b"n" * 24
     der = private.private_bytes(serialization.Encoding.DER, PKCS8, PLAIN)
     sealing = hashlib.scrypt(PASSWORD, salt=salt, n=n, r=8, p=1, maxmem=1 << 28, dklen=32)
     text = {
         "kdf": {"name": "scrypt", "params": {"N": n, "r": 8, "p": 1}, "salt": base64.b64encode(salt).decode()},
         "cipher": {"name": "nacl/secretbox", "nonce": base64.b64encode(nonce).decode()},
-        "ciphertext": base64.b64encode(secret.SecretBox(sealing).encrypt(der, nonce).ciphertext).decode(),
+        "ciphertext": base64.b64encode(SecretBox(sealing).encrypt(der, nonce).ciphertext).decode(),
     }
     body = base64.encodebytes(json.dumps(text).encode()).decode()
     return f"-----BEGIN ENCRYPTED {kind} PRIVATE KEY-----\n{body}-----END ENCRYPTED {kind} PRIVATE KEY-----\n".encode()
@@ -206,17 +205,26 @@ def test_cosigns_own_keys_sign(tmp_path: Path, kind: str) -> None:
         load_private(tmp_path / "cosign.key", lambda: b"other")
 
 
+def test_a_guess_at_the_password_costs_memory(key_files: tuple[Path, Path]) -> None:
+    """The parameters are those that cosign writes, the salt is new for each key."""
+    sealed = json.loads(base64.b64decode("".join(key_files[0].read_text().splitlines()[1:-1])))
+    assert sealed["kdf"]["params"] == {"N": 65536, "r": 8, "p": 1}
+    assert list(sealed) == ["kdf", "cipher", "ciphertext"]
+    other = generate(key_files[0].with_name("other"), PASSWORD)[0]
+    assert sealed["kdf"]["salt"] not in base64.b64decode("".join(other.read_text().splitlines()[1:-1])).decode()
+
+
+def test_keys_of_openssl_with_a_password_sign(tmp_path: Path) -> None:
+    """As do those that earlier versions of mlbox made."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    (tmp_path / "k").write_bytes(private.private_bytes(PEM, PKCS8, serialization.BestAvailableEncryption(PASSWORD)))
+    assert load_private(tmp_path / "k", lambda: PASSWORD).sign(b"x")
+    with pytest.raises(TrustError, match="wrong password"):
+        load_private(tmp_path / "k", lambda: b"other")
+
+
 def test_cosigns_keys_cannot_ask_for_any_amount_of_work(tmp_path: Path) -> None:
     """Parameters that cosign never writes are refused before anything is computed."""
     (tmp_path / "k").write_bytes(cosign_key(ec.generate_private_key(ec.SECP256R1()), n=1 << 10))
     with pytest.raises(TrustError, match="does not know"):
         load_private(tmp_path / "k", lambda: PASSWORD)
-
-
-def test_without_the_library_cosigns_keys_have_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names what to install."""
-    (tmp_path / "k").write_bytes(cosign_key(ec.generate_private_key(ec.SECP256R1())))
-    monkeypatch.setitem(sys.modules, "nacl.secret", None)
-    with pytest.raises(TrustError, match="PyNaCl") as caught:
-        load_private(tmp_path / "k", lambda: PASSWORD)
-    assert "pip install pynacl" in str(caught.value.hint)
