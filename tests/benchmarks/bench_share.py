@@ -1,14 +1,17 @@
 """How long push and pull take, beside Docker, through one registry on loopback.
 
-    python tests/benchmarks/bench_share.py [DOCKER_HOST]
+    DOCKER=/usr/bin/docker python tests/benchmarks/bench_share.py [DOCKER_HOST]
 
-DOCKER names the client, should the first on PATH be another. Needs docker-registry and skopeo; uses stores of its
-own; downloads once. With DOCKER_HOST the same image is pushed and pulled there too, in turn.
+DOCKER names the client (one that has BuildKit), should the first on PATH be another. Needs docker-registry and skopeo;
+uses stores of its own; downloads once. With DOCKER_HOST (a dockerd that may reach loopback) the same image is pushed
+and pulled there too, in turn; where something changes, Docker's is an image of the same wheels from a Dockerfile.
 """
 
 import json
 import os
+import random
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -21,10 +24,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench_build import DOCKER, MLBOX, OLDER, REQUIREMENTS, Bench, make_large_wheel
+from bench_build import MLBOX, OLDER, REQUIREMENTS, Bench, make_large_wheel
+from docker_peer import Docker, blobs
 from measure import peak_memory, ratio, row, seconds
 
+from mlbox.oci.digest import Digest, hex_of
+from mlbox.paths import Home
+from mlbox.store.store import Store
+
 ROUNDS = 3
+KILLS = 5
 MEMORY = 250e6
 
 
@@ -72,106 +81,153 @@ def report(
     return elapsed, json.loads(done.stdout)[0]
 
 
-def docker(*args: str, before: tuple[str, ...] = ()) -> float:
-    """Time one docker command."""
-    if before:
-        subprocess.run([DOCKER, *before], check=True, capture_output=True)
-    return seconds([DOCKER, *args], runs=1)
-
-
-def docker_pull(name: str) -> float:
-    """Time a pull by a Docker that has no image."""
-    images = subprocess.run([DOCKER, "images", "-q"], check=True, capture_output=True, text=True).stdout.split()
-    if images:
-        subprocess.run([DOCKER, "rmi", "-f", *dict.fromkeys(images)], check=True, capture_output=True)
-    os.sync()
-    return docker("pull", "-q", name)
-
-
-def blob_sizes(address: str, repository: str, tag: str) -> int:
-    """Return the bytes of the layers' blobs of an image."""
-    accept = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
-    request = urllib.request.Request(f"http://{address}/v2/{repository}/manifests/{tag}", headers={"Accept": accept})
-    with urllib.request.urlopen(request, timeout=30) as response:
-        return sum(layer["size"] for layer in json.load(response)["layers"])
-
-
-def bench_push(bench: Bench, stack: ExitStack, peer: bool) -> str:
+def bench_push(bench: Bench, stack: ExitStack, docker: Docker | None) -> str:
     """First pushes, each to a registry that has nothing; return the last registry's address."""
     ours, peers = [], []
     for _ in range(ROUNDS):
         address = stack.enter_context(registry(bench.scratch))
         os.sync()
         ours.append(seconds([MLBOX, "push", "-q", "bench", "--to", f"{address}/mlbox/bench:1"], runs=1))
-        if peer:
-            os.sync()
-            peers.append(
-                docker("push", "-q", f"{address}/docker/bench:1", before=("tag", "bench", f"{address}/docker/bench:1"))
-            )
-    again = seconds([MLBOX, "push", "-q", "bench", "--to", f"{address}/mlbox/bench:1"], runs=3)
-    if peer:
-        ratio("first push / docker push", statistics.median(ours), statistics.median(peers), 0.4)
-        mine, theirs = blob_sizes(address, "mlbox/bench", "1"), blob_sizes(address, "docker/bench", "1")
+        if docker:
+            peers.append(docker.push("bench", f"{address}/docker/bench:1"))
+    against("first push", statistics.median(ours), statistics.median(peers) if peers else None, 0.4)
+    if docker:
+        mine, theirs = (sum(blobs(address, name, "1").values()) for name in ("mlbox/bench", "docker/bench"))
         row(
             "bytes of the blobs, zstd / gzip",
             f"{mine / 1e6:.0f} / {theirs / 1e6:.0f} MB",
             f"{mine / theirs:.2f} x (goal 1)",
             ok=mine <= theirs,
         )
-    else:
-        row("first push", f"{statistics.median(ours):.3f} s")
-    row("push again", f"{again:.3f} s")
+    again = seconds([MLBOX, "push", "-q", "bench", "--to", f"{address}/mlbox/bench:1"], runs=3)
+    against("push, nothing changed", again, docker.push("bench", f"{address}/docker/bench:1") if docker else None)
     return address
 
 
-def bench_changes(bench: Bench, address: str) -> None:
-    """A push after the code changed, and after one requirement did."""
+def bench_changes(bench: Bench, address: str, docker: Docker | None) -> None:
+    """Pushes after the code changed, after a comment beside the requirements did, and after one requirement did."""
+    if docker:
+        docker.require()
+        docker.build("built-1")
+        docker.push("built-1", f"{address}/docker/built:1")
+        docker.touch()
+        docker.build("built-2")
+        docker.require("# a comment\n")
+        docker.build("built-3")
     bench.touch()
-    bench.mlbox("build", "-t", "bench-code", runs=1)
-    elapsed, pushed = report("push", "bench-code", "--to", f"{address}/mlbox/bench:2")
-    sent = [layer for layer in pushed["layers"] if layer["how"] == "uploaded"]
-    row(
-        "push, code changed",
-        f"{elapsed:.3f} s",
-        f"goal 1 s, {len(sent)} layer, {pushed['moved']} B",
-        ok=elapsed <= 1 and len(sent) == 1,
-    )
+    bench.mlbox("build", "-t", "bench-2")
+    bench_change(address, "code changed", 2, docker, most=1, limit=1.0)
+    bench.require([*REQUIREMENTS, "# a comment"])
+    bench.mlbox("lock")
+    bench.mlbox("build", "-t", "bench-3")
+    bench_change(address, "a comment in requirements.txt", 3, docker, most=1)
     bench.require([*REQUIREMENTS, OLDER])
-    bench.mlbox("lock", runs=1)
-    bench.mlbox("build", "-t", "bench-requirement", runs=1)
-    elapsed, pushed = report("push", "bench-requirement", "--to", f"{address}/mlbox/bench:3")
+    bench.mlbox("lock")
+    bench.mlbox("build", "-t", "bench-4")
+    if docker:
+        docker.require()
+        docker.build("built-4")
+    bench_change(address, "one requirement changed", 4, docker, most=2)
+
+
+def bench_change(
+    address: str, what: str, number: int, docker: Docker | None, *, most: int, limit: float | None = None
+) -> None:
+    """Push the image of a change, and Docker's; `most` layers and `limit` seconds are ours to take."""
+    elapsed, pushed = report("push", f"bench-{number}", "--to", f"{address}/mlbox/bench:{number}")
     sent = [layer for layer in pushed["layers"] if layer["how"] == "uploaded"]
-    row(
-        "push, one requirement changed",
-        f"{elapsed:.3f} s",
-        f"goal 2 layers: {len(sent)}, {pushed['moved'] / 1e6:.1f} MB",
-        ok=len(sent) <= 2,
-    )
+    theirs = docker.push(f"built-{number}", f"{address}/docker/built:{number}") if docker else None
+    against(f"push, {what}", elapsed, theirs)
+    goal = f"goal {most} layers" + (f", {limit:g} s" if limit else "")
+    ok = len(sent) <= most and elapsed <= (limit or elapsed) and pushed["moved"] == sum(one["size"] for one in sent)
+    peer = f"; docker {moved(address, number) / 1e6:.3f} MB" if docker else ""
+    row("  layers and bytes sent", f"{len(sent)}, {pushed['moved'] / 1e6:.3f} MB", f"{goal}{peer}", ok=ok)
 
 
-def bench_pull(bench: Bench, address: str, peer: bool) -> None:
-    """Cold pulls until the image can run.
+def moved(address: str, number: int) -> int:
+    """Return the bytes that Docker had to send for an image of the Dockerfile: blobs that those before it lack."""
+    before = {digest for one in range(1, number) for digest in blobs(address, "docker/built", str(one))}
+    return sum(size for digest, size in blobs(address, "docker/built", str(number)).items() if digest not in before)
+
+
+def bench_second(bench: Bench, address: str) -> None:
+    """Push the image of another project with the same environment."""
+    other = bench.scratch / "other"
+    other.mkdir()
+    for name in ("mlbox.toml", "mlbox.lock", "requirements.txt"):
+        shutil.copy(bench.project / name, other / name)
+    (other / "serve.py").write_text("print('another program')\n")
+    for line in (["build", "-t", "other"], ["push", "-q", "other", "--to", f"{address}/mlbox/other:1"]):
+        subprocess.run([MLBOX, *line], cwd=other, check=True, capture_output=True)
+
+
+def bench_pull(bench: Bench, address: str, docker: Docker | None) -> None:
+    """Cold pulls until the image can run, and a pull beside it.
 
     Ours come first: Docker must remove its image before it can pull again, and ext4 searches past inodes that were
     freed in the last minute, which costs whoever makes files next several seconds.
     """
     homes = [str(bench.scratch / f"pulled-{number}") for number in range(ROUNDS)]
-    ours = [report("pull", f"{address}/mlbox/bench:1", home=home, before=os.sync)[0] for home in homes]
-    home = homes[0]
-    if peer:
-        peers = [docker_pull(f"{address}/docker/bench:1") for _ in range(ROUNDS)]
-        ratio("cold pull / docker pull", statistics.median(ours), statistics.median(peers), 0.35)
-    else:
-        row("cold pull", f"{statistics.median(ours):.3f} s")
-    env = {**os.environ, "MLBOX_HOME": home}
-    subprocess.run([MLBOX, "run", "--rm", f"{address}/mlbox/bench:1", "true"], check=True, env=env)
-    elapsed, pulled = report("pull", f"{address}/mlbox/bench:2", home=home)
+    ours = [runnable(address, home) for home in homes]
+    second, pulled = report("pull", f"{address}/mlbox/other:1", home=homes[0])
+    peers, theirs = [], None
+    if docker:
+        for _ in range(ROUNDS):
+            docker.forget()
+            peers.append(docker.pull(f"{address}/docker/bench:1"))
+        docker.forget()
+        docker.pull(f"{address}/docker/built:1")
+        theirs = docker.pull(f"{address}/docker/built:3")
+    against("cold pull until it can run", statistics.median(ours), statistics.median(peers) if peers else None, 0.35)
+    against("pull of a second image with the same environment", second, theirs)
+    row("  bytes fetched", f"{pulled['moved']} B", "goal 0.5 s", ok=second <= 0.5)
+
+
+def runnable(address: str, home: str) -> float:
+    """Time a cold pull, and see that what was pulled runs."""
+    elapsed, _ = report("pull", f"{address}/mlbox/bench:1", home=home, before=os.sync)
+    run = [MLBOX, "run", "--rm", "--network", "host", f"{address}/mlbox/bench:1", "python", "-c", "import sklearn"]
+    subprocess.run(run, check=True, capture_output=True, env={**os.environ, "MLBOX_HOME": home})
+    return elapsed
+
+
+def bench_killed(bench: Bench, address: str) -> None:
+    """Pulls into one store that are killed at random, then one that is not: it fetches nothing that was finished."""
+    home, name = bench.scratch / "killed", f"{address}/mlbox/bench:1"
+    env = {**os.environ, "MLBOX_HOME": str(home)}
+    done: set[str] = set()
+    kills = 0
+    for _ in range(KILLS):
+        process = subprocess.Popen([MLBOX, "pull", "-q", name], env=env, stdout=subprocess.DEVNULL, process_group=0)
+        try:
+            process.wait(timeout=random.uniform(0.2, 1.5))
+        except subprocess.TimeoutExpired:
+            kills += 1
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        done |= finished(home, blobs(address, "mlbox/bench", "1"))
+    _, pulled = report("pull", name, home=str(home))
+    layers = {layer["diff_id"]: layer for layer in pulled["layers"]}
+    digests = dict(zip(blobs(address, "mlbox/bench", "1"), layers.values(), strict=True))
+    again = [one for one in done if (layers.get(one) or digests[one])["moved"]]
+    total = sum(blobs(address, "mlbox/bench", "1").values())
     row(
-        "pull of a second image with the same environment",
-        f"{elapsed:.3f} s",
-        f"goal 0.5 s, {pulled['moved']} B",
-        ok=elapsed <= 0.5,
+        f"pull killed {kills} times, finished blobs fetched again",
+        f"{len(again)} of {len(done)}",
+        f"{pulled['moved'] / 1e6:.0f} of {total / 1e6:.0f} MB were left",
+        ok=not again and kills > 0,
     )
+
+
+def finished(home: Path, sizes: dict[str, int]) -> set[str]:
+    """Return which layers (diffIDs) and which downloads (digests of blobs) a store has to the last byte."""
+    artifacts = Store(Home(home)).artifacts
+    whole = {
+        digest
+        for digest, size in sizes.items()
+        if (path := artifacts.partial(hex_of(Digest(digest)))).exists() and path.stat().st_size == size
+    }
+    return whole | {f"sha256:{layer.name}" for layer in (home / "layers").glob("*") if (layer / "record.json").exists()}
 
 
 def bench_rebuilt(bench: Bench, address: str) -> None:
@@ -206,32 +262,29 @@ def bench_memory(bench: Bench, address: str) -> None:
     row("pull of a layer of 1 GB, peak memory", f"{pull / 1e6:.0f} MB", "goal 250 MB", ok=pull <= MEMORY)
 
 
-def load_into_docker(bench: Bench) -> None:
-    """Give dockerd the image under the name 'bench'."""
-    archive, layout = bench.scratch / "bench.tar", bench.scratch / "layout"
-    subprocess.run([MLBOX, "save", "bench", "-o", str(layout)], check=True, capture_output=True)
-    copy = ["skopeo", "copy", "-q", f"oci:{layout}:bench:latest", f"docker-archive:{archive}:bench:latest"]
-    subprocess.run(copy, check=True)
-    subprocess.run([DOCKER, "load", "-q", "-i", str(archive)], check=True, capture_output=True)
-    archive.unlink()
-    shutil.rmtree(layout)
+def against(what: str, ours: float, theirs: float | None, limit: float | None = None) -> None:
+    """Print our time, beside Docker's where it was measured."""
+    if theirs is None:
+        row(what, f"{ours:.3f} s")
+    elif limit is None:
+        row(f"{what} / docker", f"{ours:.3f} / {theirs:.3f} s", f"{ours / theirs:.2f} x")
+    else:
+        ratio(f"{what} / docker", ours, theirs, limit)
 
 
 def main() -> None:
     """Print the table."""
-    peer = len(sys.argv) > 1
-    if peer:
-        os.environ["DOCKER_HOST"] = sys.argv[1]
     with tempfile.TemporaryDirectory(prefix="mlbox-bench-") as scratch, ExitStack() as stack:
         bench = Bench(Path(scratch))
-        bench.mlbox("build", "-t", "bench", runs=1)
-        if peer:
-            load_into_docker(bench)
-        address = bench_push(bench, stack, peer)
-        bench_pull_source = os.environ["MLBOX_HOME"]
-        bench_changes(bench, address)
-        bench_pull(bench, address, peer)
-        os.environ["MLBOX_HOME"] = bench_pull_source
+        bench.mlbox("build", "-t", "bench")
+        docker = Docker(sys.argv[1], bench) if len(sys.argv) > 1 else None
+        if docker:
+            docker.load("bench")
+        address = bench_push(bench, stack, docker)
+        bench_second(bench, address)
+        bench_changes(bench, address, docker)
+        bench_pull(bench, address, docker)
+        bench_killed(bench, address)
         bench_rebuilt(bench, address)
         bench_memory(bench, address)
 
