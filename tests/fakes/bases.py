@@ -1,47 +1,19 @@
 """Images as others make them, for mlbox to stand on: layers with what tar knows, pushed to a real registry."""
 
-import contextlib
 import gzip
 import hashlib
 import json
 import os
-import socket
 import subprocess
 import tarfile
 import tempfile
-import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 Rename = Callable[[str], str]
 """From a path to where it shall lie; '' leaves it out."""
-
-
-@contextlib.contextmanager
-def docker_registry(folder: Path, program: str) -> Iterator[str]:
-    """Run a registry with its data in `folder` and yield its host."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{free.getsockname()[1]}"
-    config = {
-        "version": 0.1,
-        "log": {"level": "error", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
-        "http": {"addr": host},
-    }
-    (folder / "registry.yml").write_text(json.dumps(config))
-    server = subprocess.Popen([program, "serve", str(folder / "registry.yml")], stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(100):
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{host}/v2/", timeout=1):
-                break
-            time.sleep(0.05)
-        yield host
-    finally:
-        server.terminate()
-        server.wait(10)
 
 
 def layer_of(

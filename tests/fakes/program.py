@@ -29,7 +29,7 @@ class Program:
         argv = [sys.executable, "-m", "mlbox", *args]
         done = subprocess.run(argv, cwd=self.cwd, env=self.env, input=stdin, capture_output=True, text=True)
         if code is not None:
-            assert done.returncode == code, f"mlbox {' '.join(args)}\n{done.stdout}{done.stderr}"
+            assert done.returncode == code, f"mlbox {' '.join(args)}: {done.returncode}\n{done.stdout}{done.stderr}"
             assert "Traceback" not in done.stderr, done.stderr
         return done
 

@@ -4,10 +4,11 @@ import os
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from fakes.containers import wait_for
 
 from mlbox.linux.mount import umount
 
@@ -68,8 +69,5 @@ _BEFORE = _docker_groups()
 
 
 def _wait_for(client: str, env: dict[str, str]) -> None:
-    for _ in range(200):
-        if subprocess.run([client, "info"], env={**os.environ, **env}, capture_output=True).returncode == 0:
-            return
-        time.sleep(0.1)
-    raise AssertionError("dockerd does not answer")
+    argv = [client, "info"]
+    wait_for(lambda: subprocess.run(argv, env={**os.environ, **env}, capture_output=True).returncode == 0, "dockerd")

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.bases import delete, docker_registry, layer_of, push_image
+from fakes.bases import delete, layer_of, push_image
 from fakes.elf import shared_library
+from fakes.hub import docker_registry
 from fakes.index import make_wheel
 from fakes.program import Program
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fakes.bases import docker_registry
 from fakes.containers import busybox_rootfs
+from fakes.hub import docker_registry
 from fakes.program import Program
 
 from mlbox.build.step import Bind, Step

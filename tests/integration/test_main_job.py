@@ -283,19 +283,17 @@ def test_a_full_disk(mlbox: Program, repository: Path, tmp_path: Path) -> None:
 
 
 def test_no_network(mlbox: Program, repository: Path, tmp_path: Path) -> None:
-    """Locking says that nothing can be reached, soon; a build with everything at hand needs no network."""
+    """Locking says that nothing can be reached; a build with everything at hand needs no network."""
     wanted = mlbox.build()
     other = fresh(mlbox, tmp_path / "h2", repository)
     argv = ["unshare", "-n", "env", "-C", str(repository), sys.executable]
     built = subprocess.run([*argv, "-m", "mlbox", "build"], env=other.env, capture_output=True, text=True)
     assert built.stdout.split()[-1:] == [wanted], built.stderr
 
-    start = time.monotonic()
     lock = [*argv, "-m", "mlbox", "lock", "--upgrade"]
     refused = subprocess.run(lock, env=other.env, capture_output=True, text=True)
     assert refused.returncode == 1
     assert "hint:" in refused.stderr
-    assert time.monotonic() - start < 30
 
 
 def test_contradictions_and_unknown_names_are_explained(mlbox: Program, repository: Path) -> None:

@@ -8,12 +8,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from fakes.hub import docker_registry
 
 from mlbox.codec import canonical_json
 from mlbox.errors import RegistryError
@@ -41,48 +42,16 @@ RSA = ("-newkey", "rsa:2048", "-nodes")
 REPOSITORY = "team/bert"
 
 
-def free_port() -> int:
-    """Return a port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def serve(need: Need, tmp_path: Path) -> Iterator[Serve]:
     """Start docker-registry with more settings; returns its host."""
     program = need("docker-registry")
-    running: list[subprocess.Popen[bytes]] = []
+    with ExitStack() as running:
 
-    def start(*, auth: dict[str, object] | None = None, tls: dict[str, object] | None = None) -> str:
-        host = f"127.0.0.1:{free_port()}"
-        settings = {
-            "version": "0.1",
-            "log": {"level": "error", "accesslog": {"disabled": True}},
-            "storage": {"filesystem": {"rootdirectory": str(tmp_path / "storage")}},
-            "http": {"addr": host, "secret": "x", **({"tls": tls} if tls else {})},
-            **({"auth": auth} if auth else {}),
-        }
-        (tmp_path / "config.yml").write_text(json.dumps(settings))  # YAML, too
-        with (tmp_path / "log").open("wb") as log:
-            running.append(subprocess.Popen([program, "serve", tmp_path / "config.yml"], stdout=log, stderr=log))
-        _wait_for(host)
-        return host
+        def start(**settings: object) -> str:
+            return running.enter_context(docker_registry(tmp_path / "registry", program, **settings))
 
-    yield start
-    for one in running:
-        one.terminate()
-        one.wait(10)
-
-
-def _wait_for(host: str) -> None:
-    address, _, port = host.partition(":")
-    for _ in range(200):
-        with socket.socket() as probe:
-            if probe.connect_ex((address, int(port))) == 0:
-                return
-        time.sleep(0.05)
-    pytest.fail(f"nobody listens at {host}")
+        yield start
 
 
 def client(

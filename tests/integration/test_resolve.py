@@ -1,5 +1,4 @@
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,23 +86,3 @@ def torch_folder() -> Path:
             return Path(folder)
     missing("pip's configuration names no folder with a CPU build of torch")
     return Path()
-
-
-def test_locking_costs_little_more_than_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A guard against doing things twice; the number itself is the benchmarks' business."""
-    lines = ("scikit-learn", "pandas", "matplotlib", "fastapi", "uvicorn", "pip")
-    (tmp_path / "in.txt").write_text("\n".join(lines))
-    argv = ["uv", "pip", "compile", "--no-config", "--generate-hashes", "-q", "in.txt", "-o", "out.txt"]
-    took = []
-    for cache in ("one", "two"):
-        monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / cache))
-        start = time.monotonic()
-        if cache == "one":
-            from uv import find_uv_bin
-
-            argv[0] = find_uv_bin()
-            process.run(argv, cwd=tmp_path, env={"UV_CACHE_DIR": str(tmp_path / cache)})
-        else:
-            lock_python(project(tmp_path, *lines), TARGET)
-        took.append(time.monotonic() - start)
-    assert took[1] < 3 * took[0] + 1

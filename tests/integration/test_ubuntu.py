@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 from conftest import missing
-from fakes.bases import docker_registry, layer_of, push_image
+from fakes.bases import layer_of, push_image
 from fakes.debian import UbuntuArchive
+from fakes.hub import docker_registry
 from fakes.program import Program
 from fakes.ubuntu import OS_RELEASE, SUFFIX, publish
 

@@ -486,9 +486,9 @@ def test_a_log_made_to_take_long_does_not() -> None:
             f"{seed} " * ((256 << 10) // (len(seed) + 1)),
             f"{seed[:300]}\n" * ((256 << 10) // (len(seed) + 1)),
         ):
-            began = time.perf_counter()
+            began = time.process_time()
             why(text, None)
-            assert time.perf_counter() - began < 5, seed
+            assert time.process_time() - began < 5, seed
 
 
 @given(st.text(max_size=400), st.sampled_from([text for text, *_ in KNOWN]))

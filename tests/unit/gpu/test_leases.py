@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from mlbox.errors import ContainerError
+from mlbox.gpu import leases as module
 from mlbox.gpu import queue
 from mlbox.gpu.choose import Request, Unit, parse_request
 from mlbox.gpu.leases import Lease, Leases, Tenant
@@ -170,26 +171,23 @@ def test_every_sharer_counts(leases: Leases) -> None:
     alone.close()
 
 
-def test_who_waits_gets_it_at_once(leases: Leases) -> None:
-    """Not at the next look: the closed file wakes it."""
+def test_who_waits_gets_it_at_once(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at the next look, which never comes: the closed file wakes it."""
+    monkeypatch.setattr(module, "_LOOK", 3600)
     held = take(leases, "all")
     threading.Timer(0.3, held.close).start()
-    began = time.monotonic()
     assert labels(take(leases, "device=3", wait=True)) == ["3"]
-    assert 0.2 < time.monotonic() - began < 0.9
 
 
 def test_nobody_passes_those_who_wait(leases: Leases, tmp_path: Path) -> None:
     """One that wants many is not starved by those that want one."""
     held = take(leases, "1")
     waiting = taker(leases, tmp_path, "8", 0)
-    deadline = time.monotonic() + 10
-    while leases.waiting() < 1 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(lambda: leases.waiting() == 1)
     with pytest.raises(ContainerError, match="1 wait for GPUs already"):
         take(leases, "1")
     held.close()
-    assert waiting.communicate(timeout=20)[0] == "8\n"
+    assert waiting.communicate(timeout=120)[0] == "8\n"
     assert labels(take(leases, "1")) == ["0"]
 
 
@@ -198,26 +196,21 @@ def test_who_waits_for_one_gpu_is_not_in_the_way_of_others(leases: Leases, tmp_p
     held = take(leases, "device=0")
     waiting = threading.Thread(target=lambda: take(leases, "device=0", wait=True).close())
     waiting.start()
-    deadline = time.monotonic() + 10
-    while leases.waiting() < 1 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(lambda: leases.waiting() == 1)
     assert labels(take(leases, "device=1")) == ["1"]
     with pytest.raises(ContainerError, match="1 wait for GPUs already"):
         take(leases, "all")
     held.close()
-    waiting.join(10)
+    waiting.join(120)
     assert leases.waiting() == 0
 
 
 def test_the_killed_leave_nothing(leases: Leases, tmp_path: Path) -> None:
     """Neither a lease nor a place in the queue."""
     holder = taker(leases, tmp_path, "8", 60)
-    deadline = time.monotonic() + 10
-    while len(leases.held()) < 8 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(lambda: len(leases.held()) == 8)
     waiter = taker(leases, tmp_path, "1", 60)
-    while leases.waiting() < 1 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(lambda: leases.waiting() == 1)
     for process in (waiter, holder):
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -326,7 +319,7 @@ def test_priority_goes_before(leases: Leases, monkeypatch: pytest.MonkeyPatch) -
             time.sleep(0.05)
         held.close()
         for thread in threads:
-            thread.join(20)
+            thread.join(120)
         return order
 
     assert all_of(("first", 0), ("low", -1), ("high", 2), ("middle", 1)) == ["high", "middle", "first", "low"]
@@ -347,7 +340,7 @@ def test_a_lease_is_forgotten_by_its_container_only(leases: Leases) -> None:
 
 def wait_for(condition: Callable[[], object]) -> None:
     """Wait until it is true."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
