@@ -11,8 +11,9 @@ from typer._click import Context
 from typer.core import TyperGroup
 
 from mlbox.cli.home import default_store
-from mlbox.cli.progress import Bars, Lines, listener
+from mlbox.cli.progress import listener
 from mlbox.cli.render import Format, mega, print_json, print_table
+from mlbox.events import Listener
 
 if TYPE_CHECKING:
     from mlbox.engine.bundles.load import Checked
@@ -251,6 +252,6 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _tell_moved(talk: Lines | Bars, moved: list[tuple[str, str | None]]) -> None:
+def _tell_moved(talk: Listener, moved: list[tuple[str, str | None]]) -> None:
     for name, before in moved:
         talk.note(f"{name} was {before}")

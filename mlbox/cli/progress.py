@@ -2,8 +2,11 @@
 
 import sys
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING
+
+from mlbox.events import SILENT, Listener
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -96,6 +99,8 @@ class Bars:
         return self._progress
 
 
-def listener() -> Lines | Bars:
-    """Return the listener that fits stderr."""
+def listener(*, quiet: bool = False) -> AbstractContextManager[Listener]:
+    """Return the listener that fits stderr, or the one that says nothing."""
+    if quiet:
+        return nullcontext(SILENT)
     return Bars() if sys.stderr.isatty() else Lines()

@@ -4,8 +4,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from mlbox.cli.progress import Bars, Lines, listener
+from mlbox.cli.progress import listener
 from mlbox.cli.words import App, Argument, Option
+from mlbox.events import Listener
 
 if TYPE_CHECKING:
     from mlbox.engine.building import Workshop
@@ -26,6 +27,7 @@ Wait = Annotated[bool, Option("--wait", help="Until the GPUs are free, in a queu
 For = Annotated[str, Option("--for", help="Stop it after that time: 90s, 30m, 8h, 2d.")]
 Env = Annotated[list[str] | None, Option("--env", "-e", help="NAME=VALUE, or NAME to pass ours.")]
 Which = Annotated[str, Option("--accelerator", help="Which of the lock's; default: what suits this host.")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress, only the digest.")]
 Relock = Annotated[bool, Option("--relock", help="Bring mlbox.lock up to date first.")]
 
 
@@ -52,7 +54,7 @@ class PlanFormat(StrEnum):
 
 def _workshop(
     folder: Path,
-    talk: Lines | Bars,
+    talk: Listener,
     extras: list[str] | None = None,
     groups: list[str] | None = None,
     find_links: list[str] | None = None,
@@ -78,7 +80,7 @@ def _workshop(
     return Workshop(Home.default(), options, talk)
 
 
-def _tell_disagreements(workshop: "Workshop", talk: Lines | Bars) -> None:
+def _tell_disagreements(workshop: "Workshop", talk: Listener) -> None:
     """Note specs that contradict those that count, where there are several."""
     if all(source.used for source in workshop.project.sources):
         return
@@ -242,10 +244,11 @@ def build(
     output: Annotated[
         Path | None, Option("--output", "-o", help="Also write an OCI layout: a folder, or FILE.tar.")
     ] = None,
+    quiet: Quiet = False,
 ) -> int:
     """Build the image; the last line on stdout is its manifest digest."""
     equal = True
-    with listener() as talk:
+    with listener(quiet=quiet) as talk:
         workshop = _workshop(folder, talk, extra, group, find_links, source=source, accelerator=accelerator)
         ready = workshop.ready_lock(relock=relock, locked=locked)
         if accelerator == "all":

@@ -1,21 +1,18 @@
 """Commands on registries: pull, push, copy."""
 
-from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 from mlbox.cli.progress import listener
-from mlbox.cli.project import Machine
+from mlbox.cli.project import Machine, Quiet
 from mlbox.cli.render import Format, mega, print_json
 from mlbox.cli.words import App, Argument, Option
-from mlbox.events import SILENT, Listener
 
 app = App()
 
 Names = Annotated[list[str], Argument(metavar="NAME...", help="Like ghcr.io/team/bert:1.")]
 Arch = Annotated[Machine | None, Option("--arch", help="This machine's when nothing says.")]
-Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress, only the digest.")]
 Form = Annotated[Format, Option("--format", help="json: a report on every layer.")]
 
 
@@ -34,7 +31,7 @@ def pull(names: Names, arch: Arch = None, quiet: Quiet = False, form: Form = For
     from mlbox.paths import Home
 
     reports = []
-    with _talk(quiet) as talk:
+    with listener(quiet=quiet) as talk:
         for name in names:
             report = sharing.pull(Home.default(), name, arch=arch.value if arch else "", listener=talk)
             reports.append(report)
@@ -78,7 +75,7 @@ def push(
         raise UsageError("--to is one name, for one image", hint="push one after the other")
     also = Publication(sbom=sbom, provenance=provenance, key=load_key(sign) if sign else None)
     reports = []
-    with _talk(quiet) as talk:
+    with listener(quiet=quiet) as talk:
         for name in names:
             report = sharing.push(
                 Home.default(),
@@ -114,7 +111,7 @@ def copy(
     from mlbox.engine import sharing
     from mlbox.paths import Home
 
-    with _talk(quiet) as talk:
+    with listener(quiet=quiet) as talk:
         report = sharing.copy(
             Home.default(),
             source,
@@ -129,10 +126,6 @@ def copy(
         print_json(report)
     else:
         print(report.digest)
-
-
-def _talk(quiet: bool) -> AbstractContextManager[Listener]:
-    return nullcontext(SILENT) if quiet else listener()
 
 
 def _of(counts: dict[str, int]) -> str:

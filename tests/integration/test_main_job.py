@@ -76,6 +76,8 @@ def test_build_and_run_without_configuration(mlbox: Program, repository: Path) -
     text = (repository / "mlbox.lock").read_text()
     assert "://" not in text
     assert str(repository) not in text
+    again = mlbox.run("build", "-q")
+    assert (again.stdout, again.stderr) == (f"{digest}\n", "")
 
 
 def test_the_image_is_what_pip_and_debian_would_show(mlbox: Program) -> None:
