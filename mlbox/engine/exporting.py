@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -139,7 +140,7 @@ def _text(home: Home, subject: _Subject, options: ExportOptions) -> str:
             from mlbox.plan.export.pylock import pylock
 
             folder = _seen_from(here, options.wheels.absolute()) if options.wheels else "wheels"
-            where = _addresses(home, subject) if options.urls else None
+            where = _near(here, _addresses(home, subject)) if options.urls else None
             return pylock(subject.lock, folder, _seen_from(here, subject.root), where)
         case "requirements":
             from mlbox.plan.export.requirements import requirements
@@ -179,6 +180,16 @@ def _addresses(home: Home, subject: _Subject) -> "Address":
         return without_credentials(next(places.urls(package)))
 
     return address
+
+
+def _near(here: Path, address: "Address") -> "Address":
+    """Return what names a file of a folder by its path from `here`, which may lead to it on another machine too."""
+
+    def near(package: Package | CondaPackage) -> str:
+        url = urlsplit(address(package))
+        return _seen_from(here, Path(unquote(url.path))) if url.scheme == "file" else url.geturl()
+
+    return near
 
 
 def _places(home: Home, subject: _Subject, http: "Http") -> "Places":

@@ -34,6 +34,7 @@ _LIMIT = 64 << 20
 _WIDTH = 100
 _MEND = "undo the edit (git restore mlbox.lock), or run 'mlbox lock' to make it again"
 _HEX = re.compile(r"[0-9a-f]{64}")
+_MD5 = re.compile(r"(?:[0-9a-f]{32})?")
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _DEB_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
@@ -287,6 +288,8 @@ def _conda_problems(package: CondaPackage, lock: Lock) -> Iterator[str]:
         yield f"channel {package.channel!r} is no name"
     if not _HEX.fullmatch(package.sha256):
         yield f"sha256 {package.sha256!r} is not 64 hex digits"
+    if not _MD5.fullmatch(package.md5):
+        yield f"md5 {package.md5!r} is not 32 hex digits"
     if package.size < 0:
         yield f"size {package.size} is negative"
 

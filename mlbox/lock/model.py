@@ -153,6 +153,8 @@ class CondaPackage(Locked, frozen=True, kw_only=True):
     """The part of its channel it lies in: 'linux-64', 'noarch'."""
     filename: str
     sha256: str
+    md5: str = ""
+    """Of the file (hex), where it is known. Nothing here trusts it; conda-lock wants it in its own lock."""
     channel: str
     """Name of the channel: where that is, the user's conda configuration says."""
     size: int = 0

@@ -203,6 +203,48 @@ def test_what_scripts_make_is_said_and_made(channel: Channel, program: Callable[
     assert "equal (made again" in mlbox.out("verify", "test/scripts")
 
 
+def test_specs_mean_what_they_mean_to_conda(channel: Channel, program: Callable[..., Program]) -> None:
+    """Exact versions and builds in all of conda's spellings, as `conda env export` has them; pip's own pin counts."""
+    channel.index(hello("1.0.1"), module("hellopy", "0.4", ("libhello >=1,<2",)), module("pip", "26.0"))
+    python = ".".join(map(str, sys.version_info[:3]))
+    exact = (f"python=={python}", "tests::hellopy=0.3=pyh_0", "libhello 1.0 h0_0", "pip=25.0")
+    mlbox = program("exact", environment_yml=environment(channel, *exact, pip=("iniconfig==2.1.0",)))
+    mlbox.env["MLBOX_CONDA_CHANNEL_ALIAS"] = channel.server.url
+    mlbox.run("lock")
+    assert versions(mlbox) == {"hellopy": "0.3", "libhello": "1.0", "pip": "25.0", "python": python}
+    (mlbox.cwd / "environment.yml").write_text(environment(channel, "libhello=1.0", "pip[version='25.0',build=pyh_0]"))
+    mlbox.run("lock", "--upgrade")
+    assert (versions(mlbox)["libhello"], versions(mlbox)["pip"]) == ("1.0.1", "25.0")
+
+
+def test_condas_tools_read_the_exports(channel: Channel, program: Callable[..., Program], tmp_path: Path) -> None:
+    """conda-lock makes an explicit list of its lock, the solver the same lock of environment.yml; wheels by hash."""
+    text = environment(
+        channel, "python", "hellopy", "libhello=1.0", "pip", pip=("iniconfig==2.1.0", "antlr4-python3-runtime==4.9.3")
+    )
+    mlbox = program("told", environment_yml=text)
+    mlbox.run("lock")
+    lock = tomllib.loads((mlbox.cwd / "mlbox.lock").read_text())
+    mlbox.run("export", "--format", "conda-lock", "-o", f"{tmp_path}/conda-lock.yml")
+    argv = [sys.executable, "-m", "conda_lock", "render", "-k", "explicit", "-p", "linux-64", "conda-lock.yml"]
+    subprocess.run(argv, cwd=tmp_path, check=True, capture_output=True)
+    listed = (tmp_path / "conda-linux-64.lock").read_text().splitlines()
+    assert {line for line in listed if line.startswith("http")} == {
+        f"{channel.url}/{one['subdir']}/{one['filename']}#{one['md5']}" for one in lock["conda-package"]
+    }
+    wheels = {(line.split()[2], line.partition("#sha256=")[2]) for line in listed if line.startswith("# pip ")}
+    assert wheels == {(one["name"], one["sha256"]) for one in lock["package"]}
+
+    other = program("again", environment_yml=mlbox.out("export", "--format", "environment.yml"))
+    other.env["MLBOX_CONDA_CHANNEL_ALIAS"] = channel.server.url
+    other.run("lock")
+    again = tomllib.loads((other.cwd / "mlbox.lock").read_text())
+    for kind in ("conda-package", "package"):
+        assert [(one["name"], one["sha256"]) for one in again[kind]] == [
+            (one["name"], one["sha256"]) for one in lock[kind]
+        ]
+
+
 def test_the_target_says_whether_there_is_cuda(channel: Channel, program: Callable[..., Program]) -> None:
     """Not the machine that locks; the solver's explanation comes with what mends it."""
     mlbox = program("cuda", environment_yml=environment(channel, "cudathing"))
@@ -288,7 +330,7 @@ def conda_lock(folder: Path, scratch: Path) -> None:
     conda, question = scratch / "conda", scratch / "question.json"
     conda.write_text(f'#!/bin/sh\nexec {sys.executable} -I {stand_in.__file__} "$@"\n')
     conda.chmod(0o755)
-    question.write_text(json.dumps({"cache": str(scratch / "cache"), "channels": {}, "locked": {}}))
+    question.write_text(json.dumps({"cache": str(scratch / "cache"), "channels": {}, "locked": {}, "pip": ""}))
     argv = [
         sys.executable,
         "-m",

@@ -22,6 +22,7 @@ from fakes import tools
 from fakes.index import make_sdist, make_wheel
 from fakes.program import Program
 
+from mlbox.lock.accelerators import for_accelerator
 from mlbox.lock.debian import mirrors
 from mlbox.lock.file import read_lock
 from mlbox.lock.model import Lock
@@ -285,6 +286,76 @@ def test_installers_install_exactly_the_lock(mlbox: Program, tmp_path: Path) -> 
         subprocess.run(argv, cwd=cwd, check=True)
         assert installed(tmp_path / "into") == right, argv
         shutil.rmtree(tmp_path / "into")
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """A project locked for two accelerators: files of the index, of a folder, of an address and of a repository."""
+    top = tmp_path_factory.mktemp("several")
+    project, files = top / "project", top / "files"
+    (project / "wheels").mkdir(parents=True)
+    files.mkdir()
+    for accelerator, requires in {"cpu": ["six"], "cu126": ["six", "nvidia-blas==12.6"]}.items():
+        name, data = make_wheel("torch", f"2.9.1+{accelerator}", requires=requires)
+        (project / "wheels" / name).write_bytes(data)
+    for folder, (name, data) in [
+        (project / "wheels", make_wheel("nvidia-blas", "12.6")),
+        (files, make_wheel("remote", "1.0")),
+        (files, make_sdist("source", "1.5", pyproject=SDIST.format(name="source"), files={"source.py": b"x = 1\n"})),
+    ]:
+        (folder / name).write_bytes(data)
+    repository(files / "git")
+    with serving(files) as url:
+        lines = [
+            *("torch", "requests[socks]", "tomli; python_version < '3.11'", "antlr4-python3-runtime==4.9.3"),
+            *(f"remote @ {url}/remote-1.0-py3-none-any.whl", f"source @ {url}/source-1.5.tar.gz"),
+            f"fromgit @ git+{url}/git/.git",
+        ]
+        (project / "pyproject.toml").write_text(
+            f'[project]\nname = "several"\nversion = "1"\ndependencies = {json.dumps(lines)}\n'
+            '[project.optional-dependencies]\ncu126 = ["pygments"]\n'
+            '[tool.mlbox]\npython = "3.11"\naccelerators = ["cpu", "cu126"]\nfind-links = ["wheels"]\n'
+        )
+        program = Program(top / "home", project)
+        program.run("lock")
+        yield program
+
+
+@pytest.mark.parametrize("accelerator", ["cpu", "cu126"])
+def test_installers_take_an_accelerator_s_part_from_the_indexes(
+    several: Program, tmp_path: Path, accelerator: str
+) -> None:
+    """uv makes a folder what the lock says, pip would; hashes, extras, markers and places as in the lock."""
+    lock = for_accelerator(read_lock(several.cwd / "mlbox.lock"), accelerator)
+    expected = {one.name: one.version for one in lock.packages}
+    assert expected["torch"] == f"2.9.1+{accelerator}"
+    assert ("nvidia-blas" in expected, "pygments" in expected) == (accelerator == "cu126",) * 2
+    chosen = ("--accelerator", accelerator, "-o")
+    several.run("export", "--format", "pylock", "--urls", *chosen, f"{tmp_path}/pylock.toml")
+    assert "file:" not in (tmp_path / "pylock.toml").read_text()
+    several.run("export", "--format", "requirements", *chosen, f"{tmp_path}/requirements.txt")
+    without(tmp_path / "pylock.toml", "\n\n", "[packages.vcs]")
+    without(tmp_path / "requirements.txt", "\n", "@ git+")
+    links = ["--find-links", str(several.cwd / "wheels")]
+    uv = [sys.executable, "-m", "uv", "pip", "sync", "--quiet", "--no-config", "--python", "3.11"]
+    for name, options in {
+        "pylock.toml": ["--preview-features", "pylock"],
+        "requirements.txt": links,
+        "requirements.pip.txt": [*links, "--require-hashes"],
+    }.items():
+        subprocess.run([*uv, *options, "--target", "into", name], cwd=tmp_path, check=True)
+        left = expected if ".pip." not in name else {**expected, "fromgit": None}
+        found = installed(tmp_path / "into")
+        assert {one: found.get(one) for one in left} == left, name
+        assert found.keys() <= left.keys(), name
+    pip = [sys.executable, "-m", "pip", "--isolated", "install", "--quiet", "--dry-run", "--ignore-installed"]
+    for options in (["-r", "pylock.pip.toml"], [*links, "--require-hashes", "-r", "requirements.pip.txt"]):
+        subprocess.run([*pip, "--report", "report.json", *options], cwd=tmp_path, check=True)
+        report = json.loads((tmp_path / "report.json").read_text())["install"]
+        planned = {normalize(one["metadata"]["name"]): one for one in report}
+        assert {name: one["metadata"]["version"] for name, one in planned.items()} | {"fromgit": "1.5"} == expected
+        hashes = {name: one["download_info"]["archive_info"]["hashes"]["sha256"] for name, one in planned.items()}
+        assert hashes | {"fromgit": ""} == {one.name: one.sha256 for one in lock.packages}
 
 
 def without(file: Path, between: str, mark: str) -> None:

@@ -29,6 +29,7 @@ _LINUX = "5.10"
 """The kernel that packages may count on: Debian's oldest release that mlbox knows has it."""
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 _CUDA = re.compile(r"cu(\d+)(\d)")
+_NAMES_PIP = re.compile(r"(?:\S+::)?pip(?![\w.-])")
 # What conda-forge calls otherwise than the index does, of what ML environments have: a wheel that asks for one of these
 # is content with the conda package.
 _OTHERWISE = {
@@ -146,6 +147,7 @@ def _question(question: CondaQuestion, addresses: dict[str, tuple[str, ...]], ca
         "cache": str(cache),
         "channels": {name: found[0] for name, found in addresses.items()},
         "locked": {one.sha256: one.name for one in question.keep if one.name not in moving},
+        "pip": next((one.text for one in question.spec.dependencies if _NAMES_PIP.match(one.text)), ""),
     }
 
 

@@ -16,12 +16,11 @@ _SCHEMES = ("https", "http", "file")
 
 
 class PinnedConda(Value, frozen=True, kw_only=True):
-    """A package and where it was; its sha256 is empty where only `md5` is known."""
+    """A package and where it was; its sha256 is empty where only its md5 is known."""
 
     package: CondaPackage
     url: str
     """Without credentials and tokens."""
-    md5: str = ""
 
 
 def pinned(url: str, *, sha256: str = "", md5: str = "", size: int = 0, requires: Iterable[str] = ()) -> PinnedConda:
@@ -40,11 +39,12 @@ def pinned(url: str, *, sha256: str = "", md5: str = "", size: int = 0, requires
         subdir=subdir,
         filename=filename,
         sha256=sha256,
+        md5=md5,
         channel=channel_name(place),
         size=max(0, size),
         requires=tuple(sorted(set(requires))),
     )
-    return PinnedConda(package=package, url=f"{place}/{subdir}/{filename}", md5=md5)
+    return PinnedConda(package=package, url=f"{place}/{subdir}/{filename}")
 
 
 def split_url(url: str) -> tuple[str, str, str]:

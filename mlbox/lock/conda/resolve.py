@@ -158,7 +158,7 @@ def _completed(one: PinnedConda, previous: Lock | None, channels: Channels, http
         return one if package.size else replace(one, package=replace(package, size=http.size_of(one.url)))
     with tempfile.TemporaryDirectory(prefix="mlbox-conda-") as folder:
         path = Path(folder) / package.filename
-        http.download([one.url], path, sha256=one.md5, name=package.filename)
+        http.download([one.url], path, sha256=package.md5, name=package.filename)
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return replace(one, package=replace(package, sha256=sha256, size=path.stat().st_size))

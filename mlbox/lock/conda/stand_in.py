@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     if options.command != "create":
         return _fail(f"conda-lock asked for 'conda {options.command}', which is not known here")
     question = json.loads(Path(os.environ["MLBOX_CONDA_QUESTION"]).read_text())
-    specs = [_with_address(spec, question["channels"]) for spec in specs if not spec.startswith("-")]
+    specs = [_whole(spec, question) for spec in specs if not spec.startswith("-")]
     platforms = [os.environ.get("CONDA_SUBDIR", "linux-64"), "noarch"]
     try:
         records = asyncio.run(_solve(options.channel, specs, platforms, question))
@@ -48,18 +48,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _with_address(spec: str, channels: dict[str, str]) -> str:
-    """Return a spec with the address of its channel in place of the name."""
+def _whole(spec: str, question: dict[str, Any]) -> str:
+    """Return a spec with what conda-lock loses: the version of pip, and where the channel that it names is."""
+    if spec.split()[0] == "pip":  # which conda-lock adds beside a pip section, and takes for the last word
+        spec = question["pip"] or spec
     channel, colons, rest = spec.partition("::")
-    return f"{channels.get(channel, channel)}::{rest}" if colons else spec
+    return f"{question['channels'].get(channel, channel)}::{rest}" if colons else spec
 
 
 async def _solve(channels: list[str], specs: list[str], platforms: Any, question: dict[str, Any]) -> list[Any]:  # noqa: ANN401
-    from rattler import Gateway, solve
+    from rattler import Gateway, MatchSpec, solve
 
     gateway = Gateway(cache_dir=Path(question["cache"]))
     locked = await _locked(gateway, channels, platforms, question["locked"])
-    return await solve(sources=channels, specs=specs, gateway=gateway, platforms=platforms, locked_packages=locked)
+    # Conda's own reading: 'name 1.0' and '==1.0=build' are exact, which rattler by itself takes for mistakes.
+    asked = [MatchSpec(spec, strict=False) for spec in specs]
+    return await solve(sources=channels, specs=asked, gateway=gateway, platforms=platforms, locked_packages=locked)
 
 
 async def _locked(gateway: Any, channels: list[str], platforms: Any, locked: dict[str, str]) -> list[Any]:  # noqa: ANN401

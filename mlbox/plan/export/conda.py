@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterator
 
 from mlbox.codec import key_of, quoted
-from mlbox.lock.model import SUBDIRS, Lock
+from mlbox.errors import LockError
+from mlbox.lock.model import SUBDIRS, CondaPackage, Lock
 from mlbox.plan.export.requirements import hashed
-from mlbox.plan.export.words import Address, header, version
+from mlbox.plan.export.words import Address, header, not_everywhere, version
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.=-]*")
 _ANY = '""'
@@ -27,7 +28,7 @@ def conda_lock(lock: Lock, address: Address) -> str:
 
 
 def _environment(lock: Lock, name: str) -> Iterator[str]:
-    yield from (f"# {line}" for line in header(lock))
+    yield from (f"# {line}" for line in (*header(lock), *not_everywhere(lock)))
     yield f"name: {_scalar(name)}"
     if lock.conda:
         yield "channels:"
@@ -59,14 +60,26 @@ def _conda_lock(lock: Lock, address: Address) -> Iterator[str]:
     yield "  sources: [mlbox.lock]"
     yield "package:"
     for conda in lock.conda:
-        yield from _locked(conda.name, conda.version, "conda", platform, conda.requires, address(conda), conda.sha256)
+        hashes = {"md5": _md5(conda), "sha256": conda.sha256}
+        yield from _locked(conda.name, conda.version, "conda", platform, conda.requires, address(conda), hashes)
     for package in lock.packages:
+        hashes = {"sha256": package.sha256} if package.sha256 else {}
         where = address(package)
-        yield from _locked(package.name, version(package), "pip", platform, package.requires, where, package.sha256)
+        yield from _locked(package.name, version(package), "pip", platform, package.requires, where, hashes)
+
+
+def _md5(package: CondaPackage) -> str:
+    """Return what conda-lock reads no conda package without."""
+    if not package.md5:
+        raise LockError(
+            f"{package.filename} is locked without its md5, which conda-lock wants",
+            hint="lock from environment.yml, conda-lock.yml or pixi.lock, or export environment.yml",
+        )
+    return package.md5
 
 
 def _locked(
-    name: str, version: str, manager: str, platform: str, requires: tuple[str, ...], url: str, sha256: str
+    name: str, version: str, manager: str, platform: str, requires: tuple[str, ...], url: str, hashes: dict[str, str]
 ) -> Iterator[str]:
     yield f"  - name: {_scalar(name)}"
     yield f"    version: {quoted(version)}"
@@ -74,7 +87,7 @@ def _locked(
     yield f"    platform: {platform}"
     yield f"    dependencies: {{{', '.join(f'{quoted(one)}: {_ANY}' for one in requires)}}}"
     yield f"    url: {quoted(url)}"
-    yield f"    hash: {{{f'sha256: {quoted(sha256)}' if sha256 else ''}}}"
+    yield f"    hash: {{{', '.join(f'{kind}: {quoted(value)}' for kind, value in hashes.items())}}}"
     yield "    category: main"
     yield "    optional: false"
 

@@ -14,8 +14,8 @@ def pylock(lock: Lock, folder: str = _FOLDER, root: str = "", where: Address | N
 
     The standard wants a `url` or a `path` for each file, and a lock knows no address of an index: so a file is a
     `path` below `folder`, and one of the project below `root`, both as seen from where pylock.toml will lie ('' is
-    beside it). Only what the project itself names by URL keeps it; with `where` all get one. A reader checks the hash
-    wherever the file is from.
+    beside it). Only what the project itself names by URL keeps it; with `where` a file is where that says, a URL or a
+    path. A reader checks the hash wherever the file is from.
     """
     target = lock.target
     marker = (
@@ -58,7 +58,8 @@ def _package(package: Package, folder: str, root: str, where: Address | None) ->
     else:
         yield "[[packages.wheels]]" if package.is_wheel else "[packages.sdist]"
         yield f"name = {quoted(package.filename)}"
-        yield f"url = {quoted(where(package))}" if where else f"path = {quoted(folder + package.filename)}"
+        place = where(package) if where else folder + package.filename
+        yield f"{'url' if '://' in place else 'path'} = {quoted(place)}"
         yield from _file(package)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from mlbox.lock.model import Lock, Package
-from mlbox.plan.export.words import address, header, one_line, version, without_conda
+from mlbox.plan.export.words import address, header, not_everywhere, one_line, version, without_conda
 
 
 def requirements(lock: Lock) -> str:
@@ -13,7 +13,7 @@ def requirements(lock: Lock) -> str:
     is one: pip takes no such package beside hashes, uv does.
     """
     asked = _asked_by(lock.packages)
-    lines = [f"# {line}" for line in (*header(lock), *without_conda(lock))]
+    lines = [f"# {line}" for line in (*header(lock), *without_conda(lock), *not_everywhere(lock))]
     for package in lock.packages:
         pin, *more = (pinned(package), *_hashes(package))
         lines += [f"{pin} \\", f"    {more[0]}"] if more else [pin]

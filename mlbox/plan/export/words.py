@@ -1,7 +1,7 @@
 """What all writers share: no value of a lock may become more than the one word it stands for."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from mlbox.errors import LockError
 from mlbox.lock.model import CondaPackage, Lock, Package
@@ -31,6 +31,18 @@ def without_conda(lock: Lock) -> tuple[str, ...]:
     """Return what a format for wheels alone says of a lock with conda packages."""
     left = f"Not here: {len(lock.conda)} conda packages; the formats environment.yml and conda-lock have them."
     return (left,) if lock.conda else ()
+
+
+def not_everywhere(lock: Lock) -> Iterator[str]:
+    """Yield what the default index does not have, for formats that name no index; and what pip takes no hash for."""
+    by_index: dict[str, list[str]] = {}
+    for package in lock.packages:
+        by_index.setdefault(package.index, []).append(one_line(package.name))
+    of_repositories = by_index.pop("git", [])
+    for index in sorted(by_index.keys() - {"default", "direct"}):
+        yield f"From {one_line(index)}, not from the default index: {', '.join(by_index[index])}."
+    if of_repositories and len(of_repositories) < len(lock.packages):
+        yield f"uv takes packages of a repository beside hashes, pip does not: {', '.join(of_repositories)}."
 
 
 def version(package: Package) -> str:

@@ -42,12 +42,12 @@ ANSWER = {
 }
 
 
-def question(accelerator: str = "cpu", **more: Any) -> CondaQuestion:
-    """Return a question about zlib."""
+def question(accelerator: str = "cpu", *also: CondaDependency, **more: Any) -> CondaQuestion:
+    """Return a question about zlib, and about `also`."""
     spec = CondaSpec(
         path="environment.yml",
         channels=("conda-forge", "nodefaults"),
-        dependencies=(CondaDependency(text="ours::zlib >=1", origin="environment.yml:3"),),
+        dependencies=(CondaDependency(text="ours::zlib >=1", origin="environment.yml:3"), *also),
     )
     target = Target(arch="amd64", python="", python_full="", glibc="2.41", accelerator=accelerator)
     index = Index(name="default", url="https://me:secret@i.example.org/simple")
@@ -117,6 +117,15 @@ def test_cuda_is_there_where_the_accelerator_says_so(
     ran = Ran(monkeypatch)
     ask(tmp_path, question(accelerator))
     assert "__cuda" not in ran.files["virtual.yml"]["subdirs"]["linux-64"]["packages"]
+
+
+@pytest.mark.parametrize("text", ["pip", "pip=25.0", "conda-forge::pip >=24"])
+def test_what_is_asked_of_pip_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """conda-lock asks for any pip beside a pip section; the stand-in is told what the file says."""
+    ran = Ran(monkeypatch)
+    lines = (CondaDependency(text=one, origin="environment.yml:4") for one in ("ours::pip-tools", text))
+    ask(tmp_path, question("cpu", *lines))
+    assert ran.files["question.json"]["pip"] == text
 
 
 def test_what_is_kept_and_what_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

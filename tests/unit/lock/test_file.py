@@ -337,6 +337,7 @@ def test_conda_packages_stand_in_the_lock() -> None:
         ({"channel": "https://host/conda-forge"}, "is no name"),
         ({"channel": "a/../b"}, "is no name"),
         ({"sha256": ""}, "is not 64 hex digits"),
+        ({"md5": "d" * 31}, "is not 32 hex digits"),
         ({"size": -1}, "is negative"),
     ],
 )

@@ -68,15 +68,15 @@ def test_what_conda_lock_would_install_is_taken() -> None:
     )
     found = read_conda_lock(lock, selection())
     assert [(one.package.name, one.package.requires) for one in found.conda] == [("libgcc", ()), ("zlib", ("libgcc",))]
-    zlib = found.conda[1]
-    assert (zlib.package.filename, zlib.package.channel, zlib.package.subdir, zlib.package.sha256, zlib.md5) == (
+    zlib = found.conda[1].package
+    assert (zlib.filename, zlib.channel, zlib.subdir, zlib.sha256, zlib.md5) == (
         "zlib-1.3-h1_0.conda",
         "conda-forge",
         "linux-64",
         A,
         MD5,
     )
-    assert "example.org" not in repr(zlib.package)
+    assert "example.org" not in repr(zlib)
     assert [(one.name, one.requires, one.files[0].sha256) for one in found.pins] == [
         ("flask", ("six",), B),
         ("six", (), B),
@@ -158,7 +158,7 @@ def test_what_an_explicit_list_names_is_taken() -> None:
 # pip flask @ https://files.example.org/flask-2.0.tar.gz --hash=sha256:{B}
 """
     found = read_conda_explicit(lines.encode(), selection())
-    assert [(one.package.name, one.package.sha256, one.md5) for one in found.conda] == [
+    assert [(one.package.name, one.package.sha256, one.package.md5) for one in found.conda] == [
         ("pip", A, ""),
         ("tzdata", A, ""),
         ("zlib", "", MD5),

@@ -125,6 +125,7 @@ CONDA = (
         subdir="linux-64",
         filename="numpy-1.26.4-py311h64a7726_0.conda",
         sha256="6" * 64,
+        md5="6" * 32,
         channel="conda-forge",
         requires=("python",),
     ),
@@ -135,6 +136,7 @@ CONDA = (
         subdir="linux-64",
         filename="python-3.11.9-hb806964_0_cpython.conda",
         sha256="7" * 64,
+        md5="7" * 32,
         channel="team/label/main",
     ),
 )
@@ -261,6 +263,13 @@ def test_conda_lock_comes_back() -> None:
     )
     assert [one.url for one in found.conda] == [conda_address(one) for one in CONDA]
     assert [(one.name, one.version, one.files[0].sha256) for one in found.pins] == [("click", "8.1", "1" * 64)]
+
+
+def test_conda_lock_takes_no_package_without_md5() -> None:
+    """Which explicit lists may know nothing of."""
+    bare = msgspec.structs.replace(CONDA[0], md5="")
+    with pytest.raises(LockError, match=r"numpy-1\.26\.4-py311h64a7726_0\.conda is locked without its md5"):
+        conda_lock(msgspec.structs.replace(with_conda(), conda=(bare,)), conda_address)
 
 
 def test_pylock_can_name_addresses() -> None:
