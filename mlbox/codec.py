@@ -44,7 +44,27 @@ def load_toml(data: bytes, *, what: str, error: type[MlboxError] = MlboxError) -
     try:
         return tomllib.loads(data.decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as problem:
-        raise error(f"{what}: {problem}") from problem
+        raise error(f"{what}: {problem}", hint=_newer_toml(data, str(problem))) from problem
+
+
+def _newer_toml(data: bytes, problem: str) -> str | None:
+    """Return a hint when an inline table ends a line or has a comma at its end, which is an error since TOML 1.1 only.
+
+    The parser says where it stopped, in words alone before Python 3.14.
+    """
+    import re
+
+    found = re.match(
+        r"(?:Invalid initial character for a key|Unclosed inline table).*line (\d+), column (\d+)", problem
+    )
+    if not found:
+        return None
+    line, column = data.decode("utf-8-sig").split("\n")[int(found[1]) - 1], int(found[2]) - 1
+    if "{" in line[:column] and (line[column:].strip() or "}")[0] in "#}":
+        return (
+            "inline tables of several lines, or with a comma at their end, are TOML 1.1: write [a.table], or one line"
+        )
+    return None
 
 
 def _has_deep_key(line: bytes) -> bool:

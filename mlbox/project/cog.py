@@ -73,7 +73,8 @@ class _Reader:
         if node and (version := re.match(r"(1[0-9])\.([0-9])", _word(node))):
             self._suggest("accelerator", f"cu{version[1]}{version[2]}", node)
         elif (gpu := build.get("gpu")) and _word(gpu).lower() == "true":
-            self._leave(gpu, "gpu is true, and no cuda says which: set accelerator to cu126, cu130 or default")
+            # As Cog does: the frameworks' own builds say which CUDA.
+            self._suggest("accelerator", "default", gpu)
 
     def _endpoint(self, key: str, node: Node) -> None:
         if found := _ENDPOINT.fullmatch(_word(node)):

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from mlbox.codec import load_toml
+from mlbox.codec import load_toml, quoted
 from mlbox.errors import ProjectError
 from mlbox.project import pyproject as pyproject_file
 from mlbox.project import settings as settings_file
@@ -349,6 +349,9 @@ class _Loader:
             spec = self._spec(file, reader)
             if spec.computed and not pyproject_file.at(spec.table, "project", "dependencies"):
                 hint = "list what it needs in requirements.txt (an empty one says: nothing)"
+                if spec.computed_from:
+                    named = ", ".join(map(quoted, spec.computed_from))
+                    hint = f"it names {named}: requirements = [{named}] in [tool.mlbox] of pyproject.toml takes that"
                 self._problems.add(file, f"{spec.computed}, and nothing of a project is run to read it", hint)
             if spec.asks:
                 return _Choice((file,), reason="the first spec that asks for something")

@@ -3,7 +3,7 @@
 import codecs
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mlbox.errors import ProjectError
 
@@ -17,6 +17,8 @@ _BOMS = (  # UTF-32 first: its little-endian mark begins with UTF-16's
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_SUBMODULES = ".gitmodules"
+_SUBMODULE = re.compile(r"^[ \t]*path[ \t]*=[ \t]*([\w./+-]+)[ \t]*$", re.MULTILINE)
 _CODING = re.compile(rb"[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
 
 
@@ -30,7 +32,9 @@ def read_bytes(path: Path, *, root: Path | None = None, limit: int = MAX_SIZE) -
         if root is not None and not path.resolve().is_relative_to(repository(root)):
             raise ProjectError("is a link that leaves the repository", hint="put a copy of the file in its place")
         if not path.is_file():  # a FIFO would block, a device never end
-            raise ProjectError("is not a regular file" if path.exists() else "does not exist")
+            if path.exists():
+                raise ProjectError("is not a regular file")
+            raise ProjectError("does not exist", hint=submodule_hint(root or path.parent, path))
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except (OSError, ValueError, RuntimeError) as problem:  # a NUL byte in the name; links in a circle
@@ -70,6 +74,19 @@ def repository(root: Path) -> Path:
     """Return the checkout that `root` belongs to: the closest folder upwards that has .git, else `root`."""
     real = root.resolve()
     return next((folder for folder in (real, *real.parents) if (folder / ".git").exists()), real)
+
+
+def submodule_hint(root: Path, place: Path) -> str | None:
+    """Return how to get `place`, a path below `root` that is missing or empty, when it is of a submodule; else None."""
+    top = repository(root)
+    try:
+        text = read_bytes(top / _SUBMODULES, root=top).decode(errors="replace")
+        wanted = PurePosixPath(place.resolve().relative_to(top))
+    except (ProjectError, ValueError, OSError, RuntimeError):
+        return None
+    folders = (PurePosixPath(folder) for folder in _SUBMODULE.findall(text))
+    found = next((folder for folder in folders if wanted.is_relative_to(folder)), None)
+    return f"'git submodule update --init {found}' gets it: it is of another repository" if found else None
 
 
 def shown(root: Path, path: Path) -> str:

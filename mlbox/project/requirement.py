@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 from mlbox.errors import ProjectError
 from mlbox.project.marker import check_marker
 from mlbox.project.model import Requirement, Value
+from mlbox.project.reading import submodule_hint
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement as Pep508
@@ -186,7 +187,8 @@ def _from_path(location: str, marker: str, place: Place, editable: bool) -> Requ
     if not real.is_dir() and not real.name.endswith(_ARCHIVES):
         raise ProjectError(f"{path!r} is neither a folder nor an archive", hint="a requirements file is named by -r")
     if real.is_dir() and not any((real / name).is_file() for name in ("pyproject.toml", "setup.py")):
-        raise ProjectError(f"{path!r} has neither pyproject.toml nor setup.py, so it cannot be installed")
+        empty = submodule_hint(place.root, real) if not any(real.iterdir()) else None
+        raise ProjectError(f"{path!r} has neither pyproject.toml nor setup.py, so it cannot be installed", hint=empty)
     text = f"./{real.relative_to(place.root.resolve()).as_posix()}" + (f"[{extras}]" if extras else "")
     if extras or marker:
         checked = pep508(f"unnamed[{extras}] ; {marker}" if marker else f"unnamed[{extras}]")
@@ -215,7 +217,7 @@ def _inside(path: str, place: Place) -> Path:
             hint="copy or vendor it below the folder, or depend on it by git URL",
         )
     if found is None:
-        raise ProjectError(f"{path!r} does not exist")
+        raise ProjectError(f"{path!r} does not exist", hint=submodule_hint(place.root, real))
     return real
 
 

@@ -88,7 +88,8 @@ class RequirementFiles:
             try:
                 text = read_text(path)
             except ProjectError as problem:
-                raise ProjectError(f"{name} {problem.message}" if named_by else problem.message) from problem
+                message = f"{name} {problem.message}" if named_by else problem.message
+                raise ProjectError(message, hint=problem.hint) from problem
             self._done.add((real, constraint))
             self.read.append((name, named_by))
             self._open.append(real)

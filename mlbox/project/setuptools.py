@@ -5,6 +5,7 @@ computed is said and not guessed.
 """
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from configparser import ConfigParser, Error
 from pathlib import Path
@@ -25,6 +26,7 @@ MAX_STEPS = 20_000
 
 _DEPTH = 50
 _MUTATORS = frozenset({"append", "extend", "insert", "remove", "pop", "clear", "update", "setdefault", "add", "sort"})
+_REQUIREMENTS = re.compile(r"""["']((?:[\w.-]+/)*[\w.-]*(?:req|dep)[\w.-]*\.(?:txt|in))["']""")
 _COMPILED = ("ext_modules", "libraries", "rust_extensions", "cffi_modules", "cmake_source_dir")
 _ARGUMENTS: dict[str, tuple[str, Any]] = {
     "install_requires": ("project.dependencies", list),
@@ -64,7 +66,16 @@ def read_setup(root: Path, file: str, problems: Problems) -> Spec:
         computed=f"{' and '.join(missing)} of setup() {'is' if len(missing) == 1 else 'are'} computed"
         if missing
         else "",
+        computed_from=tuple(_files_named(root, folder / PY)) if missing else (),
     )
+
+
+def _files_named(root: Path, file: Path) -> Iterator[str]:
+    """Yield the files of requirements that setup.py names and that are there."""
+    for name in dict.fromkeys(_REQUIREMENTS.findall(read_text(root / file, root=root))):
+        path = file.parent / name
+        if ".." not in path.parts and (root / path).is_file():
+            yield path.as_posix()
 
 
 def _table(arguments: Mapping[str, Any], file: str, problems: Problems) -> dict[str, Any]:

@@ -51,6 +51,8 @@ class Spec(Value, frozen=True, kw_only=True):
     """Debian packages."""
     computed: str = ""
     """What only running the project's code would tell; empty when nothing is."""
+    computed_from: tuple[str, ...] = ()
+    """Files of requirements that the code names, as far as they are there."""
     notes: tuple[str, ...] = ()
 
     @property

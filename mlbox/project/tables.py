@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from mlbox.errors import ProjectError
+from mlbox.project.marker import parse_marker
 from mlbox.project.pyproject import NAME
 from mlbox.project.requirement import without_credentials
 
@@ -13,6 +14,8 @@ T = TypeVar("T")
 _REVISION = re.compile(r"(?!-)[\w.+/-]+", re.ASCII)
 _SCP = re.compile(r"(?P<user>[\w.-]+@)?(?P<host>[\w.-]+):(?P<path>[^/:\s][^:\s]*)", re.ASCII)
 _PLACE = re.compile(r"[^\s#;]+")
+_OPPOSITES = {"==": "!=", "<": ">=", ">": "<=", "in": "not in"}
+_OPPOSITES |= {other: one for one, other in _OPPOSITES.items()}
 _NAMES: dict[type[Any], str] = {dict: "a table", list: "a list", str: "a string", bool: "true or false"}
 
 
@@ -77,6 +80,33 @@ def git_address(text: str) -> str:
     if "://" not in text and (found := _SCP.fullmatch(text)):
         return f"git+ssh://{found['user'] or ''}{found['host']}/{found['path']}"
     return text if text.startswith("git+") else f"git+{text}"
+
+
+def opposite(marker: str) -> str:
+    """Return the marker that holds where `marker` does not; ProjectError when none can be written.
+
+    PEP 508 has no 'not', so every comparison is turned round, and 'and' and 'or' with it.
+    """
+    try:
+        return _opposite(parse_marker(marker)._markers)  # the only way to its parts
+    except KeyError as problem:
+        raise ProjectError(
+            f"{marker[:100]!r}: {problem} has no opposite", hint="write it with <, >= or =="
+        ) from problem
+
+
+def _opposite(parts: Any) -> str:  # noqa: ANN401 - nested lists of comparisons and words
+    if isinstance(parts, tuple):
+        left, operator, right = (one.serialize() for one in parts)
+        return f"{left} {_OPPOSITES[operator]} {right}"
+    # 'and' binds: each run of it is one choice of the 'or' around.
+    choices: list[list[str]] = [[]]
+    for part in parts:
+        if part == "or":
+            choices.append([])
+        elif part != "and":
+            choices[-1].append(_opposite(part))
+    return both(*(" or ".join(f"({one})" for one in choice) for choice in choices))
 
 
 def both(*markers: str) -> str:

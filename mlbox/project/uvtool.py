@@ -15,7 +15,7 @@ from mlbox.project.model import IndexOptions
 from mlbox.project.pyproject import at
 from mlbox.project.requirement import normalize, pep508
 from mlbox.project.spec import Line, Spec
-from mlbox.project.tables import both, get, named, place_of, strings
+from mlbox.project.tables import both, get, named, opposite, place_of, strings
 
 if TYPE_CHECKING:
     from mlbox.project.tools import Context
@@ -113,9 +113,10 @@ class _Reader:
             for source in sources.get(normalize(asked.name), [])
             if _applies(source, "extra", extra) and _applies(source, "group", group)
         ]
-        placed = []
+        placed, elsewhere = [], [str(asked.marker or "")]
         for source in variants:
-            marker = both(str(asked.marker or ""), get(source, "marker", str))
+            own = get(source, "marker", str)
+            marker = both(str(asked.marker or ""), own)
             if marker:
                 parse_marker(marker)
             if index := get(source, "index", str):
@@ -123,10 +124,13 @@ class _Reader:
                     self._uses.append(Use(asked.name, index, marker))
             elif place := self._place(asked.name, source):
                 placed.append(named(asked.name, extras=sorted(asked.extras), place=place, marker=marker))
-        if placed and not any("marker" not in source for source in variants):
-            where = ", ".join(str(source.get("marker")) for source in variants)
-            raise ProjectError(f"{asked.name}: has a source only where {where}", hint="give it one without a marker")
-        yield from placed or [text]
+                elsewhere.append(opposite(own) if own else "")
+        yield from placed
+        if not placed:
+            yield text
+        elif all(elsewhere[1:]):  # where no source counts, the index does
+            version = str(asked.specifier)
+            yield named(asked.name, extras=sorted(asked.extras), version=version, marker=both(*elsewhere))
 
     def _place(self, name: str, source: Mapping[str, Any]) -> str:
         if source.get("workspace") is True:

@@ -213,5 +213,5 @@ def _read(path: Path, *, must_exist: bool = False) -> bytes | None:
 class _Unreadable(TrustError):
     """A policy that says nothing certain."""
 
-    def __init__(self, message: str, *, hint: str | None = _MEND) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint or _MEND)

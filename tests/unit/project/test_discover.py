@@ -153,6 +153,30 @@ def test_no_requirements_are_fine(tmp_path: Path, files: Files) -> None:
             "setup.py: install_requires of setup() is computed, and nothing of a project is run",
             "empty one",
         ),
+        (
+            {
+                "setup.py": "setup(install_requires=open('deps/req-base.txt').readlines(), x=open('gone-req.txt'))",
+                "deps/req-base.txt": "numpy",
+            },
+            "setup.py: install_requires of setup() is computed",
+            'it names "deps/req-base.txt": requirements = ["deps/req-base.txt"] in [tool.mlbox]',
+        ),
+        (
+            {".git/x": "", "requirements.txt": "-r third/deps.txt", ".gitmodules": '[submodule "x"]\n\tpath = third\n'},
+            "third/deps.txt does not exist",
+            "'git submodule update --init third' gets it",
+        ),
+        (
+            {"requirements.txt": "-e third/x", ".gitmodules": "[submodule 'x']\npath=third/x\n"},
+            "'third/x' does not exist",
+            "'git submodule update --init third/x' gets it",
+        ),
+        (
+            {"pyproject.toml": f"{PROJECT}[tool.uv.sources]\nx = {{\n  path = 'x',\n}}"},
+            "pyproject.toml: is not TOML",
+            "are TOML 1.1: write [a.table], or one line",
+        ),
+        ({"pyproject.toml": f"{PROJECT}[tool.uv]\nsources = {{ x = {{ path = 'x' }}, }}"}, "is not TOML", "TOML 1.1"),
         ({"pyproject.toml": "[tool.poetry.dependencies]\nnumpy='x'"}, "'x' is no version constraint", "^1.2"),
         ({"pyproject.toml": f'{PROJECT}dynamic = ["dependencies"]'}, "left to the build backend", "requirements.txt"),
         ({"pyproject.toml": "[tool.mlbox]", "mlbox.toml": ""}, "pyproject.toml has [tool.mlbox] too", "one of the two"),
@@ -197,6 +221,19 @@ def test_refused(tmp_path: Path, files: Files, message: str, hint: str) -> None:
         load_project(make(tmp_path, files))
     assert message in str(refused.value)
     assert hint in (refused.value.hint or "")
+
+
+def test_a_submodule_that_was_not_fetched(tmp_path: Path) -> None:
+    """A clone without submodules has empty folders; whose are not empty lack something else."""
+    files = {"requirements.txt": "-e third/x", ".gitmodules": "[submodule 'x']\npath=third/x\n"}
+    (tmp_path / "third/x").mkdir(parents=True)
+    with pytest.raises(ProjectError, match="has neither pyproject") as refused:
+        load_project(make(tmp_path, files))
+    assert refused.value.hint == "'git submodule update --init third/x' gets it: it is of another repository"
+    (tmp_path / "third/x/README").touch()
+    with pytest.raises(ProjectError, match="has neither pyproject") as refused:
+        load_project(make(tmp_path, files))
+    assert refused.value.hint is None
 
 
 def test_problems_of_all_files_come_together(tmp_path: Path) -> None:

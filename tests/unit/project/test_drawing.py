@@ -210,6 +210,12 @@ def test_cog() -> None:
     assert [text.partition(": ")[0] for text in found.left] == [f"cog.yaml:{line}" for line in (5, 9, 10, 11, 12, 13)]
 
 
+def test_cog_without_a_version_of_cuda() -> None:
+    """The frameworks say which, as Cog has it; without a GPU there is nothing to say."""
+    assert settings(read_cog(b"build: {gpu: true, python_packages: [torch]}")) == {"accelerator": "default"}
+    assert settings(read_cog(b"build: {gpu: false}")) == {}
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

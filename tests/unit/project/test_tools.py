@@ -1,12 +1,15 @@
 """[tool.uv], [tool.pdm], [tool.flit] and [tool.hatch]: what they add to [project]."""
 
+import itertools
 from pathlib import Path
 
 import pytest
+from packaging.markers import Marker
 
 from mlbox.errors import ProjectError
 from mlbox.project.discover import load_project
 from mlbox.project.model import IndexPin, Project
+from mlbox.project.tables import opposite
 
 PROJECT = '[project]\nname = "x"\nversion = "1"\n'
 UV = (
@@ -107,6 +110,45 @@ def test_uv(tmp_path: Path) -> None:
         IndexPin(package="torchvision", index="torch-cpu", url=cpu),
         IndexPin(package="private", index="ours", url="https://me:hunter2@index.example.org/simple"),
     }
+
+
+@pytest.mark.parametrize(
+    ("sources", "asked"),
+    [
+        (
+            "{ path = 'packages/a', marker = \"os_name == 'x'\" }",
+            ['./packages/a ; os_name == "x"', 'a>=1; os_name != "x"'],
+        ),
+        ("[{ path = 'packages/a' }, { index = 'i', marker = \"os_name == 'x'\" }]", ["./packages/a"]),
+        (
+            "[{ url = 'https://h/a.whl', marker = \"os_name == 'x'\" }, { index = 'i' }]",
+            ['a @ https://h/a.whl ; os_name == "x"', 'a>=1; os_name != "x"'],
+        ),
+    ],
+)
+def test_uv_sources_that_do_not_count_everywhere(tmp_path: Path, sources: str, asked: list[str]) -> None:
+    """Where none does, the package comes from the index; never from both."""
+    index = "[[tool.uv.index]]\nname = 'i'\nurl = 'https://i.example.org/simple'\n"
+    text = PROJECT + f"dependencies = ['a>=1']\n[tool.uv.sources]\na = {sources}\n{index}"
+    assert asks(project(tmp_path, text)) == asked
+
+
+@pytest.mark.parametrize(
+    "marker",
+    [
+        "sys_platform == 'win32'",
+        "sys_platform == 'linux' and python_version < '3.12' or 'arm' in platform_machine",
+        "(os_name == 'nt' or python_version >= '3.11') and (platform_machine == 'x86_64' or python_version > '3.12')",
+        "python_version not in '3.10 3.11' or os_name != 'nt' and (python_full_version <= '3.12.4')",
+    ],
+)
+def test_an_opposite_marker_holds_where_the_marker_does_not(marker: str) -> None:
+    """Whatever the machine."""
+    for values in itertools.product(("3.11", "3.12", "3.13"), ("linux", "win32"), ("x86_64", "arm64"), ("posix", "nt")):
+        python, system, machine, name = values
+        where = {"python_version": python, "python_full_version": f"{python}.4", "sys_platform": system}
+        where |= {"platform_machine": machine, "os_name": name}
+        assert Marker(opposite(marker)).evaluate(where) is not Marker(marker).evaluate(where), values
 
 
 def test_uv_extras_and_groups(tmp_path: Path) -> None:
@@ -223,8 +265,8 @@ BAD = {
     "a path outside": (SOURCES + "a = {path = '../a'}", "'../a' leaves the project's folder"),
     "a git address": (SOURCES + "a = {git = 'file:///srv/a'}", "[project.dependencies]"),
     "a marker": (
-        SOURCES + "a = {path = 'packages/a', marker = \"os_name == 'x'\"}",
-        "a: has a source only where os_name == 'x'",
+        SOURCES + "a = {path = 'packages/a', marker = \"python_version ~= '3.11'\"}",
+        "\"python_version ~= '3.11'\": '~=' has no opposite",
     ),
     "no marker": (SOURCES + "a = {path = 'packages/a', marker = 'x'}", "'x' is no environment marker"),
     "constraints": ("[tool.uv]\nconstraint-dependencies = 'a'", "constraint-dependencies must be a list"),
