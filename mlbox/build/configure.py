@@ -4,13 +4,12 @@ What they changed is taken out, normalised like any piece, and laid over the sys
 packages and by the root file system it ran in, not reproducible by mlbox's rules alone.
 """
 
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from mlbox.build.step import Bind, Step, StepRunner
 from mlbox.errors import BuildError
-from mlbox.files import chunks
+from mlbox.oci.tarstream import TarStream
 from mlbox.plan.model import PREFIX, CondaConfiguredPiece, ConfiguredPiece
 from mlbox.store.tree import Tree, TreeWriter
 
@@ -93,15 +92,14 @@ def _changed(
 
 def _unpack(archive: Path, root: Path, piece: ConfiguredPiece | CondaConfiguredPiece) -> Tree:
     writer = TreeWriter(root, "configured packages", mtime=piece.epoch)
-    with tarfile.open(archive, "r:") as tar:
+    with archive.open("rb") as file:
+        tar = TarStream(file, archive.name)
         for member in tar:
-            path = member.name.removeprefix("./").lstrip("/")
-            if member.issym():
-                writer.symlink(path, member.linkname)
-            elif member.isreg():
-                content = tar.extractfile(member)
-                assert content is not None  # noqa: S101 - regular files have content
-                writer.file(path, chunks(content), 0o755 if member.mode & 0o111 else 0o644)
-            elif not member.isdir():
+            path = member.path.removeprefix("./").lstrip("/")
+            if member.kind == "symlink":
+                writer.symlink(path, member.target)
+            elif member.kind == "file" and member.extents is None:
+                writer.file(path, tar.content(), 0o755 if member.mode & 0o111 else 0o644)
+            elif member.kind != "dir":
                 raise BuildError(f"a package's script made {path!r}, which is neither a file nor a link")
     return writer.finish()

@@ -25,8 +25,8 @@ import msgspec
 
 from mlbox.errors import ArchiveError
 from mlbox.files import CHUNK
-from mlbox.oci.layer import BLOCK
-from mlbox.oci.tar import Member, Reader
+from mlbox.oci.tar import Member
+from mlbox.oci.tarstream import TarStream
 from mlbox.store.tree import Tree, TreeWriter
 
 if sys.version_info >= (3, 14):
@@ -41,7 +41,6 @@ INFO = "var/lib/dpkg/info"
 _MAGIC = b"!<arch>\n"
 _CONTROL_LIMIT = 64 << 20
 _DATA_LIMIT = 16 << 30
-_MEMBER_LIMIT = 1_000_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _CONTROL_MEMBER = re.compile(r"[A-Za-z0-9._+-]+")
 _LEFT_OUT = re.compile(r"usr/share/(?:doc|info|lintian|linda|groff|locale|man)(?:/|$)")
@@ -163,36 +162,10 @@ def _opened(packing: str, raw: io.BufferedReader) -> Stream:
     return raw
 
 
-class _Tar:
-    """The members of a tar that is read once, in its order."""
-
-    def __init__(self, file: Stream, archive: str) -> None:
-        self._file = file
-        self._reader = Reader(file.read, archive)
-        self._left = self._padding = 0
-
-    def __iter__(self) -> Iterator[Member]:
-        while (member := self._reader.next()) is not None:
-            self._left, self._padding = member.stored, -member.stored % BLOCK
-            yield member
-            for _ in self.content():
-                pass
-            self._file.read(self._padding)
-
-    def content(self) -> Iterator[bytes]:
-        """Yield what is left of the member's content."""
-        while self._left:
-            chunk = self._file.read(min(CHUNK, self._left))
-            if not chunk:
-                raise EOFError("the tar ends inside a file")
-            self._left -= len(chunk)
-            yield chunk
-
-
 def _read_control(file: Stream, archive: str) -> Control:
     files: dict[str, tuple[bytes, int]] = {}
     total = 0
-    tar = _Tar(file, archive)
+    tar = TarStream(file, archive)
     for member in tar:
         name = member.path.removeprefix("./")
         total += member.stored
@@ -220,7 +193,7 @@ class _Unpacker:
 
     def data(self, file: Stream) -> None:
         """Unpack the data part."""
-        tar = _Tar(file, self._writer.archive)
+        tar = TarStream(file, self._writer.archive)
         for member in tar:
             self._member(tar, member)
 
@@ -240,13 +213,11 @@ class _Unpacker:
         conffiles = "".join(f"\n {path} {self._md5[path]}" for path in known)
         return f"{first}\nStatus: install ok installed\n{rest}\n" + (f"Conffiles:{conffiles}\n" if known else "")
 
-    def _member(self, tar: _Tar, member: Member) -> None:
+    def _member(self, tar: TarStream, member: Member) -> None:
         original = member.path.removeprefix("./").rstrip("/")
         if original in ("", "."):
             return
         self._paths.append(f"/{original}")
-        if len(self._paths) > _MEMBER_LIMIT:
-            raise ArchiveError(f"{self._writer.archive}: more than {_MEMBER_LIMIT} members")
         path = merged(original)
         if left_out(path):
             return
@@ -261,7 +232,7 @@ class _Unpacker:
         else:
             raise ArchiveError(f"{self._writer.archive}: {original!r} is a device, a fifo or sparse")
 
-    def _file(self, path: str, tar: _Tar, member: Member) -> None:
+    def _file(self, path: str, tar: TarStream, member: Member) -> None:
         if member.size > self._left:
             raise ArchiveError(f"{self._writer.archive}: unpacks to more than the limit allows")
         self._left -= member.size

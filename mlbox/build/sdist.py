@@ -6,10 +6,9 @@ import posixpath
 import re
 import shutil
 import stat
-import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ from mlbox.codec import canonical_json, load_toml
 from mlbox.errors import ArchiveError, BuildError
 from mlbox.files import chunks, disk_errors
 from mlbox.oci.layer import EPOCH
+from mlbox.oci.tar import Member
+from mlbox.oci.tarstream import TarStream, unpacked
 from mlbox.plan.base import search_path
 from mlbox.plan.model import HOME, PREFIX, BuiltWheelPiece
 from mlbox.store.tree import TreeWriter
@@ -231,7 +232,7 @@ def _source_tree(piece: BuiltWheelPiece, source: Path, folder: Path, limits: Lim
     name = piece.source.filename
     try:
         unpack_sdist(source, folder, name, limits)
-    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError) as problem:
+    except (zlib.error, lzma.LZMAError, EOFError, OSError, ValueError) as problem:
         if isinstance(problem, OSError) and problem.errno is not None:
             raise
         raise ArchiveError(f"{name}: not a readable source archive: {problem}", hint=_HINT) from problem
@@ -249,47 +250,51 @@ def unpack_sdist(path: Path, folder: Path, name: str, limits: Limits = LIMITS) -
             for file in archive.members.values():
                 writer.file(file.name, archive.chunks(file), 0o755 if file.executable else 0o644)
     else:
-        with tarfile.open(path, "r:*") as tar:
-            for member in _bounded(tar, path.stat().st_size, name, limits):
-                _unpack_member(tar, member, writer, name)
+        with path.open("rb") as packed:
+            _unpack_tar(TarStream(unpacked(packed), name, limits.files), path.stat().st_size, writer, limits)
     writer.finish()
 
 
-def _bounded(tar: tarfile.TarFile, packed: int, name: str, limits: Limits) -> Iterator[tarfile.TarInfo]:
+def _unpack_tar(tar: TarStream, packed: int, writer: TreeWriter, limits: Limits) -> None:
     total = 0
-    for count, member in enumerate(tar):
-        total += member.size
-        if total > limits.total or (total > limits.small and total > packed * limits.ratio) or count > limits.files:
-            raise ArchiveError(f"{name}: grows to {total} bytes in {count} members, as a tar bomb does", hint=_HINT)
-        yield member
+    for member in tar:
+        origin = _origin(member, writer)
+        total += origin.stat().st_size if origin else member.size
+        if total > limits.total or (total > limits.small and total > packed * limits.ratio):
+            raise ArchiveError(f"{writer.archive}: grows to {total} bytes, as a tar bomb does", hint=_HINT)
+        _unpack_member(tar, member, origin, writer)
 
 
-def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, writer: TreeWriter, name: str) -> None:
-    # Python's own 'data' filter could be led astray by links in several releases (CVE-2025-4517 and others);
-    # the writer never writes through a link, whatever the links are.
-    path = posixpath.normpath(member.name) if not member.name.startswith("/") else member.name
+def _origin(member: Member, writer: TreeWriter) -> Path | None:
+    """Return the file that a hard link is another name of; it becomes a copy."""
+    if member.kind != "link":
+        return None
+    target = _normal(member.target)
+    if writer.kind(target) != "file":
+        raise ArchiveError(f"{writer.archive}: {member.path!r} is a hard link to no file before it", hint=_HINT)
+    return Path(writer.root, target)
+
+
+def _unpack_member(tar: TarStream, member: Member, origin: Path | None, writer: TreeWriter) -> None:
+    # The writer never writes through a link, whatever the links are.
+    path, mode = _normal(member.path), 0o755 if member.mode & 0o111 else 0o644
     if path == ".":
         return
-    if member.isdir():
+    if member.kind == "dir":
         writer.directory(path)
-    elif member.isreg() or member.islnk():
-        origin = member if member.isreg() else _linked(tar, member, name)
-        file = tar.extractfile(origin)
-        writer.file(path, chunks(file) if file else (), 0o755 if member.mode & 0o111 else 0o644)
-    elif member.issym():
-        if _leaves(posixpath.join(posixpath.dirname(path), member.linkname)):
-            raise ArchiveError(f"{name}: {path!r} is a link that leaves the archive", hint=_HINT)
-        writer.symlink(path, member.linkname)
+    elif origin:
+        with origin.open("rb") as file:
+            writer.file(path, chunks(file), mode)
+    elif member.kind == "file" and member.extents is None:
+        writer.file(path, tar.content(), mode)
+    elif member.kind == "symlink":
+        if _leaves(posixpath.join(posixpath.dirname(path), member.target)):
+            raise ArchiveError(f"{writer.archive}: {path!r} is a link that leaves the archive", hint=_HINT)
+        writer.symlink(path, member.target)
     else:
-        raise ArchiveError(f"{name}: {path!r} is a device or pipe", hint=_HINT)
+        raise ArchiveError(f"{writer.archive}: {path!r} is a device, a pipe or a sparse file", hint=_HINT)
 
 
-def _linked(tar: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> tarfile.TarInfo:
-    """Return the regular file that the hard link `member` names."""
-    try:
-        origin = tar.getmember(member.linkname)
-    except KeyError:
-        origin = member
-    if not origin.isreg():
-        raise ArchiveError(f"{name}: {member.name!r} is a hard link to no file of the archive", hint=_HINT)
-    return origin
+def _normal(path: str) -> str:
+    """Return the one way to write a member's path; an absolute one stays one, which the writer refuses."""
+    return path if path.startswith("/") else posixpath.normpath(path)

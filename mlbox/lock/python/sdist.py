@@ -1,7 +1,7 @@
 """Reading from a source archive or tree what building it takes, without unpacking or running anything."""
 
+import lzma
 import os
-import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -11,10 +11,13 @@ from typing import Any, NamedTuple
 from mlbox.codec import load_toml
 from mlbox.errors import ArchiveError
 from mlbox.lock.python.native import languages_of
+from mlbox.oci.tarstream import TarStream, unpacked
 
 _LIMIT = 1 << 20
 _MEMBERS = 200_000
 _TOTAL = 16 << 30
+# RuntimeError: zipfile's for members that are encrypted or packed in a way it does not know.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
 # What pip assumes when pyproject.toml is absent or has no [build-system] (PEP 517, PEP 518).
 _LEGACY = ("setuptools>=40.8.0",)
 # What these back ends ask for only when they run (get_requires_for_build_wheel) and find no program of that name.
@@ -44,7 +47,9 @@ def read_archive(archive: Path, *, subdirectory: str = "") -> Source:
         for path, content in members:
             paths.append(path)
             data = content if content is not None else data
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as problem:
+        if not paths:
+            raise ValueError("it holds no file")
+    except _DAMAGED as problem:
         raise ArchiveError(f"{archive.name}: not a readable source archive: {problem}") from problem
     return _source(data, paths, f"{archive.name}: pyproject.toml")
 
@@ -83,15 +88,23 @@ def system_of(data: bytes | None, *, what: str) -> _System:
 def _of_tar(archive: Path, top: PurePosixPath) -> Iterator[tuple[str, bytes | None]]:
     """Yield the path below `top` of every file, and the content of pyproject.toml."""
     total = 0
-    with tarfile.open(archive, "r|*") as tar:
-        for count, member in enumerate(tar):
+    with archive.open("rb") as file:
+        tar = TarStream(unpacked(file), archive.name, _MEMBERS)
+        for member in tar:
             total += member.size
-            if count > _MEMBERS or total > _TOTAL:
-                raise ValueError(f"more than {_MEMBERS} members, or {_TOTAL} bytes")
-            path = _below(member.name, top)
-            if member.isfile() and path:
-                file = tar.extractfile(member) if path == "pyproject.toml" else None
-                yield path, file.read(_LIMIT + 1) if file else None
+            if total > _TOTAL:
+                raise ValueError(f"more than {_TOTAL} bytes")
+            path = _below(member.path, top)
+            if member.kind == "file" and path:
+                yield path, _beginning(tar.content()) if path == "pyproject.toml" else None
+
+
+def _beginning(content: Iterator[bytes]) -> bytes:
+    """Return at most one byte more than a pyproject.toml may have."""
+    data = bytearray()
+    while len(data) <= _LIMIT and (chunk := next(content, b"")):
+        data += chunk
+    return bytes(data[: _LIMIT + 1])
 
 
 def _of_zip(archive: Path, top: PurePosixPath) -> Iterator[tuple[str, bytes | None]]:

@@ -272,6 +272,12 @@ def test_a_bomb(tmp_path: Path) -> None:
         unpack_sdist(path, tmp_path / "a", "x", Limits(ratio=50, small=1 << 19))
     with pytest.raises(ArchiveError, match="as a tar bomb does"):
         unpack_sdist(path, tmp_path / "b", "x", Limits(total=1000))
+    with tarfile.open(tmp_path / "links.tar", "w") as tar:
+        add(tar, "d/0", bytes(1000))
+        for number in range(99):
+            add(tar, f"d/x{number}", type=tarfile.LNKTYPE, linkname="d/0")
+    with pytest.raises(ArchiveError, match="as a tar bomb does"):  # each name of the file would be a copy
+        unpack_sdist(tmp_path / "links.tar", tmp_path / "d", "x", Limits(total=50_000))
     unpack_sdist(path, tmp_path / "c", "x", Limits(ratio=50))
 
 
