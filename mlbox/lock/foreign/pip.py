@@ -32,8 +32,8 @@ def pinned_from_url(
     name = normalize(name)
     if url.startswith("git+"):
         return _checkout(name, version, url, requires)
+    parts = _parts(url, name)
     plain = without_credentials(urldefrag(url)[0])
-    parts = _parts(plain, name)
     filename = unquote(parts.path).rpartition("/")[2]
     good = (parts.scheme in ("http", "https") and parts.hostname) or (local and parts.scheme == "file")
     if not good or not _FILENAME.fullmatch(filename):
