@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from mlbox.cli.render import shown_lines
 from mlbox.events import SILENT, Listener
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Lines:
     def step(self, what: str) -> None:
         """Print the step."""
         # One call: threads come between the parts of a print().
-        sys.stderr.write(f"{what}\n")
+        sys.stderr.write(f"{shown_lines(what)}\n")
 
     def note(self, text: str) -> None:
         """Print the note."""
@@ -83,6 +84,7 @@ class Bars:
                 self._progress.update(self._tasks[what], advance=amount)
 
     def _say(self, text: str) -> None:
+        text = shown_lines(text)
         if self._progress:
             self._progress.console.print(text, markup=False, highlight=False)
         else:

@@ -16,3 +16,15 @@ def test_a_line_is_written_at_once(monkeypatch: pytest.MonkeyPatch, kind: type[L
     listener.step("resolve")
     listener.note("torch moves")
     assert written == ["resolve\n", "note: torch moves\n"]
+
+
+@pytest.mark.parametrize("kind", [Lines, Bars])
+def test_words_of_strangers_do_not_move_the_cursor(
+    capsys: pytest.CaptureFixture[str], kind: type[Lines | Bars]
+) -> None:
+    """Notes name files and images that others made."""
+    with kind() as listener:
+        listener.note("x\x1b[2Jy\nz")
+        listener.expect("pull", 1)  # from here on there may be a bar
+        listener.step("x\x1b[2Jy")
+    assert "\x1b[2J" not in capsys.readouterr().err
