@@ -53,7 +53,7 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
     """The purls of what the image itself asks for: the rest is there because something needs it."""
 
     unread: tuple[str, ...] = ()
-    """Folders of package managers whose packages are missing here."""
+    """Folders and files that tell of packages which are missing here."""
 
     @property
     def purl(self) -> str:

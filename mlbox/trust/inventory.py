@@ -68,7 +68,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     packages: tuple[Found, ...] = ()
     """Sorted."""
     unread: tuple[str, ...] = ()
-    """Folders of package managers whose packages are not among them."""
+    """Folders of package managers, and files that describe a package without its name, that are not among them."""
 
 
 def read_inventory(paths: Iterable[str], read: Read) -> Inventory:
@@ -77,14 +77,15 @@ def read_inventory(paths: Iterable[str], read: Read) -> Inventory:
     release = dict(_release(next((read(path) for path in _RELEASES if path in known), b"")))
     conda = list(_conda(known, read))
     # Distributions that a conda package has are that package.
-    brought = {path for one in conda for path in one.files}
+    brought = {path for one in conda if isinstance(one, _Conda) for path in one.files}
     found = {*_debian(known, read), *_alpine(known, read), *_python(known - brought, read)}
-    found |= {one.found for one in conda}
+    found |= {one.found if isinstance(one, _Conda) else one for one in conda}
+    folders = (folder for folder in _UNREAD if any(path.startswith(folder) for path in known))
     return Inventory(
         distribution=release.get("ID", ""),
         release=release.get("VERSION_ID", ""),
-        packages=tuple(sorted(found)),
-        unread=tuple(folder for folder in _UNREAD if any(path.startswith(folder) for path in known)),
+        packages=tuple(sorted(one for one in found if isinstance(one, Found))),
+        unread=(*folders, *sorted(one for one in found if isinstance(one, str))),
     )
 
 
@@ -95,7 +96,12 @@ def _release(data: bytes) -> Iterator[tuple[str, str]]:
             yield key, value.strip("\"' ")
 
 
-def _debian(paths: set[str], read: Read) -> Iterator[Found]:
+def _is_name(text: str) -> bool:
+    """Whether a package can be called so: a package URL drops slashes at the ends, and has to have a name."""
+    return bool(text.strip("/"))
+
+
+def _debian(paths: set[str], read: Read) -> Iterator[Found | str]:
     files = [_STATUS] if _STATUS in paths else []
     files += sorted(path for path in paths if path.startswith(_STATUS_FOLDER) and not path.endswith(".md5sums"))
     for path in files:
@@ -105,7 +111,7 @@ def _debian(paths: set[str], read: Read) -> Iterator[Found]:
             if fields.get("Package") and fields.get("Status", "installed").endswith("installed"):
                 copyright_file = f"usr/share/doc/{fields['Package']}/copyright"
                 notes = read(copyright_file) if copyright_file in paths else b""
-                yield _deb(fields, tuple(_debian_licenses(notes)))
+                yield _deb(fields, tuple(_debian_licenses(notes))) if _is_name(fields["Package"]) else path
 
 
 def _deb(fields: dict[str, str], licenses: tuple[str, ...]) -> Found:
@@ -138,12 +144,14 @@ def _debian_licenses(notes: bytes) -> list[str]:
     return sorted(names)
 
 
-def _alpine(paths: set[str], read: Read) -> Iterator[Found]:
+def _alpine(paths: set[str], read: Read) -> Iterator[Found | str]:
     data = read(_APK).decode("utf-8", "replace") if _APK in paths else ""
     for stanza in data.split("\n\n"):
         lines = [line.partition(":") for line in stanza.splitlines()]
         fields = {key: value.strip() for key, colon, value in lines if colon}
-        if fields.get("P"):
+        if fields.get("P") and not _is_name(fields["P"]):
+            yield _APK
+        elif fields.get("P"):
             origin = fields.get("o", "")
             license_ = spdx_expression(fields.get("L", "")) or fields.get("L", "")
             yield Found(
@@ -163,11 +171,15 @@ class _Conda(NamedTuple):
     files: tuple[str, ...]
 
 
-def _conda(paths: set[str], read: Read) -> Iterator[_Conda]:
+def _conda(paths: set[str], read: Read) -> Iterator[_Conda | str]:
     for path in sorted(paths):
         match = RECORD.fullmatch(path) if path.endswith(".json") else None
-        record = read_record(read(path)) if match else None
-        if match and record:
+        if not match:
+            continue
+        record = read_record(read(path))
+        if not record or not _is_name(record.name):
+            yield path
+        else:
             found = Found(
                 kind="conda",
                 name=record.name,
@@ -182,13 +194,15 @@ def _conda(paths: set[str], read: Read) -> Iterator[_Conda]:
             yield _Conda(found, tuple(prefix + file for file in record.files))
 
 
-def _python(paths: set[str], read: Read) -> Iterator[Found]:
+def _python(paths: set[str], read: Read) -> Iterator[Found | str]:
     for path in sorted(paths):
         if path.startswith(_OF_DEBIAN) or not _METADATA.search(path):
             continue  # the first are part of a Debian package, which is listed
         message = message_from_bytes(read(path).partition(b"\n\n")[0])
         name, version = str(message["Name"] or ""), str(message["Version"] or "")
-        if name and version:
+        if not _is_name(name) or not version:
+            yield path
+        else:
             yield Found(
                 kind="python",
                 name=_normalised(name),

@@ -41,8 +41,8 @@ def sbom(home: Home, name: str, form: BillFormat = BillFormat.CYCLONEDX, *, list
         image = local_image(store, name)
         if image is not None:
             bill = bill_of(store, image)
-            for folder in bill.unread:
-                listener.note(f"the image has packages in /{folder} of a kind that mlbox cannot list")
+            for place in bill.unread:
+                listener.note(f"/{place} of the image tells of packages that mlbox cannot list")
             return bill_writer(form)[2](bill)
         media_type, predicate, _ = bill_writer(form)
         return _attached(name, media_type, predicate, f"bill of materials in {form}", listener)

@@ -104,6 +104,21 @@ def test_what_cannot_be_read_is_named() -> None:
     )
 
 
+def test_packages_without_a_name_are_named_by_their_files() -> None:
+    """Nothing is left out in silence, and nothing is listed that no package URL can say."""
+    files = {
+        "lib/apk/db/installed": b"P:/\nV:1\n\nP:musl\nV:1.2\n",
+        "opt/c/conda-meta/x-1-0.json": b"{",
+        "opt/c/conda-meta/y-1-0.json": b'{"name":"//","version":"1"}',
+        "var/lib/dpkg/status": b"Package: /\nStatus: install ok installed\nVersion: 1\n",
+        f"{SITE}/a.dist-info/METADATA": b"Name: /\nVersion: 1\n\n",
+        f"{SITE}/b.dist-info/METADATA": b"Name: b\n\n",
+    }
+    inventory = found(files)
+    assert [one.name for one in inventory.packages] == ["musl"]
+    assert inventory.unread == tuple(sorted(files))
+
+
 def test_python_distributions() -> None:
     """Wheels and eggs; those of Debian packages are part of these."""
     metadata = (
