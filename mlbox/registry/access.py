@@ -143,6 +143,7 @@ def _new_token(path: Path) -> str:
     token = secrets.token_urlsafe(32)
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            os.fchmod(file.fileno(), 0o600)  # an empty file that was there keeps the mode it had
             file.write(token + "\n")
     except OSError as problem:
         raise UsageError(f"cannot write a token to {path}: {problem.strerror}") from problem

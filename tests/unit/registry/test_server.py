@@ -495,6 +495,9 @@ def test_options(tmp_path: Path) -> None:
     assert len(made) > 40
     assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
     assert options_of("0.0.0.0", token_file=tmp_path / "token", environment={}).token == made
+    (tmp_path / "empty").touch(0o644)
+    options_of("0.0.0.0", token_file=tmp_path / "empty", environment={})
+    assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o600
     assert options_of("0.0.0.0", environment={"MLBOX_STORE_TOKEN": TOKEN + "\n"}).token == TOKEN
     with pytest.raises(UsageError, match="shorter than"):
         options_of("0.0.0.0", environment={"MLBOX_STORE_TOKEN": "short"})
