@@ -27,6 +27,7 @@ from mlbox.oci.digest import Digest
 from mlbox.trust.policy_files import SYSTEM, files_of
 
 if TYPE_CHECKING:
+    from mlbox.trust.keys import PublicKey
     from mlbox.trust.signature import Signature
 
 _LIMIT = 1 << 20
@@ -156,10 +157,9 @@ def _is_vouched_for(path: Path, file: PolicyFile, repository: str, claims: tuple
 
 def _looked_at(path: Path, rule: Rule, claims: tuple[Claim, ...]) -> tuple[bool, int]:
     """Return whether a key of the rule signed one of the manifests, and how many signatures were looked at."""
-    from mlbox.trust.keys import load_public
     from mlbox.trust.signature import signer
 
-    keys = [load_public(path.parent / key) for key in rule.keys]
+    keys = _keys(path, rule)
     seen = 0
     for claim in claims:
         for signature in claim.signatures():
@@ -167,6 +167,16 @@ def _looked_at(path: Path, rule: Rule, claims: tuple[Claim, ...]) -> tuple[bool,
             if signer(signature, claim.digest, keys):
                 return True, seen
     return False, seen
+
+
+def _keys(path: Path, rule: Rule) -> "list[PublicKey]":
+    from mlbox.trust.keys import load_public
+
+    try:
+        return [load_public(path.parent / key) for key in rule.keys]
+    except TrustError as problem:
+        problem.hint = f"the rule for {rule.prefix} in {path} names it: put the public key there, or name another"
+        raise
 
 
 def _check_signed(path: Path, rule: Rule, repository: str, claims: tuple[Claim, ...]) -> None:

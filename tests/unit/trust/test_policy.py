@@ -135,8 +135,9 @@ def test_signatures_are_asked_for_one_after_the_other(signed: Policy, key: Priva
 def test_a_missing_key_refuses(signed: Policy, key: PrivateKey) -> None:
     """A rule whose key is gone lets nothing through."""
     (signed.files[0][0].parent / "team.pub").unlink()
-    with pytest.raises(TrustError, match="there is no key"):
+    with pytest.raises(TrustError, match="there is no key") as caught:
         signed.check(TEAM, [Claim(ONE, lambda: sign(ONE, TEAM, key))])
+    assert f"in {signed.files[0][0]} names it" in str(caught.value.hint)
 
 
 def test_the_users_policy_cannot_loosen_the_machines(tmp_path: Path) -> None:
