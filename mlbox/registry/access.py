@@ -52,7 +52,9 @@ def options_of(
     """
     host, port = _address(listen)
     if (cert is None) != (key is None):
-        raise UsageError("TLS needs both --cert and --key")
+        raise UsageError(
+            "TLS needs both --cert and --key", hint="the certificate with its chain, and its key, as PEM files"
+        )
     token = _token(token_file) if token_file else environment.get(TOKEN_VARIABLE, "").strip()
     if token and len(token) < _SHORTEST:
         raise UsageError(f"the token is shorter than {_SHORTEST} characters", hint="let --token-file make one")
@@ -69,7 +71,9 @@ def is_loopback(host: str) -> bool:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as problem:
-        raise UsageError(f"cannot listen on {host}: {problem.strerror}") from problem
+        raise UsageError(
+            f"cannot listen on {host}: {problem.strerror}", hint="an address of this machine, like 127.0.0.1:5000"
+        ) from problem
     return all(ipaddress.ip_address(address[4][0]).is_loopback for address in found)
 
 
@@ -136,7 +140,9 @@ def _token(path: Path) -> str:
     except FileNotFoundError:
         return _new_token(path)
     except (OSError, UnicodeDecodeError) as problem:
-        raise UsageError(f"cannot read the token in {path}: {problem}") from problem
+        raise UsageError(
+            f"cannot read the token in {path}: {problem}", hint="name a file of one line; one that is not there is made"
+        ) from problem
 
 
 def _new_token(path: Path) -> str:
@@ -146,7 +152,9 @@ def _new_token(path: Path) -> str:
             os.fchmod(file.fileno(), 0o600)  # an empty file that was there keeps the mode it had
             file.write(token + "\n")
     except OSError as problem:
-        raise UsageError(f"cannot write a token to {path}: {problem.strerror}") from problem
+        raise UsageError(
+            f"cannot write a token to {path}: {problem.strerror}", hint="name a file in a folder that you may write"
+        ) from problem
     return token
 
 

@@ -63,11 +63,14 @@ def load_images(
     by raising. Raises ArchiveError for whatever is wrong with the archive.
     """
     if digested := [name for name in names if name.digest]:
-        raise UsageError(f"a name with a digest cannot be given: {digested[0].familiar}")
+        raise UsageError(f"a name with a digest cannot be given: {digested[0].familiar}", hint="NAME:TAG")
     with store.using(), open_members(store, source) as members:
         packed = packed_images(members, arch)
         if names and len(packed) > 1:
-            raise UsageError(f"{members.name} holds {len(packed)} images, and a name is for one")
+            raise UsageError(
+                f"{members.name} holds {len(packed)} images, and a name is for one",
+                hint="without --tag they get the names that the archive has",
+            )
         _take_layers(store, members, packed, listener)
         found = [(_image(store, one), one) for one in packed]
         artifacts = list(_artifacts(store, members, {digest_of(one.manifest_bytes) for one in packed}))

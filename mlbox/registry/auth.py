@@ -20,7 +20,7 @@ from mlbox.http.url import host_of, is_loopback, redact, redact_text
 from mlbox.registry.challenge import Challenge
 from mlbox.registry.credentials import Credentials
 from mlbox.registry.hosts import Site
-from mlbox.registry.problem import clean
+from mlbox.registry.problem import AT_FAULT, clean
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -142,7 +142,9 @@ class Authorizer:
                 return url
         except ValueError:
             pass
-        raise RegistryError(f"{self._site.name}: it names a strange token server: {clean(redact_text(url))[:200]!r}")
+        raise RegistryError(
+            f"{self._site.name}: it names a strange token server: {clean(redact_text(url))[:200]!r}", hint=AT_FAULT
+        )
 
     def _credentials(self, scope: Scope) -> Credentials:
         found = self._look_up(scope.repository) or Credentials()
@@ -231,7 +233,7 @@ class Authorizer:
         )
 
     def _problem(self, url: str, reason: str) -> RegistryError:
-        return RegistryError(f"{self._site.name}: token server {redact(url)}: {reason}")
+        return RegistryError(f"{self._site.name}: token server {redact(url)}: {reason}", hint=AT_FAULT)
 
 
 def _request(

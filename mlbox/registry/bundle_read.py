@@ -122,7 +122,7 @@ def _open(path: Path) -> tuple[int, int]:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as problem:
-        raise ArchiveError(f"cannot read {path}: {problem.strerror}") from problem
+        raise ArchiveError(f"cannot read {path}: {problem.strerror}", hint="name a file that you may read") from problem
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         os.close(fd)

@@ -99,7 +99,10 @@ class _Copy:
             return
         self.done[fetched.digest] = None
         if depth < 0 or len(self.done) > _MOST_MANIFESTS:
-            raise RegistryError(f"{self._source.name.familiar}: too many manifests that refer to each other")
+            raise RegistryError(
+                f"{self._source.name.familiar}: too many manifests that refer to each other",
+                hint="--arch copies one of them",
+            )
         kind = kind_of(fetched)
         if kind in INDEX_TYPES:
             for entry in index_of(fetched).manifests:

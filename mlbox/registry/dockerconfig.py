@@ -201,7 +201,10 @@ def _read(path: Path) -> bytes:
             f"{path}: {problem.strerror}", hint="it holds logins: make it readable for you"
         ) from problem
     if len(data) > _LARGEST:
-        raise RegistryError(f"{path}: more than {_LARGEST} bytes, which no file of logins has")
+        raise RegistryError(
+            f"{path}: more than {_LARGEST} bytes, which no file of logins has",
+            hint="name another in REGISTRY_AUTH_FILE",
+        )
     return data
 
 

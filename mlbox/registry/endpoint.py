@@ -17,7 +17,7 @@ from mlbox.http.url import host_of, join, redact, redact_text
 from mlbox.registry.auth import Authorizer, Look, Scope
 from mlbox.registry.challenge import Challenge, parse_challenges
 from mlbox.registry.hosts import Site
-from mlbox.registry.problem import clean, hints, reason_of, refusal
+from mlbox.registry.problem import AT_FAULT, clean, hints, reason_of, refusal
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -160,7 +160,7 @@ class Endpoint:
             problem.args = (problem.message,)
             raise
 
-    def fail(self, what: str, reason: str, *, hint: str | None = None) -> NoReturn:
+    def fail(self, what: str, reason: str, *, hint: str = AT_FAULT) -> NoReturn:
         """Raise the error about `what` of this registry."""
         raise RegistryError(f"{self.name}: {what}: {reason}", hint=hint)
 
@@ -268,7 +268,7 @@ class Endpoint:
             )
         if not own:
             reason = f"the storage behind the registry, {_origin(url)}, answered {response.status}"
-            raise RegistryError(f"{self.name}: {request.what}: {reason}", status=response.status)
+            raise RegistryError(f"{self.name}: {request.what}: {reason}", status=response.status, hint=AT_FAULT)
         raise self._refusal(request, response)
 
     def _refusal(self, request: Request, response: "BaseHTTPResponse") -> RegistryError:

@@ -71,7 +71,10 @@ def _run(helper: str, action: str, stdin: bytes) -> process.Result:
 
 def _program(helper: str) -> str:
     if not _NAME.fullmatch(helper):
-        raise RegistryError(f"not the name of a credential helper: {clean(helper)[:80]!r}")
+        raise RegistryError(
+            f"not the name of a credential helper: {clean(helper)[:80]!r}",
+            hint="credsStore and credHelpers say NAME for a program docker-credential-NAME",
+        )
     return f"docker-credential-{helper}"
 
 

@@ -119,7 +119,9 @@ def load_settings(files: Sequence[Path]) -> dict[str, Settings]:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as problem:
-            raise RegistryError(f"{path}: {problem.strerror}") from problem
+            raise RegistryError(
+                f"{path}: {problem.strerror}", hint="it says how registries are reached: let it be read"
+            ) from problem
         for host, settings in _decode(path, data).items():
             key = canonical_host(host)
             found[key] = _merged(found.get(key, Settings()), _absolute(settings, path.parent))

@@ -6,6 +6,7 @@ from mlbox.errors import RegistryError
 from mlbox.oci.digest import Digest, digest_of, is_digest
 from mlbox.oci.image import INDEX, INDEX_TYPES, MANIFEST, MANIFEST_TYPES, Descriptor
 from mlbox.registry.endpoint import Answer, Endpoint, Request
+from mlbox.registry.problem import AGAIN
 
 LIMIT = 4 << 20
 """The largest manifest in bytes; registries promise no more."""
@@ -104,7 +105,7 @@ def judged(what: str, data: bytes, content_type: str) -> str:
     try:
         shape = msgspec.json.decode(data, type=_Shape)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        raise RegistryError(f"{what}: not a manifest: {problem}") from problem
+        raise RegistryError(f"{what}: not a manifest: {problem}", hint=AGAIN) from problem
     if shape.schema_version == 1 or content_type.startswith(_SCHEMA_1):
         raise RegistryError(
             f"{what}: an image in the format of 2015 (schema 1)", hint="push it again with a newer tool"
@@ -115,7 +116,7 @@ def judged(what: str, data: bytes, content_type: str) -> str:
     words = [word for word in (shape.media_type, content_type) if word in ALL]
     words += [word for word, fits in looks.items() if fits]
     if not words:
-        raise RegistryError(f"{what}: neither a manifest nor an index")
+        raise RegistryError(f"{what}: neither a manifest nor an index", hint=AGAIN)
     if len({word in INDEX_TYPES for word in words}) > 1:
         raise RegistryError(
             f"{what}: it is said to be {words[0]}, but also {words[1]}", hint="nobody should trust this image"

@@ -67,7 +67,9 @@ def open_members(store: Store, source: Path | BinaryIO) -> Iterator[Members]:
             try:
                 file: BinaryIO = stack.enter_context(source.open("rb"))
             except OSError as problem:
-                raise NotFoundError(f"cannot read {name}: {problem.strerror}") from problem
+                raise NotFoundError(
+                    f"cannot read {name}: {problem.strerror}", hint="name an archive or a layout that you may read"
+                ) from problem
         else:
             file, name = source, "the archive"
         if not _is_plain_file(file):
@@ -104,7 +106,9 @@ class _Folder:
         try:
             fd = os.open(whole, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as problem:
-            raise ArchiveError(f"{self.name}: cannot read {path}: {problem.strerror}") from problem
+            raise ArchiveError(
+                f"{self.name}: cannot read {path}: {problem.strerror}", hint="is the layout whole? save it again"
+            ) from problem
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise ArchiveError(f"{self.name}: {path} is no file", hint=_HARM)
@@ -135,7 +139,7 @@ class _Tar:
         while position < end:
             data = os.pread(self._fd, min(CHUNK, end - position), position)
             if not data:
-                raise ArchiveError(f"{self.name} became shorter while it was read")
+                raise ArchiveError(f"{self.name} became shorter while it was read", hint="wait until it is whole")
             position += len(data)
             yield data
 

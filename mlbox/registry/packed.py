@@ -28,6 +28,7 @@ from mlbox.store.layout import ATTACHMENTS, REF_NAME
 DEPTH = 4
 """How deep an index may lie in an index."""
 MOST_IMAGES = 1000
+_AGAIN = "the program that wrote it made a mistake: save the image again"
 _WHOLE_NAME = "io.containerd.image.name"
 
 
@@ -69,7 +70,7 @@ def packed_images(members: Members, arch: str) -> list[Packed]:
             hint="a file system ('docker export') is no image; 'docker save' writes one",
         )
     if not found:
-        raise ArchiveError(f"{members.name} holds no image")
+        raise ArchiveError(f"{members.name} holds no image", hint=_AGAIN)
     return found
 
 
@@ -96,7 +97,9 @@ def document(members: Members, descriptor: Descriptor) -> bytes:
     """Return a manifest or configuration, checked against what refers to it."""
     data = read_blob(members, blob_path(descriptor.digest, members.name), descriptor.digest, DOCUMENT_LIMIT)
     if len(data) != descriptor.size:
-        raise ArchiveError(f"{members.name}: {descriptor.digest} has {len(data)} bytes, not {descriptor.size}")
+        raise ArchiveError(
+            f"{members.name}: {descriptor.digest} has {len(data)} bytes, not {descriptor.size}", hint="copy it again"
+        )
     return data
 
 
@@ -111,7 +114,7 @@ def read_blob(members: Members, path: str, digest: str, limit: int) -> bytes:
 def blob_path(digest: str, archive: str) -> str:
     """Return where a layout has the blob."""
     if not is_digest(digest):
-        raise ArchiveError(f"{archive}: not a digest: {digest[:100]!r}")
+        raise ArchiveError(f"{archive}: not a digest: {digest[:100]!r}", hint=_AGAIN)
     return f"blobs/sha256/{hex_of(Digest(digest))}"
 
 
@@ -132,7 +135,7 @@ class _Layout:
         index = _index(self._members)
         entries = [entry for entry in index.manifests if _is_image(entry)]
         if len(entries) > MOST_IMAGES:
-            raise ArchiveError(f"{self._members.name} names more than {MOST_IMAGES} images")
+            raise ArchiveError(f"{self._members.name} names more than {MOST_IMAGES} images", hint=_AGAIN)
         for name, group in _by_name(entries).items():
             # Several without a name are several images; of those with one name at most one may fit.
             for entry in _fitting(group, self._arch, self._members.name, only=bool(name)):
@@ -157,15 +160,15 @@ class _Layout:
         what = f"{self._members.name}: manifest {entry.digest}"
         if entry.media_type in INDEX_TYPES:
             if not depth:
-                raise ArchiveError(f"{what}: an index in an index in an index, {DEPTH} deep")
+                raise ArchiveError(f"{what}: an index in an index in an index, {DEPTH} deep", hint=_AGAIN)
             inner = decode_json(data, ImageIndex, what=what, error=ArchiveError)
             if inner.media_type not in INDEX_TYPES:
-                raise ArchiveError(f"{what}: an index that says it is {inner.media_type[:100]!r}")
+                raise ArchiveError(f"{what}: an index that says it is {inner.media_type[:100]!r}", hint=_AGAIN)
             fitting = _fitting([one for one in inner.manifests if _is_image(one)], self._arch, what, only=True)
             return self._image(fitting[0], depth - 1)
         manifest = decode_json(data, ArtifactManifest, what=what, error=ArchiveError)
         if manifest.media_type not in ("", entry.media_type):
-            raise ArchiveError(f"{what}: a manifest that says it is {manifest.media_type[:100]!r}")
+            raise ArchiveError(f"{what}: a manifest that says it is {manifest.media_type[:100]!r}", hint=_AGAIN)
         if manifest.subject is not None or manifest.artifact_type or manifest.config.media_type not in CONFIG_TYPES:
             return None
         parts = tuple(Part(path=blob_path(layer.digest, self._members.name), blob=layer) for layer in manifest.layers)
@@ -218,7 +221,9 @@ def _reference(name: str) -> Reference | None:
 def _check(config_bytes: bytes, parts: Sequence[Part], what: str) -> None:
     config = parse_config(config_bytes, ArchiveError)
     if len(config.rootfs.diff_ids) != len(parts):
-        raise ArchiveError(f"{what}: {len(parts)} layers, and its configuration says {len(config.rootfs.diff_ids)}")
+        raise ArchiveError(
+            f"{what}: {len(parts)} layers, and its configuration says {len(config.rootfs.diff_ids)}", hint=_AGAIN
+        )
     check_for_linux(config, what, ArchiveError)
 
 
@@ -227,7 +232,7 @@ def _docker_images(members: Members) -> list[_DockerImage]:
     data = read(members, "manifest.json", DOCUMENT_LIMIT)
     found = decode_json(data, list[_DockerImage], what=what, error=ArchiveError)
     if len(found) > MOST_IMAGES:
-        raise ArchiveError(f"{members.name} names more than {MOST_IMAGES} images")
+        raise ArchiveError(f"{members.name} names more than {MOST_IMAGES} images", hint=_AGAIN)
     return found
 
 

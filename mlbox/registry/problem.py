@@ -10,6 +10,9 @@ from mlbox.errors import RegistryError
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
+AT_FAULT = "the registry, or a proxy before it, does not keep to the distribution-spec: tell who runs it"
+AGAIN = "whoever made or pushed it made a mistake: have it pushed again"
+
 _MOST = 1 << 16
 _SHOWN = 300
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")

@@ -18,6 +18,7 @@ from mlbox.oci.image import Descriptor, Image, local_image
 from mlbox.oci.reference import Reference
 from mlbox.registry.client import Registry
 from mlbox.registry.parallel import Stop, in_threads
+from mlbox.registry.problem import AGAIN
 from mlbox.registry.transfer import RemoteImage
 from mlbox.store.compression import decompressed
 from mlbox.store.store import Store
@@ -94,7 +95,10 @@ class _Fetch:
             return self._there(diff_id)
         blob = self._image.blobs.get(diff_id)
         if blob is None:
-            raise RegistryError(f"{self._name}: layer {diff_id} was left out of the image and cannot be made here")
+            raise RegistryError(
+                f"{self._name}: layer {diff_id} was left out of the image and cannot be made here",
+                hint="have it pushed without --thin",
+            )
         with self._store.artifacts.fetching(hex_of(blob.digest)):
             if self._store.layers.has(diff_id):  # another pull was faster
                 return self._there(diff_id)
@@ -214,7 +218,7 @@ def _artifact(registry: Registry, repository: str, descriptor: Descriptor, limit
     fetched = registry.manifest(repository, descriptor.digest)
     manifest = msgspec.json.decode(fetched.data, type=ArtifactManifest)
     if manifest.kind != descriptor.artifact_type or len(manifest.layers) > 64:
-        raise RegistryError(f"artifact {descriptor.digest} is not what the registry says")
+        raise RegistryError(f"artifact {descriptor.digest} is not what the registry says", hint=AGAIN)
     blobs = tuple(
         Blob(
             media_type=layer.media_type,

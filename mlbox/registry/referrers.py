@@ -16,6 +16,7 @@ from mlbox.oci.image import INDEX, MANIFEST, Descriptor
 from mlbox.registry import manifests
 from mlbox.registry.endpoint import Endpoint, Request
 from mlbox.registry.listing import pages
+from mlbox.registry.problem import AGAIN
 
 _NO_API = frozenset({400, 404, 405, 501})
 _ROUNDS = 4
@@ -41,7 +42,7 @@ def put_referrer(endpoint: Endpoint, repository: str, data: bytes, subject: Desc
     what = f"{endpoint.name}: referrer {digest}"
     manifest = decode_json(data, ArtifactManifest, what=what, error=RegistryError)
     if manifest.subject is None or manifest.subject.digest != subject.digest:
-        raise RegistryError(f"{what}: it is not about {subject.digest}")
+        raise RegistryError(f"{what}: it is not about {subject.digest}", hint=AGAIN)
     answer = manifests.put(endpoint, repository, digest, data, manifest.media_type or MANIFEST)
     if "oci-subject" not in answer.headers:
         entry = Descriptor(

@@ -23,6 +23,7 @@ from mlbox.oci.image import (
 from mlbox.oci.reference import Reference
 from mlbox.registry.client import Registry
 from mlbox.registry.manifests import Fetched
+from mlbox.registry.problem import AGAIN
 
 DIFF_ID = "dev.mlbox.layer.diff-id"
 """Annotation of a layer in a thin image: which of the configuration's layers it is."""
@@ -102,7 +103,10 @@ def require_arch(image: RemoteImage, arch: str) -> None:
     """Raise RegistryError when the image is for another machine than the one asked for."""
     found = image.config.architecture
     if found != arch:
-        raise RegistryError(f"{image.reference.familiar} is for {found or 'no machine it names'}, not for {arch}")
+        raise RegistryError(
+            f"{image.reference.familiar} is for {found or 'no machine it names'}, not for {arch}",
+            hint=f"'--arch {found}' takes it" if found else AGAIN,
+        )
 
 
 class _Shape(msgspec.Struct, rename="camel"):
@@ -127,7 +131,7 @@ def kind_of(fetched: Fetched) -> str:
             hint="push the image again with a newer program",
         )
     if is_index == is_image or (kind in INDEX_TYPES and is_image) or (kind in MANIFEST_TYPES and is_index):
-        raise RegistryError(f"manifest {fetched.digest} is neither an image nor an index ({kind[:100]!r})")
+        raise RegistryError(f"manifest {fetched.digest} is neither an image nor an index ({kind[:100]!r})", hint=AGAIN)
     if kind in (*INDEX_TYPES, *MANIFEST_TYPES):
         return kind
     return INDEX if is_index else MANIFEST
@@ -138,7 +142,10 @@ def image_manifest(fetched: Fetched, reference: Reference) -> ArtifactManifest:
     what = f"manifest {fetched.digest}"
     manifest = decode_json(fetched.data, ArtifactManifest, what=what, error=RegistryError)
     if manifest.artifact_type not in ("", THIN_TYPE) or manifest.config.media_type not in CONFIG_TYPES:
-        raise RegistryError(f"{reference.familiar} is no image but an artifact of type {manifest.kind[:100]!r}")
+        raise RegistryError(
+            f"{reference.familiar} is no image but an artifact of type {manifest.kind[:100]!r}",
+            hint="'mlbox tags' lists what else the repository has",
+        )
     return manifest
 
 
@@ -184,7 +191,7 @@ class _Search:
             if entry.digest in self._seen:
                 continue
             if len(self._seen) > _MOST_INDEXES or depth == 0:
-                raise RegistryError(f"{self._reference.familiar}: its indexes lie too deep in each other")
+                raise RegistryError(f"{self._reference.familiar}: its indexes lie too deep in each other", hint=AGAIN)
             fetched = self._registry.manifest(self._reference.repository, entry.digest)
             if kind_of(fetched) not in INDEX_TYPES:
                 return fetched
@@ -215,17 +222,21 @@ def _variant(entry: Descriptor) -> str:
 def _check_config(manifest: ArtifactManifest, config: ImageConfig, data: bytes, reference: Reference) -> None:
     name = reference.familiar
     if digest_of(data) != manifest.config.digest or len(data) != manifest.config.size:
-        raise RegistryError(f"{name}: its configuration is not the one its manifest names")
+        raise RegistryError(f"{name}: its configuration is not the one its manifest names", hint=AGAIN)
     check_for_linux(config, name, RegistryError)
 
 
 def _blobs(manifest: ArtifactManifest, config: ImageConfig, reference: Reference) -> dict[DiffID, Descriptor]:
     name, diff_ids = reference.familiar, config.rootfs.diff_ids
     if locked := next((layer for layer in manifest.layers if layer.media_type.endswith("+encrypted")), None):
-        raise RegistryError(f"{name}: layer {locked.digest} is encrypted, which mlbox cannot read")
+        raise RegistryError(
+            f"{name}: layer {locked.digest} is encrypted, which mlbox cannot read", hint="ask for it unencrypted"
+        )
     if manifest.artifact_type == THIN_TYPE:
         marked = [(layer.annotations.get(DIFF_ID), layer) for layer in manifest.layers]
         return {DiffID(Digest(diff_id)): layer for diff_id, layer in marked if diff_id in diff_ids and diff_id}
     if len(diff_ids) != len(manifest.layers):
-        raise RegistryError(f"{name}: its manifest has {len(manifest.layers)} layers, its config {len(diff_ids)}")
+        raise RegistryError(
+            f"{name}: its manifest has {len(manifest.layers)} layers, its config {len(diff_ids)}", hint=AGAIN
+        )
     return dict(reversed(tuple(zip(diff_ids, manifest.layers, strict=True))))

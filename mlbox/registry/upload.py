@@ -12,6 +12,7 @@ from mlbox.http.transport import TemporaryError
 from mlbox.oci.digest import Digest
 from mlbox.oci.image import Descriptor
 from mlbox.registry.endpoint import Answer, Endpoint, Request
+from mlbox.registry.problem import AT_FAULT
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -188,7 +189,9 @@ class Upload:
         if answer.status == 416:
             self._disagreed += 1
             if self._disagreed > 1:
-                raise RegistryError(f"{self._endpoint.name}: {self._what}: it takes no such chunk", status=416)
+                raise RegistryError(
+                    f"{self._endpoint.name}: {self._what}: it takes no such chunk", status=416, hint=AT_FAULT
+                )
             raise TemporaryError("the registry and mlbox do not agree how much was sent", status=416)
         return answer
 

@@ -23,6 +23,7 @@ from mlbox.store.store import Store
 TYPE = "application/vnd.mlbox.built-wheel.v1+json"
 WHEEL = "application/vnd.pypa.wheel.v1+zip"
 TITLE = "org.opencontainers.image.title"
+_OTHERS = "something else was pushed there: name another repository for built wheels"
 _TAG = re.compile(r"wheel-([0-9a-f]{64})")
 _FILENAME = re.compile(r"[A-Za-z0-9_.+!]+(?:-[A-Za-z0-9_.+!]+){4,5}\.whl")
 _LARGEST_PIECE = 16 << 20
@@ -50,9 +51,11 @@ def find_wheel(registry: Registry, repository: str, key: str) -> RemoteWheel | N
     layers = manifest.layers
     filename = layers[0].annotations.get(TITLE, "") if len(layers) == 1 else ""
     if manifest.kind != TYPE or not _FILENAME.fullmatch(filename) or layers[0].size > _LARGEST_WHEEL:
-        raise RegistryError(f"{what} is no built wheel of mlbox")
+        raise RegistryError(f"{what} is no built wheel of mlbox", hint=_OTHERS)
     if hex_of(manifest.config.digest) != key:
-        raise RegistryError(f"{what} was made from something else than its name says: {manifest.config.digest}")
+        raise RegistryError(
+            f"{what} was made from something else than its name says: {manifest.config.digest}", hint=_OTHERS
+        )
     return RemoteWheel(
         key=key, digest=digest_of(fetched.data), filename=filename, piece=manifest.config, wheel=layers[0]
     )
