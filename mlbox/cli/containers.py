@@ -74,11 +74,13 @@ def exec_(
 ) -> int:
     """Run one more command in a running container."""
     from mlbox.cli.run import environment
+    from mlbox.engine.running import containers_of
     from mlbox.errors import UsageError
+    from mlbox.paths import Home
 
     if tty and interactive and not sys.stdin.isatty():
         raise UsageError("-t wants a terminal, and standard input is none", hint="leave -t out; -i alone passes a pipe")
-    return _containers().exec(
+    return containers_of(Home.default()).exec(
         name,
         tuple(argv),
         tty=tty,
@@ -93,11 +95,12 @@ def exec_(
 @app.command()
 def start(names: Names) -> None:
     """Start containers that have ended."""
-    from mlbox.engine.running import start_container
+    from mlbox.engine.running import containers_of
     from mlbox.paths import Home
 
+    containers = containers_of(Home.default())
     for name in names:
-        start_container(Home.default(), name)
+        containers.start(name).close()
         print(name)
 
 

@@ -38,8 +38,11 @@ _LOOPBACK = "127.0.0.1"
 
 
 def containers_of(home: Home, say: Say = lambda _: None) -> Containers:
-    """Return the containers of a store, and what gives them devices; `say` hears what is waited for."""
-    return Containers(home, granter=_Devices(say, partial(Store, home)))
+    """Return the containers of a store, with what gives them devices and asks the policy before anything is started.
+
+    `say` hears what is waited for.
+    """
+    return Containers(home, granter=_Devices(say, partial(Store, home)), admit=partial(admit_start, home))
 
 
 class _Devices:
@@ -85,13 +88,6 @@ def create_container(store: Store, image: str, options: RunOptions) -> Container
             _refuse_unfit(store, digest, options.gpus)
         lower = [store.layers.root(diff_id) for diff_id in config.rootfs.diff_ids]
         return containers_of(store.home).create(digest, image, config, lower, options)
-
-
-def start_container(home: Home, reference: str) -> None:
-    """Start a container that has ended, when the policy lets its image run now."""
-    containers = containers_of(home)
-    admit_start(Store(home), containers.get(reference).record)
-    containers.start(reference).close()
 
 
 def _refuse_unfit(store: Store, digest: Digest, gpus: str) -> None:

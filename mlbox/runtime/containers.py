@@ -4,14 +4,14 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from mlbox.errors import ContainerError, NotFoundError
+from mlbox.errors import ContainerError, MlboxError, NotFoundError
 from mlbox.linux import cgroup, lock
 from mlbox.linux import process as processes
 from mlbox.oci.digest import Digest
@@ -50,10 +50,21 @@ _List = list[Container]  # the class below has a method of that name
 class Containers:
     """All containers of `home`; any number of processes may use them at once."""
 
-    def __init__(self, home: Home, runtime: OciRuntime | None = None, granter: "Granter | None" = None) -> None:
-        """`granter` gives containers their devices; without it none can have any."""
+    def __init__(
+        self,
+        home: Home,
+        runtime: OciRuntime | None = None,
+        granter: "Granter | None" = None,
+        admit: Callable[[Record], Callable[[], None]] = lambda _: lambda: None,
+    ) -> None:
+        """`granter` gives containers their devices; without it none can have any.
+
+        `admit` raises MlboxError for a container in which nothing may be started any more; what it returns does so
+        when that comes about later.
+        """
         self._home = home
         self._granter = granter
+        self._admit = admit
         self._shelf = Shelf(home.containers)
         self._runtime = runtime
 
@@ -124,6 +135,7 @@ class Containers:
         container = self.get(reference)
         if container.status in ACTIVE:
             raise _runs_already(container)
+        again = self._admitted(container)
         runtime = self._runtime or find_runtime(self._home)
         grant = None
         if granter := self._granter_for(container.record.options):
@@ -134,7 +146,14 @@ class Containers:
         try:
             container = self.get(container.id)  # it may have waited for long
             return self._start(
-                container, self._shelf.folder(container.id), runtime, grant, attach=attach, stdin=stdin, size=size
+                container,
+                self._shelf.folder(container.id),
+                runtime,
+                grant,
+                again,
+                attach=attach,
+                stdin=stdin,
+                size=size,
             )
         finally:
             for fd in grant.descriptors if grant else ():
@@ -146,6 +165,7 @@ class Containers:
         folder: Folder,
         runtime: OciRuntime,
         grant: "Grant | None",
+        again: Callable[[], None],
         *,
         attach: bool,
         stdin: bool,
@@ -170,6 +190,7 @@ class Containers:
                     listener=listener,
                     first=(theirs, hello),
                     size=size,
+                    admit=again,
                 )
         finally:
             os.close(held)
@@ -296,6 +317,7 @@ class Containers:
             raise ContainerError(f"{container.name} does not run", hint=f"mlbox start {container.name}")
         if not argv:
             raise ContainerError("no command to execute", hint="mlbox exec CONTAINER COMMAND")
+        self._admitted(container)
         folder = self._shelf.folder(container.id)
         process = process_of(container, folder, tuple(argv), env or {}, user, workdir, tty=tty)
         file = folder.path / f"exec-{os.urandom(8).hex()}"
@@ -308,6 +330,13 @@ class Containers:
         finally:
             file.unlink(missing_ok=True)
             Path(f"{file}.log").unlink(missing_ok=True)
+
+    def _admitted(self, container: Container) -> Callable[[], None]:
+        try:
+            return self._admit(container.record)
+        except MlboxError as problem:
+            problem.exit_code = ContainerError.exit_code  # its own are the program's
+            raise
 
     def _exec_here(self, folder: Folder, file: Path, stdin: bool) -> int:
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

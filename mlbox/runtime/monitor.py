@@ -10,6 +10,7 @@ import signal
 import socket
 import struct
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 First = tuple[socket.socket, frames.Hello]
 """The client that is connected from the beginning."""
+Admit = Callable[[], None]
 
 _FIRST_DELAY, _LAST_DELAY, _HEALTHY = 0.1, 60.0, 10.0
 
@@ -61,13 +63,17 @@ def spawn(
     listener: socket.socket,
     first: First | None,
     size: tuple[int, int] | None,
+    admit: Admit,
 ) -> None:
-    """Fork the monitor of a container; it inherits the lock, the listening socket and the first client."""
+    """Fork the monitor of a container; it inherits the lock, the listening socket and the first client.
+
+    Before it starts the program again it asks `admit`, which raises MlboxError to keep it from that.
+    """
     if grant:
         _import_what_grants_need()
     sockets = [listener, *((first[0],) if first else ())]
     fork_daemon(
-        lambda: Monitor(folder, record, runtime, grant, lock, listener, first, size).main(),
+        lambda: Monitor(folder, record, runtime, grant, lock, listener, first, size, admit).main(),
         name="mlbox-monitor",
         log=folder.path / "monitor.log",
         keep=[lock, *(one.fileno() for one in sockets), *(grant.descriptors if grant else ())],
@@ -95,6 +101,7 @@ class Monitor:
         listener: socket.socket,
         first: First | None,
         size: tuple[int, int] | None,
+        admit: Admit,
     ) -> None:
         self.folder = folder
         self.record = record
@@ -106,6 +113,7 @@ class Monitor:
         self.lock = lock
         self.listener = listener
         self.size = size
+        self.admit = admit
         self.state = State(monitor=os.getpid())
         self.log = LogWriter(folder.log, self.options.log_limit)
         self.hierarchies = cgroup.hierarchies()
@@ -150,6 +158,7 @@ class Monitor:
             self._serve_until(time.monotonic() + delay)
             if self.stopping:
                 return ended
+            self.admit()
             restarts += 1
 
     def _run_once(self, restarts: int) -> frames.Ended:

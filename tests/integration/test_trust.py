@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import missing
-from fakes.containers import busybox_rootfs
+from fakes.containers import busybox_rootfs, wait_for
 from fakes.hub import docker_registry
 from fakes.program import Program
 from fakes.trees import make_image, make_layer
@@ -91,6 +91,34 @@ def test_a_signed_image_runs_where_its_key_is_trusted(ours: Program, hub: str, t
     # On the trusting machine the policy turns round: what is there does not run any more.
     trusting.env["MLBOX_POLICY"] = distrusting.env["MLBOX_POLICY"]
     assert "stranger.pub" in trusting.run("run", "--rm", pinned, "true", code=125).stderr
+
+
+def test_a_container_outlives_the_policy_and_nothing_starts_in_it(ours: Program, tmp_path: Path) -> None:
+    """Its program goes on; no other is started beside it, nor itself again once it ends."""
+    policy = tmp_path / "policy.toml"
+    policy.write_text('local = "allow"\n')
+    ours.env["MLBOX_POLICY"] = str(policy)
+    script = "echo begun; while [ ! -e /end ]; do sleep 0.05; done; busybox rm /end; exit 7"
+    ours.run("run", "-d", "--name", "work", "--restart", "always", "box", "sh", "-c", script)
+    try:
+        ours.run("exec", "work", "touch", "/end")
+        wait_for(lambda: ours.out("logs", "work").split() == ["begun", "begun"], "its second run")
+        ours.run("exec", "-d", "work", "sh", "-c", "sleep 2; touch /end")
+        policy.write_text('local = "deny"\n')
+        refused = ours.run("exec", "work", "true", code=125)
+        assert f"the policy {policy} allows no image that was built or loaded here" in refused.stderr
+        wait_for(lambda: status(ours)["status"] == "exited", "its end")
+        assert f"the policy {policy}" in status(ours)["error"]
+        assert ours.out("logs", "work").split() == ["begun", "begun"]
+        assert "the policy" in ours.run("start", "work", code=125).stderr
+    finally:
+        ours.run("rm", "-f", "work")
+
+
+def status(ours: Program) -> dict[str, Any]:
+    """Return the state of the one container."""
+    found: dict[str, Any] = json.loads(ours.out("ps", "-a", "--format", "json"))[0]["state"]
+    return found
 
 
 def test_openssl_finds_the_signature_good(ours: Program, hub: str, tmp_path: Path, need: Need) -> None:

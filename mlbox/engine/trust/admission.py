@@ -1,21 +1,22 @@
 """What the policy of this machine says about pulling and running an image."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mlbox.codec import decode_json
 from mlbox.errors import MlboxError, RegistryError, TrustError
 from mlbox.oci.digest import Digest
 from mlbox.oci.image import INDEX, Descriptor, Image, ImageIndex
 from mlbox.oci.reference import Reference, parse_reference
+from mlbox.paths import Home
 from mlbox.runtime.record import Record
 from mlbox.store.store import Store
 from mlbox.trust.policy_files import is_any
 
 if TYPE_CHECKING:
-    from mlbox.engine.trust.signatures import Place
     from mlbox.registry.archive import Arrival
     from mlbox.registry.client import Registry
     from mlbox.trust.policy import Claim
@@ -91,41 +92,82 @@ def _brought(store: Store, artifacts: Sequence[bytes], subject: Digest) -> Itera
 
 
 def admit_run(store: Store, name: str, image: Image) -> None:
-    """Raise TrustError when the policy forbids to run `image`, called `name`.
+    """Raise TrustError when the policy forbids to run `image`, called `name`."""
+    if is_any(os.environ):
+        _standing(store, name, image).check()
+
+
+def admit_start(home: Home, record: Record) -> Callable[[], None]:
+    """Raise TrustError when the policy no longer lets the image of a container run.
+
+    Returns what asks again before a restart. That needs no store: it is asked by a process that was forked, in which
+    SQLite's files cannot be used.
+    """
+    restarts = record.options.restart.policy != "no"
+    if not (restarts or is_any(os.environ)):
+        return lambda: None
+    with closing(Store(home)) as store:
+        digest = Digest(record.image_digest)
+        if restarts and not is_any(os.environ) and not store.images.has(digest):
+            return partial(_unknown, record.image)
+        standing = _standing(store, record.image, store.images.get(digest))
+        standing.check()
+        return standing.apart().check if restarts else lambda: None
+
+
+def _unknown(name: str) -> None:
+    if is_any(os.environ):
+        raise TrustError(f"image {name} is gone, so its origin is too", hint="pull or build it again")
+
+
+class _Standing(NamedTuple):
+    """What a policy asks about an image.
 
     An image is its content, so one place that it came from and that the policy allows is enough.
     """
-    if not is_any(os.environ):
-        return
-    from mlbox.engine.trust.signatures import places_of
-    from mlbox.trust import policy
 
-    rules = policy.load()
-    places = places_of(store, image)
-    refused: list[TrustError] = []
-    for origin in _origins(store, image, name):
-        # The manifest that lies there first, for that is the one to speak of.
-        claims = [_claim(store, place.subject.digest) for place in _first(places, origin)]
-        try:
-            if origin == _LOCAL:
-                rules.check_local(_claimed(store, image), claims)
-            else:
-                rules.check(origin, claims)
-        except TrustError as problem:
-            refused.append(problem)
-        else:
+    origins: tuple[str, ...]
+    claimed: tuple[str, ...]
+    """Where it may come from, as files and names say."""
+    claims: tuple[tuple[str, "Claim"], ...]
+    """By the repository that the manifest is in."""
+
+    def check(self) -> None:
+        """Raise TrustError when the policy, as it is now, refuses all of them."""
+        if not is_any(os.environ):
             return
-    raise refused[0]
+        from mlbox.trust import policy
+
+        rules = policy.load()
+        refused: list[TrustError] = []
+        for origin in self.origins:
+            # The manifest that lies there first, for that is the one to speak of.
+            claims = [claim for _, claim in sorted(self.claims, key=lambda one: one[0] != origin)]
+            try:
+                if origin == _LOCAL:
+                    rules.check_local(self.claimed, claims)
+                else:
+                    rules.check(origin, claims)
+            except TrustError as problem:
+                refused.append(problem)
+            else:
+                return
+        raise refused[0]
+
+    def apart(self) -> "_Standing":
+        """Return the same, with all signatures read."""
+        claims = [(name, claim._replace(signatures=tuple(claim.signatures()).__iter__)) for name, claim in self.claims]
+        return self._replace(claims=tuple(claims))
 
 
-def admit_start(store: Store, record: Record) -> None:
-    """Raise TrustError when the policy no longer lets the image of a container run."""
-    if is_any(os.environ):
-        admit_run(store, record.image, store.images.get(Digest(record.image_digest)))
+def _standing(store: Store, name: str, image: Image) -> _Standing:
+    from mlbox.engine.trust.signatures import places_of
 
-
-def _first(places: Sequence["Place"], origin: str) -> list["Place"]:
-    return sorted(places, key=lambda place: place.repository != origin)
+    return _Standing(
+        origins=tuple(_origins(store, image, name)),
+        claimed=tuple(_claimed(store, image)),
+        claims=tuple((place.repository, _claim(store, place.subject.digest)) for place in places_of(store, image)),
+    )
 
 
 def _claim(store: Store, digest: Digest) -> "Claim":

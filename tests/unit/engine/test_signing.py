@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Iterator
 from functools import partial
@@ -26,7 +27,7 @@ from mlbox.oci.reference import parse_reference
 from mlbox.paths import Home
 from mlbox.registry.archive import load_images
 from mlbox.registry.client import open_registry
-from mlbox.runtime.options import RunOptions
+from mlbox.runtime.options import Restart, RunOptions
 from mlbox.runtime.record import Record
 from mlbox.store.fsck import fsck
 from mlbox.store.layers import Layer
@@ -474,13 +475,39 @@ def test_a_container_of_an_image_that_is_denied_now(
         lower=(),
         options=RunOptions(),
     )
-    admit_start(store, record)
+    admit_start(store.home, record)
     policy(monkeypatch, tmp_path / "p", 'local = "deny"')
     with pytest.raises(TrustError, match="built or loaded here"):
-        admit_start(store, record)
+        admit_start(store.home, record)
     store.images.remove(image.digest)
     with pytest.raises(NotFoundError):
-        admit_start(store, record)
+        admit_start(store.home, record)
+
+
+def test_a_restart_is_asked_for_without_the_store(
+    store: Store, image: Image, key: PrivateKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever restarts a container knows the signatures of its image, and reads the policy as it is then."""
+    record = Record(
+        id="0" * 64,
+        name="",
+        image_digest=image.digest,
+        image=NAME,
+        created="",
+        config=image.config.config,
+        lower=(),
+        options=RunOptions(restart=Restart(policy="always")),
+    )
+    sign(store.home, NAME, key)
+    again = admit_start(store.home, record)
+    shutil.rmtree(store.home.content)
+    again()
+    policy(monkeypatch, tmp_path / "p", 'local = "deny"')
+    with pytest.raises(TrustError, match="built or loaded here"):
+        again()
+    rule = f'[[rule]]\nprefix = "{parse_reference(NAME).name}"\naction = "signed"\nkeys = ["team.pub"]\n'
+    policy(monkeypatch, tmp_path / "p", f'local = "deny"\n{rule}', key)
+    again()
 
 
 def test_images_that_were_built_here_follow_the_local_rule(
