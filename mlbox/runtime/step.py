@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import threading
 import time
 from collections import deque
@@ -68,11 +69,11 @@ class ContainerSteps:
             raise BuildError(f"a build step could not run: {problem.message}", hint=problem.hint) from problem
         if full:
             raise BuildError(
-                f"{' '.join(step.argv)[:200]} was ended: it left less than {mega(spare)} of the disk free",
+                f"{_said(step)} was ended: it left less than {mega(spare)} of the disk free",
                 hint="make room in the store ('mlbox prune', 'mlbox df'), or move it: MLBOX_HOME",
             )
         if code:
-            raise BuildError(f"{' '.join(step.argv)[:200]} failed with status {code}\n{_tail(output)}")
+            raise BuildError(f"{_said(step)} failed with status {code}\n{_tail(output)}".rstrip())
 
     def _remove(self, id: str) -> None:
         """Remove what a monitor that was killed left running; its runtime may hold on to it for a moment."""
@@ -136,6 +137,10 @@ def _options(step: Step) -> RunOptions:
         changes=str(step.changes or ""),
         tied=True,
     )
+
+
+def _said(step: Step) -> str:
+    return shlex.join(step.argv)[:200]
 
 
 def _env(step: Step) -> tuple[str, ...]:
