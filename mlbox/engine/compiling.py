@@ -11,7 +11,7 @@ from mlbox.errors import LockError
 from mlbox.events import Listener
 from mlbox.http import Http
 from mlbox.lock.base import choose_interpreter
-from mlbox.lock.debian import KNOWN, distribution_of, lock_debian, lock_on_base, read_extras
+from mlbox.lock.debian import KNOWN, Asked, distribution_of, lock_debian, lock_on_base, read_extras
 from mlbox.lock.model import Base, Deb, Lock, Package, Target
 from mlbox.lock.python.building import cuda_of
 from mlbox.oci.reference import parse_reference
@@ -110,17 +110,7 @@ class Stager:
             return self._on_build_base(packages, target)
         if base.kind == "debian":
             self._listener.step(f"resolve what packages are compiled with: {', '.join(wanted)}")
-            found = lock_debian(
-                suite=base.suite,
-                arch=target.arch,
-                system_packages=[*(deb.name for deb in debs), *wanted],
-                cache=self._home.metadata,
-                http=self._http,
-                locked=[*self._kept(), *debs],
-                snapshot=self._settings.snapshot,
-                extras=self._extras,
-            )
-            added = found.debs
+            added = lock_debian(self._asked(base, target, debs, wanted)).debs
         else:
             added = self._on_base(self._look_into(base, target), base, target, debs, wanted)
         return Stage(debs=_beyond(debs, added))
@@ -140,11 +130,13 @@ class Stager:
             f"resolve what packages are compiled with on {distribution_of(base.suite).name} {base.suite}: "
             + ", ".join(wanted)
         )
-        found = lock_on_base(
+        asked = self._asked(base, target, debs, wanted)
+        return lock_on_base(asked, status=ground.status, movable=ground.merged).debs
+
+    def _asked(self, base: Base, target: Target, debs: Sequence[Deb], wanted: Sequence[str]) -> Asked:
+        return Asked(
             suite=base.suite,
             arch=target.arch,
-            status=ground.status,
-            movable=ground.merged,
             packages=[*(deb.name for deb in debs), *wanted],
             cache=self._home.metadata,
             http=self._http,
@@ -152,7 +144,6 @@ class Stager:
             snapshot=self._settings.snapshot,
             extras=self._extras,
         )
-        return found.debs
 
     def _on_build_base(self, packages: Sequence[Package], target: Target) -> Stage:
         """Return the stage on an image of its own, which must have the Python and no newer glibc."""

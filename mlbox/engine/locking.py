@@ -20,6 +20,7 @@ from mlbox.lock.debian import (
     KNOWN,
     PYTHON_FULL,
     RELEASES,
+    Asked,
     DebianLock,
     distribution_of,
     lock_debian,
@@ -151,18 +152,8 @@ class Locker:
     def _debian(
         self, target: Target, suite: str, system: Sequence[str], kept: Lock | None, options: LockOptions
     ) -> DebianLock:
-        return lock_debian(
-            suite=suite,
-            arch=target.arch,
-            system_packages=system,
-            cache=self._home.metadata,
-            http=self._http,
-            locked=self._locked_debs(kept, options),
-            upgrade=options.upgrade,
-            snapshot=self._project.settings.snapshot,
-            extras=read_extras(self._project.root, self._project.settings.apt_sources),
-            with_python=not is_conda(self._project),
-        )
+        asked = self._asked(suite, target, system, kept, options)
+        return lock_debian(asked, with_python=not is_conda(self._project))
 
     def _on_what_it_needs(self, arch: Arch, previous: Lock | None, options: LockOptions) -> "_Found":
         """Stand on Debian, or on an image of CUDA when packages load libraries of it that no other package brings.
@@ -250,18 +241,23 @@ class Locker:
                 hint="take a base that has them, or one of these releases: python:3.12-slim-bookworm",
             )
         self._listener.step(f"resolve packages of {distribution_of(base.suite).name} {base.suite} on the base")
-        return lock_on_base(
-            suite=base.suite,
+        asked = self._asked(base.suite, target, wanted, kept, options)
+        return lock_on_base(asked, status=ground.status, movable=ground.merged)
+
+    def _asked(
+        self, suite: str, target: Target, packages: Sequence[str], kept: Lock | None, options: LockOptions
+    ) -> Asked:
+        settings = self._project.settings
+        return Asked(
+            suite=suite,
             arch=target.arch,
-            status=ground.status,
-            movable=ground.merged,
-            packages=wanted,
+            packages=packages,
             cache=self._home.metadata,
             http=self._http,
             locked=self._locked_debs(kept, options),
             upgrade=options.upgrade,
-            snapshot=self._project.settings.snapshot,
-            extras=read_extras(self._project.root, self._project.settings.apt_sources),
+            snapshot=settings.snapshot,
+            extras=read_extras(self._project.root, settings.apt_sources),
         )
 
     def _locked_debs(self, kept: Lock | None, options: LockOptions) -> list[Deb]:

@@ -15,7 +15,7 @@ from mlbox.build.deb import left_out, merged, unpack_deb
 from mlbox.build.rootfs import fill_rootfs, needs_configure
 from mlbox.errors import FetchError, LockError
 from mlbox.http import Http
-from mlbox.lock.debian import DebianLock, lock_debian, mirrors
+from mlbox.lock.debian import Asked, DebianLock, lock_debian, mirrors
 from mlbox.lock.debian.sources import RELEASES, read_mirrors
 from mlbox.lock.model import Deb
 from mlbox.oci.layer import EPOCH
@@ -71,7 +71,7 @@ def system(trees: Trees, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lock(cache: Path, packages: Sequence[str], suite: str = SUITE) -> DebianLock:
-    return lock_debian(suite=suite, arch="amd64", system_packages=packages, http=Http(), cache=cache)
+    return lock_debian(Asked(suite=suite, arch="amd64", packages=packages, http=Http(), cache=cache))
 
 
 def union(trees: Trees, root: Path) -> None:

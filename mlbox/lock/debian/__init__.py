@@ -2,29 +2,26 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
 from mlbox.errors import LockError
+from mlbox.lock.debian.asked import Asked
 from mlbox.lock.debian.closure import Archive, Closure, MovedError
 from mlbox.lock.debian.distributions import (
     GLIBC,
     KNOWN,
     PYTHON_FULL,
     RELEASES,
-    Distribution,
     distribution_of,
     series_of,
 )
-from mlbox.lock.debian.extra import Extra, extra_roots, fetch_extra, read_extras
+from mlbox.lock.debian.extra import Extra, extra_roots, read_extras
 from mlbox.lock.debian.installed import Ground, read_status
-from mlbox.lock.debian.packages import Candidate, Packages
-from mlbox.lock.debian.release import Http, Keys, Release, fetch_index, fetch_release
+from mlbox.lock.debian.packages import Candidate
+from mlbox.lock.debian.release import Keys
 from mlbox.lock.debian.snapshot import Snapshot
 from mlbox.lock.debian.sources import APT, Mirrors, read_mirrors, roots, suite_for_python
 from mlbox.lock.debian.version import upstream_version
@@ -36,6 +33,7 @@ __all__ = [
     "KNOWN",
     "PYTHON_FULL",
     "RELEASES",
+    "Asked",
     "DebianLock",
     "Extra",
     "Keys",
@@ -75,91 +73,49 @@ class DebianLock(msgspec.Struct, frozen=True, kw_only=True):
     """What the user should know."""
 
 
-def lock_debian(
-    *,
-    suite: str,
-    arch: str,
-    system_packages: Sequence[str],
-    http: Http,
-    cache: Path,
-    mirrors: Mirrors | None = None,
-    keys: Keys | None = None,
-    locked: Iterable[Deb] = (),
-    upgrade: bool = False,
-    now: datetime | None = None,
-    snapshot: str = "",
-    extras: Sequence[Extra] = (),
-    with_python: bool = True,
-) -> DebianLock:
-    """Resolve the base of Debian `suite` and `system_packages` for `arch`.
+def lock_debian(asked: Asked, *, with_python: bool = True) -> DebianLock:
+    """Resolve the base of a release of Debian, which does not depend on the packages asked for, and those.
 
-    Versions in `locked` are kept while the archive offers them and they fit together; `upgrade`
-    takes the newest of everything. With a `snapshot` that is what the archive had on that day. Packages of `extras`
-    stand beside the release's as in apt: the highest version is taken, whoever has it; what is essential, only the
-    release says. The base does not depend on `system_packages`. Downloaded indexes stay in `cache`: with nothing new in
-    the archive only the InRelease files are fetched.
     Without `with_python` the base is what a conda environment stands on.
     Raises SignatureError, ResolveError, FetchError or LockError.
     """
-    python = RELEASES.get(suite)
+    python = RELEASES.get(asked.suite)
     if python is None:
-        raise LockError(f"no Debian release {suite!r} is known as a base; known: {', '.join(RELEASES)}")
-    asking = _Asking(suite, arch, http, keys or Keys(), cache / "debian", now, snapshot)
-    sources = asking.mirrors(mirrors)
-    suites = asking.packages(sources, extras)
-    kept = {} if upgrade else {deb.name: deb.version for deb in locked}
-    archive = Archive(suites, kept)
-    base, everything = _resolve(archive, system_packages, with_python)
+        raise LockError(f"no Debian release {asked.suite!r} is known as a base; known: {', '.join(RELEASES)}")
+    sources = asked.sources()
+    archive = Archive(asked.offered(sources), asked.kept)
+    base, everything = _resolve(archive, asked.packages, with_python)
     debs = tuple(_deb(everything[name], "base" if name in base else "system") for name in sorted(everything))
     return DebianLock(
-        suite=suite,
+        suite=asked.suite,
         python_full=upstream_version(everything[f"python{python}"].version) if with_python else "",
-        glibc=".".join(upstream_version(everything["libc6"].version).split(".")[:2]),
+        glibc=_glibc(everything),
         debs=debs,
-        notes=_notes(suite, sources),
+        notes=_notes(asked.suite, sources),
     )
 
 
-def lock_on_base(
-    *,
-    suite: str,
-    arch: str,
-    status: bytes,
-    movable: bool,
-    packages: Sequence[str],
-    http: Http,
-    cache: Path,
-    mirrors: Mirrors | None = None,
-    keys: Keys | None = None,
-    locked: Iterable[Deb] = (),
-    upgrade: bool = False,
-    now: datetime | None = None,
-    snapshot: str = "",
-    extras: Sequence[Extra] = (),
-) -> DebianLock:
-    """Resolve what an image of Debian's or Ubuntu's release `suite` needs besides what it has to get `packages`.
+def lock_on_base(asked: Asked, *, status: bytes, movable: bool) -> DebianLock:
+    """Resolve what an image of a release of Debian or Ubuntu needs besides what it has to get the packages asked for.
 
     `status` is dpkg's status file of the image. An installed package stays as it is, unless something needs a newer
-    version, which then is among the debs; that is an error when they are not `movable`. Otherwise as lock_debian.
+    version, which then is among the debs; that is an error when they are not `movable`. Raises as lock_debian.
     """
-    series = series_of(suite)
+    series = series_of(asked.suite)
     if series is None:
-        raise LockError(f"no packages are known for {suite!r}; known: {KNOWN}")
-    asking = _Asking(suite, arch, http, keys or Keys(), cache / "debian", now, snapshot)
-    sources = asking.mirrors(mirrors)
-    suites = asking.packages(sources, extras)
-    installed = read_status(status, arch)
-    kept = {} if upgrade else {deb.name: deb.version for deb in locked}
-    ground = Ground(suites, kept, installed, movable=movable)
-    everything = _resolve_on(ground, sorted(installed), packages)
+        raise LockError(f"no packages are known for {asked.suite!r}; known: {KNOWN}")
+    sources = asked.sources()
+    installed = read_status(status, asked.arch)
+    ground = Ground(asked.offered(sources), asked.kept, installed, movable=movable)
+    everything = _resolve_on(ground, sorted(installed), asked.packages)
     moves = [f"{move.name} {move.old} -> {move.new}" for move in ground.moves(everything)]
     notes = (f"newer than in the base, because something needs it: {', '.join(moves)}",) if moves else ()
     return DebianLock(
-        suite=suite,
+        suite=asked.suite,
         python_full=_upstream(everything.get(f"python{series.python}")),
-        glibc=".".join(_upstream(everything.get("libc6")).split(".")[:2]),
+        glibc=_glibc(everything),
         debs=tuple(_deb(one, "system") for _, one in sorted(everything.items()) if one.path),
-        notes=(*notes, *_notes(suite, sources)),
+        notes=(*notes, *_notes(asked.suite, sources)),
     )
 
 
@@ -176,6 +132,10 @@ def _resolve_on(ground: Ground, installed: Sequence[str], packages: Sequence[str
 
 def _upstream(one: Candidate | None) -> str:
     return upstream_version(one.version) if one else ""
+
+
+def _glibc(found: Mapping[str, Candidate]) -> str:
+    return ".".join(_upstream(found.get("libc6")).split(".")[:2])
 
 
 def _notes(suite: str, sources: Mirrors) -> tuple[str, ...]:
@@ -205,56 +165,6 @@ def mirrors(
         if old:
             return old
         raise
-
-
-class _Asking(NamedTuple):
-    """Which packages are asked for, and with what."""
-
-    suite: str
-    arch: str
-    http: Http
-    keys: Keys
-    cache: Path
-    now: datetime | None
-    snapshot: str
-
-    @property
-    def distribution(self) -> Distribution:
-        return distribution_of(self.suite)
-
-    def mirrors(self, given: Mirrors | None) -> Mirrors:
-        """Return the mirrors to ask: the `given` ones, those of the day that is asked for, or the host's."""
-        if given or not self.snapshot:
-            return given or read_mirrors(distribution=self.distribution, arch=self.arch)
-        return Snapshot(text=self.snapshot).mirrors(self.distribution)
-
-    def packages(self, sources: Mirrors, extras: Sequence[Extra]) -> list[Packages]:
-        """Return what the suites of the release offer, and then what `extras` do."""
-        names = [self.suite, f"{self.suite}-updates", *([f"{self.suite}-security"] if sources.security else [])]
-        with ThreadPoolExecutor(len(names) + len(extras)) as pool:
-            own = pool.map(lambda name: self._suite(sources, name), names)
-            more = pool.map(self._extra, extras)
-            return [packages for found in (*own, *more) for packages in found]
-
-    def _suite(self, sources: Mirrors, name: str) -> list[Packages]:
-        release = self._release(sources, name)
-        paths = [f"{component}/binary-{self.arch}/Packages" for component in self.distribution.components]
-        return [Packages(fetch_index(release, path, self.http, self.cache), name) for path in paths]
-
-    def _release(self, sources: Mirrors, name: str) -> Release:
-        fetch = partial(fetch_release, sources.of(name), name, self.http, keys=self.keys)
-        if not self.snapshot:
-            return fetch(now=self._clock, cache=self.cache if self._clock else None)
-        day = Snapshot(text=self.snapshot)
-        return day.check(fetch(now=day.begin))
-
-    def _extra(self, extra: Extra) -> list[Packages]:
-        return fetch_extra(extra, self.arch, self.http, self.cache, self._clock)
-
-    @property
-    def _clock(self) -> datetime | None:
-        ignored = os.environ.get("MLBOX_DEBIAN_VALID_UNTIL") == "ignore"
-        return None if ignored else self.now or datetime.now(UTC)
 
 
 def _resolve(archive: Archive, wanted: Sequence[str], with_python: bool) -> tuple[set[str], dict[str, Candidate]]:

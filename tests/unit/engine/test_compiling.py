@@ -12,7 +12,7 @@ from mlbox.errors import LockError
 from mlbox.events import SILENT
 from mlbox.http import Http
 from mlbox.lock.base import Interpreter, System
-from mlbox.lock.debian import DebianLock
+from mlbox.lock.debian import Asked, DebianLock
 from mlbox.lock.model import Base, BaseLayer, Deb, Lock, Package, Target
 from mlbox.paths import Home
 from mlbox.project.model import BuildOptions, Project, Settings
@@ -63,14 +63,14 @@ def test_options_of_what_is_not_built() -> None:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
     """What was asked of the archive, which has a compiler and a newer libc."""
-    questions: list[dict[str, Any]] = []
+    questions: list[Asked] = []
 
-    def answer(**question: Any) -> DebianLock:
+    def answer(question: Asked, **_: object) -> DebianLock:
         questions.append(question)
         found = (deb("apt"), deb("gcc", role="system"), deb("libc6", "2", role="system"))
-        return DebianLock(suite=question["suite"], python_full="", glibc="", debs=found)
+        return DebianLock(suite=question.suite, python_full="", glibc="", debs=found)
 
     monkeypatch.setattr(compiling, "lock_debian", answer)
     monkeypatch.setattr(compiling, "lock_on_base", answer)
@@ -82,20 +82,20 @@ def stager(home: Home, previous: Lock | None = None, **settings: Any) -> Stager:
     return Stager(project, home, Http(), SILENT, previous, LockOptions())
 
 
-def test_nothing_is_asked_when_nothing_is_compiled(home: Home, asked: list[dict[str, Any]]) -> None:
+def test_nothing_is_asked_when_nothing_is_compiled(home: Home, asked: list[Asked]) -> None:
     stage = stager(home).lock([package()], DEBIAN, TARGET, [deb("apt")])
     assert (stage.base, stage.debs, asked) == (None, (), [])
 
 
-def test_the_stage_is_what_the_image_lacks(home: Home, asked: list[dict[str, Any]]) -> None:
+def test_the_stage_is_what_the_image_lacks(home: Home, asked: list[Asked]) -> None:
     before = Lock(inputs="x", target=TARGET, base=DEBIAN, build_debs=(deb("gcc", "0", "build"),))
     image = [deb("apt"), deb("libc6", "1")]
 
     stage = stager(home, before).lock([package("c")], DEBIAN, TARGET, image)
 
     assert [(one.name, one.version, one.role) for one in stage.debs] == [("gcc", "1", "build"), ("libc6", "2", "build")]
-    assert asked[0]["system_packages"] == ["apt", "libc6", "build-essential", "python3.11-dev"]
-    assert [one.name for one in asked[0]["locked"]] == ["gcc", "apt", "libc6"]
+    assert asked[0].packages == ["apt", "libc6", "build-essential", "python3.11-dev"]
+    assert [one.name for one in asked[0].locked] == ["gcc", "apt", "libc6"]
 
 
 def image(reference: str, *, glibc: str = "2.36", suite: str = "bookworm", files: tuple[str, ...] = ()) -> Any:
@@ -143,7 +143,7 @@ def images(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_a_base_of_no_known_release_needs_a_compiler_of_its_own(
-    home: Home, asked: list[dict[str, Any]], images: dict[str, Any]
+    home: Home, asked: list[Asked], images: dict[str, Any]
 ) -> None:
     base = base_of("docker.io/x/alma:9", suite="")
     images[base.reference] = image(base.reference, suite="", files=("usr/bin/gcc",))
@@ -155,9 +155,7 @@ def test_a_base_of_no_known_release_needs_a_compiler_of_its_own(
     assert asked == []
 
 
-def test_a_build_base_is_locked_with_what_it_lacks(
-    home: Home, asked: list[dict[str, Any]], images: dict[str, Any]
-) -> None:
+def test_a_build_base_is_locked_with_what_it_lacks(home: Home, asked: list[Asked], images: dict[str, Any]) -> None:
     name = "docker.io/nvidia/cuda:12.8.1-devel-debian12"
     images[name] = image(name)
 
@@ -165,7 +163,7 @@ def test_a_build_base_is_locked_with_what_it_lacks(
 
     assert stage.base
     assert (stage.base.reference, stage.base.suite, stage.base.home) == (name, "bookworm", "/usr/local/bin")
-    assert asked[0]["packages"] == ["build-essential"]  # nothing of the image: it is not below
+    assert asked[0].packages == ["build-essential"]  # nothing of the image: it is not below
     assert {one.role for one in stage.debs} == {"build"}
 
 

@@ -11,12 +11,12 @@ from mlbox.engine.freshness import LockOptions
 from mlbox.engine.locking import Locker
 from mlbox.events import Listener
 from mlbox.http import Http
-from mlbox.lock.debian import DebianLock
+from mlbox.lock.debian import Asked, DebianLock
 from mlbox.lock.model import Base, Lock, Package, Target
 from mlbox.lock.python.resolve import LockedPython
 from mlbox.paths import Home
 from mlbox.project.model import Project, Settings
-from mlbox.project.model import Requirement as Asked
+from mlbox.project.model import Requirement as AskedFor
 
 NVIDIA = "docker.io/nvidia/cuda"
 RUNTIME = ("CUDA_VERSION=12.8.1", "NV_CUDA_CUDART_VERSION=12.8.90-1", "NV_CUDA_LIB_VERSION=12.8.1-1")
@@ -128,7 +128,7 @@ def test_the_base_has_a_python_that_the_project_admits() -> None:
 )
 def test_a_base_is_proposed_by_what_is_asked_for(requirement: str, accelerator: str, base: str) -> None:
     """Before anything is locked; never over what the project says itself."""
-    asked = (Asked(text=requirement, origin="requirements.txt:1"),)
+    asked = (AskedFor(text=requirement, origin="requirements.txt:1"),)
     one = Project(root=Path("/p"), name="p", settings=Settings(accelerator=accelerator), sources=(), requirements=asked)
     assert proposed_base(one)[0] == base
     said = msgspec.structs.replace(one, settings=Settings(accelerator=accelerator, base="python:3.12"))
@@ -155,9 +155,9 @@ class Resolved:
         monkeypatch.setattr(environments, "lock_python", lambda *_, **__: LockedPython(packages(*self.names), ()))
         monkeypatch.setattr(Locker, "_on_image", self._on_image)
 
-    def _debian(self, *, suite: str, **_: object) -> DebianLock:
-        self.stood.append(suite)
-        return DebianLock(suite=suite, python_full="3.13.5", glibc="2.41", debs=())
+    def _debian(self, asked: Asked, **_: object) -> DebianLock:
+        self.stood.append(asked.suite)
+        return DebianLock(suite=asked.suite, python_full="3.13.5", glibc="2.41", debs=())
 
     def _on_image(self, name: str, *_: object) -> object:
         self.stood.append(name)

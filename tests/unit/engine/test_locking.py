@@ -15,7 +15,7 @@ from mlbox.errors import LockError
 from mlbox.events import SILENT
 from mlbox.http import Http
 from mlbox.lock.base import Interpreter, System
-from mlbox.lock.debian import DebianLock
+from mlbox.lock.debian import Asked, DebianLock
 from mlbox.lock.model import Base, Lock, Target
 from mlbox.lock.python.resolve import LockedPython
 from mlbox.paths import Home
@@ -74,9 +74,9 @@ def test_a_lock_knows_its_inputs() -> None:
     assert "--relock" in (refused.value.hint or "")
 
 
-def debian(*, suite: str, system_packages: object, **_: object) -> DebianLock:
+def debian(asked: Asked, **_: object) -> DebianLock:
     """Resolves nothing."""
-    return DebianLock(suite=suite, python_full="3.11.2", glibc="2.36", debs=())
+    return DebianLock(suite=asked.suite, python_full="3.11.2", glibc="2.36", debs=())
 
 
 def test_packages_that_builds_found_stay(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

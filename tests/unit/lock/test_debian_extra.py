@@ -11,7 +11,7 @@ import pytest
 from fakes.debian import BASE, DebianArchive, FileHttp, stanza
 
 from mlbox.errors import FetchError, LockError, SignatureError
-from mlbox.lock.debian import DebianLock, lock_debian, mirrors, read_extras
+from mlbox.lock.debian import Asked, DebianLock, lock_debian, mirrors, read_extras
 from mlbox.lock.debian.snapshot import Snapshot
 from mlbox.lock.model import Deb
 from mlbox.project.model import AptSource
@@ -90,10 +90,10 @@ def lock(
     env: dict[str, str] | None = None,
     now: datetime = NOW,
 ) -> DebianLock:
-    return lock_debian(
+    asked = Asked(
         suite="bookworm",
         arch="amd64",
-        system_packages=packages,
+        packages=packages,
         http=http or FileHttp(),
         cache=archive.root / "cache",
         mirrors=None if snapshot else archive.mirrors,
@@ -103,6 +103,7 @@ def lock(
         snapshot=snapshot,
         extras=read_extras(vendor.project, [one or source(vendor)], env or {}),
     )
+    return lock_debian(asked)
 
 
 def deb(found: DebianLock, name: str) -> Deb:

@@ -8,7 +8,7 @@ import pytest
 from fakes.debian import BASE, DebianArchive, FileHttp, stanza
 
 from mlbox.errors import LockError, ResolveError
-from mlbox.lock.debian import DebianLock, lock_on_base
+from mlbox.lock.debian import Asked, DebianLock, lock_on_base
 from mlbox.lock.debian.installed import read_status
 from mlbox.lock.model import Deb
 
@@ -35,11 +35,9 @@ def lock(
 ) -> DebianLock:
     archive = DebianArchive(tmp_path / "archive")
     archive.publish_all([*BASE, *offered], security=security)
-    return lock_on_base(
+    asked = Asked(
         suite="bookworm",
         arch="amd64",
-        status="\n".join(have).encode(),
-        movable=movable,
         packages=wanted,
         http=FileHttp(),
         cache=tmp_path / "cache",
@@ -48,6 +46,7 @@ def lock(
         locked=locked,
         now=NOW,
     )
+    return lock_on_base(asked, status="\n".join(have).encode(), movable=movable)
 
 
 def versions(found: DebianLock) -> dict[str, str]:

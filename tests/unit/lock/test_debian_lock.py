@@ -10,7 +10,7 @@ import pytest
 from fakes.debian import BASE, DebianArchive, FileHttp, stanza
 
 from mlbox.errors import FetchError, LockError, ResolveError, SignatureError
-from mlbox.lock.debian import DebianLock, lock_debian
+from mlbox.lock.debian import Asked, DebianLock, lock_debian
 from mlbox.lock.debian.packages import Relation, flat, groups, parse_candidate
 from mlbox.lock.debian.release import parse_date
 from mlbox.lock.debian.sources import Mirror, Mirrors
@@ -33,10 +33,10 @@ def lock(
     mirrors: Mirrors | None = None,
     with_python: bool = True,
 ) -> DebianLock:
-    return lock_debian(
+    asked = Asked(
         suite="bookworm",
         arch="amd64",
-        system_packages=packages,
+        packages=packages,
         http=http or FileHttp(),
         cache=archive.root / "cache",
         mirrors=mirrors or archive.mirrors,
@@ -44,8 +44,8 @@ def lock(
         locked=locked,
         upgrade=upgrade,
         now=NOW,
-        with_python=with_python,
     )
+    return lock_debian(asked, with_python=with_python)
 
 
 def versions(found: DebianLock) -> dict[str, str]:
@@ -272,11 +272,13 @@ def test_without_security_archive_the_user_is_told(archive: DebianArchive) -> No
 def test_an_unknown_release_or_architecture_is_an_error(archive: DebianArchive) -> None:
     archive.publish_all()
     with pytest.raises(LockError, match="known: bullseye, bookworm"):
-        lock_debian(suite="jammy", arch="amd64", system_packages=(), http=FileHttp(), cache=archive.root)
+        lock_debian(Asked(suite="jammy", arch="amd64", http=FileHttp(), cache=archive.root))
     with pytest.raises(LockError, match="has no main/binary-arm64/Packages"):
         lock_debian(
-            suite="bookworm", arch="arm64", system_packages=(), http=FileHttp(), cache=archive.root,
-            mirrors=archive.mirrors, keys=archive.keys, now=NOW,
+            Asked(
+                suite="bookworm", arch="arm64", http=FileHttp(), cache=archive.root,
+                mirrors=archive.mirrors, keys=archive.keys, now=NOW,
+            )
         )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Packages of Ubuntu on an image that has some: mirrors of a host of Ubuntu's, its archive's own ways, its keys."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from fakes.debian import DebianArchive, FileHttp, UbuntuArchive, stanza
 
 from mlbox.engine.arch import host_arch
 from mlbox.errors import FetchError, LockError, ResolveError, SignatureError
-from mlbox.lock.debian import DebianLock, lock_on_base, mirrors
+from mlbox.lock.debian import Asked, DebianLock, lock_on_base, mirrors
 from mlbox.lock.debian.distributions import DEBIAN, KNOWN, UBUNTU, distribution_of, series_of
 from mlbox.lock.debian.release import parse_release
 from mlbox.lock.debian.sources import Mirror, Mirrors, read_mirrors
@@ -75,11 +76,9 @@ def lock(
     snapshot: str = "",
 ) -> DebianLock:
     """Lock packages on an image of `suite`."""
-    return lock_on_base(
+    asked = Asked(
         suite=suite,
         arch=arch,
-        status=status.format(arch=arch).encode(),
-        movable=True,
         packages=packages,
         http=FileHttp(),
         cache=archive.root / "cache",
@@ -89,6 +88,7 @@ def lock(
         now=NOW,
         snapshot=snapshot,
     )
+    return lock_on_base(asked, status=status.format(arch=arch).encode(), movable=True)
 
 
 def found(mirrors: Mirrors) -> tuple[list[str], list[str]]:
@@ -351,12 +351,14 @@ def test_the_settings_are_for_the_wanted_machine(archive: UbuntuArchive, monkeyp
     monkeypatch.setenv("MLBOX_UBUNTU_SECURITY_MIRROR", archive.url)
     monkeypatch.setenv("MLBOX_UBUNTU_PORTS_MIRROR", "file:///none")
     archive.publish_release([stanza("tool")])
-    options = {"suite": "noble", "status": b"", "movable": True, "packages": ("tool",), "http": FileHttp(), "now": NOW}
-    options |= {"cache": archive.root / "cache", "keys": archive.keys}
+    cache = archive.root / "cache"
+    amd64 = Asked(
+        suite="noble", arch="amd64", packages=("tool",), http=FileHttp(), cache=cache, keys=archive.keys, now=NOW
+    )
 
-    assert [deb.name for deb in lock_on_base(arch="amd64", **options).debs] == ["tool"]  # type: ignore[arg-type]
+    assert [deb.name for deb in lock_on_base(amd64, status=b"", movable=True).debs] == ["tool"]
     with pytest.raises(FetchError, match="file:///none/dists/noble/InRelease"):
-        lock_on_base(arch="arm64", **options)  # type: ignore[arg-type]
+        lock_on_base(replace(amd64, arch="arm64"), status=b"", movable=True)
 
 
 def test_archives_of_others_are_passed_over(archive: UbuntuArchive, tmp_path: Path) -> None:
@@ -378,13 +380,9 @@ def test_a_suite_of_nobody_is_an_error(archive: UbuntuArchive) -> None:
     """The error says for which releases there are packages."""
     with pytest.raises(LockError, match="focal") as refused:
         lock_on_base(
-            suite="focal",
-            arch="amd64",
+            Asked(suite="focal", arch="amd64", packages=("git",), http=FileHttp(), cache=archive.root / "cache"),
             status=b"",
             movable=True,
-            packages=("git",),
-            http=FileHttp(),
-            cache=archive.root / "cache",
         )
     assert KNOWN in refused.value.message
     assert KNOWN == "Debian bullseye, bookworm, trixie or Ubuntu jammy, noble"
