@@ -12,7 +12,7 @@ def main() -> None:
         # The names of files are bytes; in another encoding the same project would give another image.
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - ourselves
     _prepare()
-    if sys.argv[1:] in (["version"], ["--version"], ["-V"]):
+    if sys.argv[1:] in (["version"], ["--version"], ["-v"], ["-V"]):
         from mlbox import __version__
 
         print(f"mlbox {__version__}")

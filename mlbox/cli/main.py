@@ -109,6 +109,10 @@ def _run(argv: Sequence[str]) -> int:
                 pass
             else:
                 return command.function(**values) or 0
+    elif argv and not argv[0].startswith("-"):
+        from mlbox.cli.unknown import unknown
+
+        raise unknown(argv[0])
     from mlbox.cli import parser  # typer, whose import takes longer than most commands
 
     return parser.run(argv)

@@ -19,7 +19,10 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("argv", "code", "words"),
     [
-        (["nonsense"], 2, "nonsense"),
+        (["nonsense"], 2, "no command 'nonsense'\nhint: 'mlbox -h' lists all"),
+        (["bulid", "-t", "x"], 2, "did you mean 'mlbox build'?"),
+        (["image", "ls"], 2, "'mlbox images'"),
+        (["volume", "create", "x"], 2, "'volume' is not in this version of mlbox\nhint: -v "),
         (["run"], 2, "IMAGE"),
         (["run", "--no-such", "x"], 2, "--no-such"),
         (["run", "-p", "80:80", "x"], 2, "bridge"),
