@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,19 +11,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mlbox.errors import ContainerError, MlboxError, NotFoundError
-from mlbox.linux import cgroup, lock
-from mlbox.linux import process as processes
 from mlbox.oci.digest import Digest
 from mlbox.oci.image import ImageConfig
 from mlbox.oci.runtime import Seccomp
 from mlbox.paths import Home
-from mlbox.runtime import frames, monitor, rootfs
+from mlbox.runtime import frames, monitor, remains, rootfs
 from mlbox.runtime.account import Account
-from mlbox.runtime.execute import process_of, wait_forwarding
+from mlbox.runtime.execute import execute, execute_detached, process_of
 from mlbox.runtime.host import host_facts
 from mlbox.runtime.log import Line, follow_log, read_log
 from mlbox.runtime.names import check_name
-from mlbox.runtime.oci_runtime import OciRuntime, find_runtime, logged_failure
+from mlbox.runtime.oci_runtime import OciRuntime, find_runtime
 from mlbox.runtime.options import BindMount, RunOptions, TmpfsMount
 from mlbox.runtime.record import Container, Folder, Record, State, timestamp
 from mlbox.runtime.seccomp import load_profile
@@ -39,10 +36,6 @@ from mlbox.runtime.spec import (
 
 if TYPE_CHECKING:
     from mlbox.runtime.grant import Grant, Granter
-
-_KILLED = 128 + signal.SIGKILL
-_MOMENT = 0.005  # seconds between two looks whether a monitor that ends has let go of the lock
-
 
 _List = list[Container]  # the class below has a method of that name
 
@@ -134,7 +127,7 @@ class Containers:
             raise ContainerError("only root can start containers", hint="run the same command with sudo")
         container = self.get(reference)
         if container.status in ACTIVE:
-            raise _runs_already(container)
+            raise remains.runs_already(container)
         again = self._admitted(container)
         runtime = self._runtime or find_runtime(self._home)
         grant = None
@@ -171,12 +164,9 @@ class Containers:
         stdin: bool,
         size: tuple[int, int] | None,
     ) -> Session:
-        held = self._lock(container, folder)
+        held = remains.hold(container, folder)
         try:
-            if container.status == "dead":
-                self._bury(container, folder)
-            else:
-                _clear(folder)  # a monitor that was killed while it started has left no word
+            remains.clear(container, folder)
             listener = _listen(folder)
             ours, theirs = socket.socketpair()
             with listener, theirs:
@@ -277,14 +267,11 @@ class Containers:
                     session.wait()
         try:
             container = self.get(container.id)
-            held = self._lock(container, folder)
+            held = remains.hold(container, folder)
         except NotFoundError:
             return  # made with --rm, or somebody else removed it
         try:
-            if container.status == "dead":
-                self._bury(container, folder)
-            else:
-                _clear(folder)  # a monitor that was killed while it started has left no word
+            remains.clear(container, folder)
             rootfs.remove_container(folder, container.name)
         finally:
             os.close(held)
@@ -320,16 +307,9 @@ class Containers:
         self._admitted(container)
         folder = self._shelf.folder(container.id)
         process = process_of(container, folder, tuple(argv), env or {}, user, workdir, tty=tty)
-        file = folder.path / f"exec-{os.urandom(8).hex()}"
-        folder.write(file.name, msgspec.json.encode(process))
-        try:
-            code = self._exec_detached(folder, file) if detach else self._exec_here(folder, file, stdin or tty)
-            if code and (problem := logged_failure(file, argv[0])):
-                raise problem
-            return code
-        finally:
-            file.unlink(missing_ok=True)
-            Path(f"{file}.log").unlink(missing_ok=True)
+        if detach:
+            return execute_detached(folder, process)
+        return execute(self._runtime or find_runtime(self._home), folder, process, stdin=stdin or tty)
 
     def _admitted(self, container: Container) -> Callable[[], None]:
         try:
@@ -338,45 +318,9 @@ class Containers:
             problem.exit_code = ContainerError.exit_code  # its own are the program's
             raise
 
-    def _exec_here(self, folder: Folder, file: Path, stdin: bool) -> int:
-        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            runtime = self._runtime or find_runtime(self._home)
-            stdio = (0 if stdin else null, 1, 2)
-            return wait_forwarding(runtime.exec(folder.runtime, folder.path.name, file, stdio=stdio))
-        finally:
-            os.close(null)
-
-    def _exec_detached(self, folder: Folder, file: Path) -> int:
-        """Have the monitor do it, who stays: a container's end waits until each of its processes was waited for."""
-        session = connect(folder, frames.Hello())
-        if session is None:
-            raise ContainerError("the container has ended")
-        with _closing(session):
-            return session.execute(file.name)
-
     def reconcile(self) -> _List:
         """Clean up after monitors that were killed: their programs, groups and, for --rm, files; return those found."""
-        found = [one for one in self.list() if one.status == "dead"]
-        for container in found:
-            folder = self._shelf.folder(container.id)
-            try:
-                held = self._try_lock(folder)
-            except NotFoundError:
-                continue
-            if held is None:
-                continue
-            try:
-                self._bury(container, folder)
-                if container.record.options.remove:
-                    rootfs.remove_container(folder, container.name)
-            finally:
-                os.close(held)
-        for one in self.list():
-            if one.status == "created" and one.record.options.remove and self._shelf.folder(one.id).was_given_up():
-                rootfs.remove_container(self._shelf.folder(one.id), one.name)
-        self._shelf.sweep()
-        return found
+        return remains.reconcile(self._shelf)
 
     # Monitors, alive and dead.
 
@@ -386,25 +330,6 @@ class Containers:
         if self._granter is None:
             raise ContainerError("this container cannot have devices", hint="'mlbox run' gives them")
         return self._granter
-
-    def _lock(self, container: Container, folder: Folder) -> int:
-        while (held := self._try_lock(folder)) is None:
-            state = folder.load_state()
-            # Only an ended container's monitor is about to let go: who starts it once more holds the lock to its end.
-            if state.status != "exited" or processes.start_time(state.monitor) is None:
-                raise _runs_already(container)
-            time.sleep(_MOMENT)
-        return held
-
-    def _try_lock(self, folder: Folder) -> int | None:
-        try:
-            fd = os.open(folder.lock, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise NotFoundError(f"no such container: {folder.path.name}", hint="'mlbox ps -a' lists them") from None
-        if lock.take(fd):
-            return fd
-        os.close(fd)
-        return None
 
     def _control(self, container: Container) -> "_closing":
         session = connect(self._shelf.folder(container.id), frames.Hello())
@@ -418,31 +343,7 @@ class Containers:
         state = self.get(container.id).state
         if state.status == "created":
             raise ContainerError(f"{container.name} was never started", hint=f"mlbox start {container.name}")
-        return _KILLED if state.exit_code is None else state.exit_code
-
-    def _bury(self, container: Container, folder: Folder) -> None:
-        """Kill what a dead container left running and forget it; its files stay. The lock must be held."""
-        state = container.state
-        if state.pid and processes.start_time(state.pid) == state.pid_started:
-            with suppress(ProcessLookupError):
-                os.kill(state.pid, signal.SIGKILL)
-        _clear(folder)
-        folder.save_state(
-            msgspec.structs.replace(
-                state, status="dead", pid=0, exit_code=_KILLED, finished=state.finished or timestamp()
-            )
-        )
-
-
-def _clear(folder: Folder) -> None:
-    """Kill what a container without a monitor still runs, and forget what the runtime knows. The lock must be held."""
-    cgroup.remove(folder.cgroup, cgroup.hierarchies())
-    rootfs.remove_tree(folder.runtime)
-    folder.socket.unlink(missing_ok=True)
-
-
-def _runs_already(container: Container) -> ContainerError:
-    return ContainerError(f"{container.name} runs already", hint=f"mlbox stop {container.name}")
+        return remains.KILLED if state.exit_code is None else state.exit_code
 
 
 class _closing:
