@@ -138,16 +138,7 @@ class Containers:
                 grant = granter.grant(container.record)
         try:
             container = self.get(container.id)  # it may have waited for long
-            return self._start(
-                container,
-                self._shelf.folder(container.id),
-                runtime,
-                grant,
-                again,
-                attach=attach,
-                stdin=stdin,
-                size=size,
-            )
+            return self._start(container, runtime, grant, again, frames.Hello(output=attach, stdin=stdin), size)
         finally:
             for fd in grant.descriptors if grant else ():
                 os.close(fd)  # the monitor has them now
@@ -155,33 +146,21 @@ class Containers:
     def _start(
         self,
         container: Container,
-        folder: Folder,
         runtime: OciRuntime,
         grant: "Grant | None",
         again: Callable[[], None],
-        *,
-        attach: bool,
-        stdin: bool,
+        hello: frames.Hello,
         size: tuple[int, int] | None,
     ) -> Session:
+        folder = self._shelf.folder(container.id)
         held = remains.hold(container, folder)
         try:
             remains.clear(container, folder)
             listener = _listen(folder)
             ours, theirs = socket.socketpair()
             with listener, theirs:
-                hello = frames.Hello(output=attach, stdin=stdin)
-                monitor.spawn(
-                    folder,
-                    container.record,
-                    runtime,
-                    grant,
-                    lock=held,
-                    listener=listener,
-                    first=(theirs, hello),
-                    size=size,
-                    admit=again,
-                )
+                record, first = container.record, (theirs, hello)
+                monitor.spawn(monitor.Charge(folder, record, runtime, grant, held, listener, first, size, again))
         finally:
             os.close(held)
         session = Session(ours)

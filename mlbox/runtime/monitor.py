@@ -12,7 +12,7 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -34,10 +34,6 @@ if TYPE_CHECKING:
     from mlbox.runtime.grant import Grant
     from mlbox.runtime.guard import Guard
 
-First = tuple[socket.socket, frames.Hello]
-"""The client that is connected from the beginning."""
-Admit = Callable[[], None]
-
 _FIRST_DELAY, _LAST_DELAY, _HEALTHY = 0.1, 60.0, 10.0
 
 
@@ -53,30 +49,35 @@ def restart_delay(policy: Restart, exit_code: int, restarts: int, failures: int)
     return float(min(_FIRST_DELAY * 2 ** min(failures, 20), _LAST_DELAY))
 
 
-def spawn(
-    folder: Folder,
-    record: Record,
-    runtime: OciRuntime,
-    grant: "Grant | None",
-    *,
-    lock: int,
-    listener: socket.socket,
-    first: First | None,
-    size: tuple[int, int] | None,
-    admit: Admit,
-) -> None:
-    """Fork the monitor of a container; it inherits the lock, the listening socket and the first client.
+class Charge(NamedTuple):
+    """The container that a monitor is given, and what it needs to run it."""
 
-    Before it starts the program again it asks `admit`, which raises MlboxError to keep it from that.
-    """
-    if grant:
+    folder: Folder
+    record: Record
+    runtime: OciRuntime
+    grant: "Grant | None"
+    lock: int
+    """A descriptor with the container's lock."""
+    listener: socket.socket
+    """Where clients connect."""
+    first: tuple[socket.socket, frames.Hello]
+    """The client that is connected from the beginning."""
+    size: tuple[int, int] | None
+    """Of the terminal: rows, columns."""
+    admit: Callable[[], None]
+    """Raises MlboxError to keep the program from being started again."""
+
+
+def spawn(charge: Charge) -> None:
+    """Fork the monitor of a container; it inherits the lock, the sockets and the descriptors of the grant."""
+    if charge.grant:
         _import_what_grants_need()
-    sockets = [listener, *((first[0],) if first else ())]
+    sockets = (charge.listener.fileno(), charge.first[0].fileno())
     fork_daemon(
-        lambda: Monitor(folder, record, runtime, grant, lock, listener, first, size, admit).main(),
+        lambda: Monitor(charge).main(),
         name="mlbox-monitor",
-        log=folder.path / "monitor.log",
-        keep=[lock, *(one.fileno() for one in sockets), *(grant.descriptors if grant else ())],
+        log=charge.folder.path / "monitor.log",
+        keep=[charge.lock, *sockets, *(charge.grant.descriptors if charge.grant else ())],
     )
 
 
@@ -91,31 +92,20 @@ def _import_what_grants_need() -> None:
 class Monitor:
     """Runs one container from its start to its last end."""
 
-    def __init__(
-        self,
-        folder: Folder,
-        record: Record,
-        runtime: OciRuntime,
-        grant: "Grant | None",
-        lock: int,
-        listener: socket.socket,
-        first: First | None,
-        size: tuple[int, int] | None,
-        admit: Admit,
-    ) -> None:
-        self.folder = folder
-        self.record = record
-        self.options = record.options
-        self.runtime = runtime
-        self.grant = grant
+    def __init__(self, charge: Charge) -> None:
+        self.folder = charge.folder
+        self.record = charge.record
+        self.options = charge.record.options
+        self.runtime = charge.runtime
+        self.grant = charge.grant
         self.guard: Guard | None = None
         self.limit: Limit | None = None
-        self.lock = lock
-        self.listener = listener
-        self.size = size
-        self.admit = admit
+        self.lock = charge.lock
+        self.listener = charge.listener
+        self.size = charge.size
+        self.admit = charge.admit
         self.state = State(monitor=os.getpid())
-        self.log = LogWriter(folder.log, self.options.log_limit)
+        self.log = LogWriter(self.folder.log, self.options.log_limit)
         self.hierarchies = cgroup.hierarchies()
         self.clients = Clients(self._on_lost)
         self.execs: dict[int, Client] = {}  # runtimes that start one more process, and who asked
@@ -124,9 +114,8 @@ class Monitor:
         self.program: Program | None = None
         self.stopping = False
         self.held = Input()  # what is sent while nothing runs
-        listener.setblocking(False)
-        if first:
-            self.clients.welcome(*first)
+        self.listener.setblocking(False)
+        self.clients.welcome(*charge.first)
 
     # The life of a container.
 
