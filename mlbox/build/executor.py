@@ -10,6 +10,7 @@ from mlbox.build.activation import read_activation
 from mlbox.build.addition import fill_addition
 from mlbox.build.bytecode import compile_pieces, fill_bytecode
 from mlbox.build.changes import Changes
+from mlbox.build.clobber import clobbers
 from mlbox.build.compiling import Place, Smith
 from mlbox.build.conda import fill_conda_env, link_scripts, unpack_conda
 from mlbox.build.configure import configure, run_link_scripts
@@ -121,10 +122,17 @@ class Builder:
                     f"activating the environment would run {script}, which is no list of variables; if something misses"
                     " what it sets, say it in [tool.mlbox] env"
                 )
+            for clobber in clobbers(self._conda_pieces(plan)):
+                self._listener.note(clobber.message)
             image = assemble_image(plan, layers, below, activation.env)
             self._store.images.add(image)
             self._store.images.remember_build(plan.key, image.digest)
         return image
+
+    def _conda_pieces(self, plan: BuildPlan) -> list[StoredPiece]:
+        """Return the unpacked conda packages, in the order of their layers, as far as they are here."""
+        pieces = (piece for layer in plan.layers for piece in layer.pieces if isinstance(piece, CondaPiece))
+        return [stored for piece in pieces if (stored := self._store.pieces.get(piece.key))]
 
     def layers(self, plans: Sequence[LayerPlan]) -> list[Layer]:
         """Return those layers of a plan alone; none of them may need a container (see mlbox.build.rebuild)."""

@@ -1,8 +1,10 @@
 """The layers of a conda environment. Pure."""
 
+from collections.abc import Sequence
+
 from msgspec import UNSET
 
-from mlbox.lock.model import Lock
+from mlbox.lock.model import CondaPackage, Lock
 from mlbox.plan.base import base_layers, deb_pieces
 from mlbox.plan.bytecode import bytecode_piece
 from mlbox.plan.model import PREFIX, CondaConfiguredPiece, CondaEnvPiece, CondaPiece, LayerPlan
@@ -28,9 +30,31 @@ def conda_pieces(lock: Lock) -> tuple[CondaPiece, ...]:
     )
 
 
+def linked_order(packages: Sequence[CondaPackage]) -> list[str]:
+    """Return the names in the order that conda links them: a package after those that it asks for, else by name.
+
+    So of two that have a file at one path the same one counts as with conda, within a layer.
+    """
+    requires = {one.name: one.requires for one in packages}
+    level: dict[str, int] = {}
+    met: set[str] = set()
+    waiting = sorted(requires, reverse=True)
+    while waiting:
+        name = waiting[-1]
+        met.add(name)
+        if more := [one for one in requires[name] if one in requires and one not in met]:
+            waiting += more
+        elif name not in level:  # what is still waiting for this one asks for it in a circle
+            level[name] = 1 + max((level[one] for one in requires[name] if one in level), default=0)
+        else:
+            waiting.pop()
+    return sorted(level, key=lambda name: (level[name], name))
+
+
 def conda_layers(lock: Lock, settings: Settings) -> list[LayerPlan]:
     """Return the environment's own layer, those of its packages, and what their scripts make where they are to run."""
     pieces = {piece.name: piece for piece in conda_pieces(lock)}
+    order = {name: place for place, name in enumerate(linked_order(lock.conda))}
     layers = [
         LayerPlan(
             name="conda environment",
@@ -40,7 +64,7 @@ def conda_layers(lock: Lock, settings: Settings) -> list[LayerPlan]:
         )
     ]
     for group in lock.conda_layers:
-        members = tuple(pieces[name] for name in group.packages)
+        members = tuple(pieces[name] for name in sorted(group.packages, key=order.__getitem__))
         reason = "large, so alone" if len(members) == 1 else f"{len(members)} small packages"
         layers.append(LayerPlan(name=f"conda {group.name}", kind="conda", pieces=members, reason=reason))
     layers += _configured(lock, settings, pieces)

@@ -245,6 +245,30 @@ def test_condas_tools_read_the_exports(channel: Channel, program: Callable[..., 
         ]
 
 
+def test_one_path_of_two_packages(channel: Channel, program: Callable[..., Program], tmp_path: Path) -> None:
+    """The one that is linked last has it, as with rattler; and it is told."""
+    import rattler
+
+    clash = {"share/clash.txt": b"", "share/same.txt": b"same\n"}
+    both = [
+        make_package("clash-a", files={**clash, "share/clash.txt": b"a\n"}, depends=["clash-b"]),
+        make_package("clash-b", files={**clash, "share/clash.txt": b"b\n"}),
+    ]
+    channel.index(*both)
+    mlbox = program("clash", environment_yml=environment(channel, "clash-a"))
+    told = "conda packages clash-b 1.0 and clash-a 1.0 have different files at share/clash.txt; the image has those of cl"
+    assert told in mlbox.run("build", "-t", "test/clash").stderr
+
+    async def install() -> None:
+        records = await rattler.solve([channel.url], ["clash-a"], platforms=["linux-64", "noarch"])
+        prefix, cache = tmp_path / "prefix", tmp_path / "cache"
+        await rattler.install(records, target_prefix=prefix, cache_dir=cache, show_progress=False)
+
+    asyncio.run(install())
+    theirs = (tmp_path / "prefix/share/clash.txt").read_text()
+    assert mlbox.run("run", "--rm", "test/clash", "cat", f"{ENV}/share/clash.txt").stdout == theirs == "a\n"
+
+
 def test_the_target_says_whether_there_is_cuda(channel: Channel, program: Callable[..., Program]) -> None:
     """Not the machine that locks; the solver's explanation comes with what mends it."""
     mlbox = program("cuda", environment_yml=environment(channel, "cudathing"))

@@ -31,7 +31,9 @@ _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 _CUDA = re.compile(r"cu(\d+)(\d)")
 _NAMES_PIP = re.compile(r"(?:\S+::)?pip(?![\w.-])")
 # What conda-forge calls otherwise than the index does, of what ML environments have: a wheel that asks for one of these
-# is content with the conda package.
+# is content with the conda package. A table, because nothing better is at hand: records of channels name no package of
+# the index (package URLs in pixi.lock are looked up by pixi), and conda-lock's own mapping is a page of conda-forge's
+# build farm, fetched while locking and another one every day: a lock would depend on it, and need one host more.
 _OTHERWISE = {
     "blosc": "python-blosc",
     "build": "python-build",

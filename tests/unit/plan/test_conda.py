@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import UNSET
 
 from mlbox.errors import LockError
 from mlbox.lock.model import Base, CondaPackage, LayerGroup, Lock, Package, Target
+from mlbox.plan.conda import linked_order
 from mlbox.plan.model import BytecodePiece, CondaConfiguredPiece, CondaPiece, EnvPiece
 from mlbox.plan.planner import make_plan
 from mlbox.project.model import Settings
@@ -74,6 +76,23 @@ def test_configure_names_packages_of_conda_too() -> None:
     assert found.packages == ("y",)
     with pytest.raises(LockError, match="configure names z"):
         pieces(lock("x"), configure=("z",))
+
+
+@pytest.mark.parametrize(
+    ("requires", "order"),
+    [
+        ({"a": ("c",), "b": (), "c": ("glibc",)}, ["b", "c", "a"]),
+        ({"a": ("b",), "b": ("a",), "c": ("a", "b")}, ["b", "a", "c"]),
+        ({f"p{n:03}": (f"p{n + 1:03}",) for n in range(900)}, [f"p{n:03}" for n in range(899, -1, -1)]),
+    ],
+    ids=["levels", "a circle", "a chain"],
+)
+def test_packages_are_linked_after_what_they_ask_for(requires: dict[str, tuple[str, ...]], order: list[str]) -> None:
+    """By name where that says nothing; the later one of two has what both have."""
+    packages = [msgspec.structs.replace(conda(name), requires=needs) for name, needs in requires.items()]
+    assert linked_order(packages) == order
+    whole = msgspec.structs.replace(lock(*sorted(requires)), conda=tuple(packages))
+    assert [one.name for one in pieces(whole) if isinstance(one, CondaPiece)] == order
 
 
 def test_an_environment_without_python() -> None:
