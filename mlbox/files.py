@@ -27,8 +27,11 @@ def chunks(file: Readable) -> Iterator[bytes]:
         yield chunk
 
 
-def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write `data` to `path`: temporary file in the same folder, fsync, rename."""
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
+    """Write `data` to `path`: temporary file in the same folder, fsync, rename.
+
+    What is not `durable` may be empty after the machine crashed: hundreds of hints need not wait for the disk.
+    """
     import tempfile  # 3 ms that reading commands do not need
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +41,8 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             file.write(data)
             file.flush()
             os.fchmod(fd, mode)
-            os.fsync(fd)
+            if durable:
+                os.fsync(fd)
         Path(name).replace(path)
     except BaseException:
         with suppress(FileNotFoundError):

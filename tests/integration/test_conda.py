@@ -256,7 +256,9 @@ def test_one_path_of_two_packages(channel: Channel, program: Callable[..., Progr
     ]
     channel.index(*both)
     mlbox = program("clash", environment_yml=environment(channel, "clash-a"))
-    told = "conda packages clash-b 1.0 and clash-a 1.0 have different files at share/clash.txt; the image has those of cl"
+    told = (
+        "conda packages clash-b 1.0 and clash-a 1.0 have different files at share/clash.txt; the image has those of cl"
+    )
     assert told in mlbox.run("build", "-t", "test/clash").stderr
 
     async def install() -> None:

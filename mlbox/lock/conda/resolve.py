@@ -11,12 +11,12 @@ from msgspec.structs import replace
 
 from mlbox.errors import LockError
 from mlbox.events import Listener
-from mlbox.files import write_atomic
 from mlbox.http import Http
 from mlbox.lock.conda.channels import Channels
 from mlbox.lock.conda.model import PinnedConda
 from mlbox.lock.grouping import group_layers
 from mlbox.lock.model import CondaPackage, LayerGroup, Lock, Package, Target
+from mlbox.lock.python.choosing import remember_url
 from mlbox.lock.python.model import Indexes, Pinned
 from mlbox.paths import Home
 from mlbox.project.model import Project
@@ -64,7 +64,7 @@ def lock_conda(
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         complete = tuple(pool.map(lambda one: _completed(one, previous, channels, http), pinned))
     for one in complete:
-        _remember(one, home)
+        remember_url(home, one.package.sha256, one.url)
     return LockedConda(_with_origins([one.package for one in complete], project), pins)
 
 
@@ -162,13 +162,6 @@ def _completed(one: PinnedConda, previous: Lock | None, channels: Channels, http
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return replace(one, package=replace(package, sha256=sha256, size=path.stat().st_size))
-
-
-def _remember(one: PinnedConda, home: Home) -> None:
-    """Keep where the file is, by sha256, outside the lock: an address is of this machine and today."""
-    path = home.metadata / "urls" / one.package.sha256
-    if not path.exists() or path.read_text() != one.url:
-        write_atomic(path, one.url.encode())
 
 
 def _with_origins(packages: Sequence[CondaPackage], project: Project) -> tuple[CondaPackage, ...]:

@@ -130,10 +130,14 @@ def remember(chosen: Sequence[Choice], packages: Sequence[Package], home: Home |
         return
     for choice, package in zip(chosen, packages, strict=True):
         if choice.file is not None and choice.file.url.startswith(("https://", "http://")):
-            path = url_hint(home, package.sha256)
-            url = without_credentials(choice.file.url)
-            if not path.exists() or path.read_text() != url:
-                write_atomic(path, url.encode())
+            remember_url(home, package.sha256, without_credentials(choice.file.url))
+
+
+def remember_url(home: Home, sha256: str, url: str) -> None:
+    """Keep where the artifact with this hash is."""
+    path = url_hint(home, sha256)
+    if not path.exists() or path.read_text() != url:
+        write_atomic(path, url.encode(), durable=False)
 
 
 def url_hint(home: Home, sha256: str) -> Path:
