@@ -118,12 +118,14 @@ def _draw(root: Path, *, write: bool, dry_run: bool) -> None:
     from mlbox.project.model import Project
     from mlbox.project.proposal import Proposal, Suggestion
 
-    drawn, refused = draw(root), None
+    refused = None
     project: Project | None = None
     try:
         project = load_project(root)
     except NoSpecError as problem:
         refused = problem
+    # Code also imports what other packages bring: where requirements are written down, it is no better source.
+    drawn = draw(root, code=not (project and (project.requirements or project.conda or project.foreign)))
     if project:
         base, why = proposed_base(project)
         drawn += Proposal(suggestions=(Suggestion(key="base", value=base, origin=why),) if base else ())

@@ -14,6 +14,17 @@ _FAMILY = frozenset({"torch", "torchvision", "torchaudio", "triton", "pytorch-tr
 _OWN_HOST = "download.pytorch.org"
 
 
+_BUILDS = (102, 111, 113, 115, 116, 117, 118, 121, 124, 126, 128, 129, 130, 132)
+"""The versions of CUDA that PyTorch has been built for, since 1.8: their numbers in the names of its indexes."""
+
+
+def accelerator_of_cuda(major: str, minor: str) -> str:
+    """Return the accelerator for a base with this CUDA: wheels bring their own, of that version or an older minor."""
+    version = int(f"{major}{minor}")
+    fitting = [build for build in _BUILDS if version // 10 * 10 <= build <= version]
+    return f"cu{max(fitting)}" if fitting else ""
+
+
 class Meant(NamedTuple):
     """What the pins say."""
 

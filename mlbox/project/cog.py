@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from mlbox.errors import ProjectError
+from mlbox.project.accelerator import accelerator_of_cuda
 from mlbox.project.proposal import Proposal, Suggestion, Wish
 from mlbox.project.settings import DEB
 from mlbox.project.yaml import Node, parse_yaml
@@ -70,8 +71,9 @@ class _Reader:
 
     def _accelerator(self, build: dict[str, Node]) -> None:
         node = build.get("cuda")
-        if node and (version := re.match(r"(1[0-9])\.([0-9])", _word(node))):
-            self._suggest("accelerator", f"cu{version[1]}{version[2]}", node)
+        version = re.match(r"(1[0-9])\.([0-9])", _word(node)) if node else None
+        if node and version and (accelerator := accelerator_of_cuda(version[1], version[2])):
+            self._suggest("accelerator", accelerator, node)
         elif (gpu := build.get("gpu")) and _word(gpu).lower() == "true":
             # As Cog does: the frameworks' own builds say which CUDA.
             self._suggest("accelerator", "default", gpu)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlbox.errors import ProjectError, UsageError
+from mlbox.project.accelerator import accelerator_of_cuda
 from mlbox.project.proposal import Proposal, Suggestion, Wish
 from mlbox.project.shell import read_commands
 
@@ -108,8 +109,8 @@ class _Reader:
         path, _, tag = image.partition("@")[0].rpartition(":") if ":" in image.rpartition("/")[2] else (image, "", "")
         name = path.removeprefix("docker.io/").removeprefix("library/")
         cuda = _CUDA.search(tag) or (re.match(r"(?P<major>1[0-9])\.(?P<minor>[0-9])", tag) if "cuda" in name else None)
-        if cuda:
-            self._suggest("accelerator", f"cu{cuda['major']}{cuda['minor']}", at)
+        if cuda and (accelerator := accelerator_of_cuda(cuda["major"], cuda["minor"])):
+            self._suggest("accelerator", accelerator, at)
         version = re.match(r"(\d+\.\d+(?:\.\d+)?)", tag)
         if name == "python" and version:
             self._python(".".join(version[1].split(".")[:2]), image, at)
@@ -138,7 +139,7 @@ class _Reader:
             case "ARG":
                 self._variables |= _arguments(one.args, self._variables)
             case "ENV":
-                self._environment(dict(_pairs(one.args, known)), at)
+                self._environment({name: _VARIABLE.sub("", value) for name, value in _pairs(one.args, known)}, at)
             case "LABEL":
                 self._suggest("labels", dict(_pairs(one.args, known)), at)
             case "WORKDIR":

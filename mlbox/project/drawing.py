@@ -22,8 +22,11 @@ REQUIREMENTS = "requirements.txt"
 _HEADER = "# Guessed by mlbox init: what the code imports or a Dockerfile installs. Check it, and give versions.\n"
 
 
-def draw(root: Path) -> Proposal:
-    """Return what files that are no specs suggest; what cannot be read of them is left with its reason."""
+def draw(root: Path, *, code: bool = True) -> Proposal:
+    """Return what files that are no specs suggest, and with `code` what that imports.
+
+    What cannot be read of them is left with its reason.
+    """
     from mlbox.project.cog import FILE as COG
     from mlbox.project.cog import read_cog
     from mlbox.project.dockerfile import FILE as DOCKERFILE
@@ -38,7 +41,7 @@ def draw(root: Path) -> Proposal:
                 found += read(read_bytes(root / file, root=root))
             except ProjectError as problem:
                 found += Proposal(left=(problem.message if file in problem.message else f"{file}: {problem.message}",))
-    return found + read_imports(root)
+    return found + read_imports(root) if code else found
 
 
 def usable(proposal: Proposal, project: Project | None, declared: frozenset[str], root: Path) -> Proposal:
@@ -68,8 +71,6 @@ def usable(proposal: Proposal, project: Project | None, declared: frozenset[str]
         if isinstance(parsed, Requirement) and parsed.kind != "editable" and _name(parsed) not in asked:
             wishes.append(msgspec.structs.replace(wish, text=parsed.text))
             asked.add(_name(parsed))
-    if project and project.requirements:  # code also imports what other packages bring
-        wishes = [wish for wish in wishes if not wish.origin.partition(":")[0].endswith((".py", ".ipynb"))]
     return Proposal(suggestions=tuple(taken), wishes=tuple(wishes), left=tuple(left))
 
 
@@ -88,6 +89,8 @@ def _problem(one: Suggestion, project: Project | None, root: Path) -> str:
         counting = [source.path for source in project.sources if source.used]
         if project.foreign or project.conda or not set(counting) <= {*REQUIREMENT_FILES, "mlbox.toml"}:
             return "other specs count; name what is to count in the settings"
+    if one.key == "python" and project and not _admits(project.requires_python, one.value):
+        return f"requires-python is {project.requires_python!r}"
     problems = Problems()
     where = Where("mlbox.toml")
     check_settings(read_settings({one.key: one.value}, where, problems), where, root, problems)
@@ -96,6 +99,13 @@ def _problem(one: Suggestion, project: Project | None, root: Path) -> str:
     except ProjectError as problem:
         return problem.message.partition(": ")[2] or problem.message
     return ""
+
+
+def _admits(requires_python: str, minor: str) -> bool:
+    from packaging.specifiers import SpecifierSet
+
+    allowed = SpecifierSet(requires_python)
+    return any(allowed.contains(f"{minor}.{patch}") for patch in (0, 99))
 
 
 def _shown(value: object) -> str:

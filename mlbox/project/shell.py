@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
+
 from mlbox.project.proposal import Proposal, Suggestion, Wish
 from mlbox.project.requirement import without_credentials
 from mlbox.project.settings import DEB
@@ -12,8 +14,11 @@ from mlbox.project.settings import DEB
 MAX_WORDS = 5000
 """Words of one RUN."""
 
+_UNREAD = " is not taken"
 _BETWEEN = frozenset({"&&", "||", ";", "|", "&", "\n"})
 _HARMLESS = frozenset({"set", "rm", "echo", "true", ":", "export", "ldconfig", "mkdir", "cd", "apt-mark", "localedef"})
+_SHELL = frozenset({"if", "elif", "else", "for", "while", "until", "case", "esac", "[", "test", "shift", "function"})
+"""What only says when other commands run; those are read as if they did."""
 _APT = frozenset({"apt", "apt-get", "aptitude"})
 _APT_HARMLESS = frozenset({"update", "upgrade", "clean", "autoclean", "autoremove", "dist-upgrade", "purge", "remove"})
 _TOOLS = frozenset({"pip", "setuptools", "wheel", "uv", "virtualenv", "poetry", "pipenv", "pdm"})
@@ -54,7 +59,18 @@ def read_commands(text: str, where: str) -> Proposal:
         return Proposal(left=(f"{where}: {problem}",))
     for command in commands:
         found += _command(command, where)
-    return found
+    return _shortened(found)
+
+
+def _shortened(found: Proposal) -> Proposal:
+    """Return what was found; of a script, what is left is told as its first command and how many more."""
+    unread = [text for text in found.left if text.endswith(_UNREAD)]
+    if len(unread) < 2:
+        return found
+    count = len(unread) - 1
+    more = f" and {count} more command{'s' if count > 1 else ''} are not taken"
+    others = tuple(text for text in found.left if text not in unread)
+    return msgspec.structs.replace(found, left=(unread[0].removesuffix(_UNREAD) + more, *others))
 
 
 def _commands(text: str) -> Iterator[list[str]]:
@@ -76,7 +92,7 @@ def _commands(text: str) -> Iterator[list[str]]:
 
 def _command(words: Sequence[str], where: str) -> Proposal:
     words = _without_wrapping(words)
-    if not words or words[0] in _HARMLESS:
+    if not words or words[0] in _HARMLESS or words[0] in _SHELL:
         return Proposal()
     program = words[0].rpartition("/")[2]
     if program in _APT:
@@ -87,9 +103,9 @@ def _command(words: Sequence[str], where: str) -> Proposal:
     return _left(words, where)
 
 
-def _left(words: Sequence[str], where: str, why: str = "is not taken") -> Proposal:
+def _left(words: Sequence[str], where: str, why: str = _UNREAD) -> Proposal:
     shown = without_credentials(" ".join(words))
-    return Proposal(left=(f"{where}: {shown[:80]}{'…' if len(shown) > 80 else ''} {why}",))
+    return Proposal(left=(f"{where}: {shown[:80]}{'…' if len(shown) > 80 else ''}{why}",))
 
 
 def _without_wrapping(words: Sequence[str]) -> list[str]:
@@ -111,7 +127,7 @@ def _apt(words: Sequence[str], where: str) -> Proposal:
     left = [word for word, name in zip(plain[1:], names, strict=True) if name not in good]
     suggestion = Suggestion(key="system-packages", value=good, origin=where)
     found = Proposal(suggestions=(suggestion,) if good else ())
-    return found + _left(left, where, "is no name of a package") if left else found
+    return found + _left(left, where, " is no name of a package") if left else found
 
 
 def _pip_arguments(program: str, words: Sequence[str]) -> Sequence[str] | None:

@@ -56,12 +56,14 @@ class _Reader:
         if self._uv.get("package") is False:
             changed["build-system"] = {}
         self._check_environments()
+        locked = self._context.locked
         return Spec(
             table=changed,
             constraints=self._also("constraint-dependencies"),
             overrides=self._also("override-dependencies"),
             index=self._index(),
-            notes=tuple(f"{self._at(key)} has no effect" for key in _UNREAD if key in self._uv),
+            # With a lock, uv has already done what they say.
+            notes=tuple(f"{self._at(key)} has no effect" for key in _UNREAD if key in self._uv and not locked),
         )
 
     def _at(self, key: str, name: str = "") -> str:

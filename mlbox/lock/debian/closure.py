@@ -165,7 +165,7 @@ class Closure:
             hint = (
                 f"did you mean {' or '.join(near)}?"
                 if near
-                else f"system-packages holds names of {distribution} packages"
+                else f"system-packages holds names of {distribution} packages, those of other archives need apt-sources"
             )
             return ResolveError(f"there is no {distribution} package {wish} in this release", hint=hint)
         found = [c for relation in group if (c := self.archive.best(relation.name)) is not None]

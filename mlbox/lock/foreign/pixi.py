@@ -1,4 +1,4 @@
-"""pixi.lock (versions 5 to 7): what `pixi install` would install for one environment of it."""
+"""pixi.lock (versions 4 to 7): what `pixi install` would install for one environment of it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ from mlbox.lock.python.model import Pinned
 from mlbox.project.requirement import normalize
 
 _WHAT = "pixi.lock"
-_KNOWN = (5, 6, 7)
+_KNOWN = (4, 5, 6, 7)
 """The last says more of platforms, and the same of packages."""
 
 
@@ -27,7 +27,7 @@ class _Environment(msgspec.Struct, frozen=True):
 
 class _Package(msgspec.Struct, frozen=True):
     kind: str = ""
-    """Version 5: 'conda' or 'pypi', with the address in `url` or `path`."""
+    """Before version 6: 'conda' or 'pypi', with the address in `url` or `path`."""
     conda: str = ""
     pypi: str = ""
     """Since version 6: the address."""

@@ -63,12 +63,15 @@ def cuda_of(packages: Sequence[Package], accelerator: str) -> str:
     return f"{named[1]}.{named[2]}" if named else ""
 
 
-def cuda_requires(packages: Sequence[Package], accelerator: str) -> Iterator[str]:
-    """Yield the requirements that bring nvcc; ResolveError for a CUDA whose compiler no wheel has."""
+def cuda_requires(packages: Sequence[Package], accelerator: str, wanting: str) -> Iterator[str]:
+    """Yield the requirements that bring nvcc; ResolveError for a CUDA whose compiler no wheel has.
+
+    `wanting` is what is compiled with it, for people.
+    """
     cuda = cuda_of(packages, accelerator)
     if cuda and int(cuda.partition(".")[0]) < _FIRST_WITH_NVCC:
         raise ResolveError(
-            f"device code is to be compiled with CUDA {cuda}, and no wheels of CUDA {cuda} have its compiler",
+            f"device code of {wanting} is to be compiled with CUDA {cuda}, whose compiler no wheels have",
             hint=f"[tool.mlbox] build-base names an image that has it: one of CUDA {cuda} with compilers (its tag has "
             "'devel'), of the same distribution as the base",
         )

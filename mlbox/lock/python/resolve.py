@@ -322,8 +322,9 @@ def _build_packages(
         return ()
     lines = {line for source in sources.values() for line in source.requires}
     lines |= {line for name in sources for line in options_of(project, name).requires}
-    if any("cuda" in source.compiled for source in sources.values()) and not project.settings.build_base:
-        lines.update(cuda_requires(packages, question.target.accelerator))
+    of_cuda = ", ".join(name for name, source in sources.items() if "cuda" in source.compiled)
+    if of_cuda and not project.settings.build_base:
+        lines.update(cuda_requires(packages, question.target.accelerator, of_cuda))
     asked = Asked(lines=tuple(sorted(lines)), origins={}, hashes={}, urls={})
     same = {package.name: package.version for package in packages if not package.url}
     again = Question(

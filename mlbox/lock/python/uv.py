@@ -15,7 +15,7 @@ from mlbox import process
 from mlbox.codec import quoted
 from mlbox.errors import FetchError, ProcessError, ResolveError
 from mlbox.http import ca_bundle, is_offline, redact, redact_text, without_credentials
-from mlbox.lock.python.model import File, Page, Pinned, Question
+from mlbox.lock.python.model import File, Indexes, Page, Pinned, Question
 from mlbox.lock.python.target import MACHINES
 from mlbox.lock.python.vcs import plain_url
 
@@ -328,10 +328,18 @@ def explain(stderr: str, question: Question, folder: Path) -> ResolveError | Fet
             "or set accelerator = 'default' to take what the default index has",
         )
     if re.search(r"Failed to fetch|error sending request|operation timed out|Network connectivity is disabled", text):
-        where = redact(question.indexes.default.url) if question.indexes.default else "find-links"
-        hint = f"is this machine online, and is the index right? it is {where} (from {question.indexes.origin})"
+        hint = f"is this machine online, and is the index right? it is {_unreached(text, question.indexes)}"
         return FetchError(f"the index cannot be read\n{body}", hint=hint)
     return ResolveError(f"no set of versions fits\n{body}", hint=_resolve_hint(text))
+
+
+def _unreached(text: str, indexes: Indexes) -> str:
+    """Return which index uv could not reach; only of the default one is it known who named it."""
+    for index in indexes.all:
+        if index != indexes.default and (url := redact(index.url).rstrip("/")) in text:
+            return url
+    where = redact(indexes.default.url) if indexes.default else "find-links"
+    return f"{where} (from {indexes.origin})"
 
 
 def _resolve_hint(text: str) -> str:

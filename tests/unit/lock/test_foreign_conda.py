@@ -102,7 +102,7 @@ def test_credentials_and_tokens_go_nowhere() -> None:
     assert found.conda[0].package.channel == "pkgs/main"
 
 
-@pytest.mark.parametrize("version", [5, 6, 7])
+@pytest.mark.parametrize("version", [4, 5, 6, 7])
 def test_what_pixi_would_install_is_taken(version: int) -> None:
     """All versions of pixi.lock say the same in other words; the project itself is no package."""
     zlib, six = f"{HOST}/conda-forge/linux-64/zlib-1.3-h1_0.conda", "https://files.example.org/six-1.3-py3-none-any.whl"
@@ -123,7 +123,7 @@ def test_what_pixi_would_install_is_taken(version: int) -> None:
             {"kind": "pypi", "name": "six", "version": "1.3", "url": six, "sha256": B},
         ]
         entries = [{"conda": zlib}, {"conda": gcc}, {"pypi": six}]
-        lock = pixi(version=5, environments={"default": {"packages": {"linux-64": entries}}}, packages=packages)
+        lock = pixi(version=version, environments={"default": {"packages": {"linux-64": entries}}}, packages=packages)
     found = read_pixi(lock, selection())
     assert [(one.package.filename, one.package.requires) for one in found.conda] == [
         ("libgcc-13.2-h5.tar.bz2", ()),
@@ -234,7 +234,7 @@ BAD: dict[str, tuple[Reader, bytes, str]] = {
     "conda-lock: deep": (read_conda_lock, b"[" * 100_000, "nested more than"),
     "conda-lock: not text": (read_conda_lock, b"\xff\xfe\x00", "is not UTF-8"),
     "conda-lock: control characters": (read_conda_lock, b"version: \x01", "is not YAML"),
-    "pixi: newer": (read_pixi, b"version: 8\nsomething: else\n", "version 8, and only 5 to 7 are known"),
+    "pixi: newer": (read_pixi, b"version: 8\nsomething: else\n", "version 8, and only 4 to 7 are known"),
     "pixi: no version": (read_pixi, b"environments: {}\n", "missing required field `version`"),
     "pixi: no environment": (read_pixi, pixi(environments={}), "has no environment 'default'"),
     "pixi: no platform": (read_pixi, pixi(environments={"default": {"packages": {}}}), "is for no platform"),

@@ -63,15 +63,15 @@ def test_cuda_is_the_environments_own() -> None:
 
 
 def test_the_compiler_is_of_that_cuda() -> None:
-    assert list(cuda_requires([], "cu130")) == [
+    assert list(cuda_requires([], "cu130", "x")) == [
         "nvidia-cuda-nvcc==13.0.*",
         "nvidia-cuda-runtime==13.0.*",
         "nvidia-cuda-cccl>=13.0,<13.1",
     ]
-    assert list(cuda_requires([], "cpu")) == ["nvidia-cuda-nvcc", "nvidia-cuda-runtime", "nvidia-cuda-cccl"]
+    assert list(cuda_requires([], "cpu", "x")) == ["nvidia-cuda-nvcc", "nvidia-cuda-runtime", "nvidia-cuda-cccl"]
 
 
 def test_a_cuda_without_a_compiler_wants_an_image() -> None:
-    with pytest.raises(ResolveError, match=r"CUDA 12\.8") as refused:
-        list(cuda_requires([package("nvidia-cuda-runtime-cu12", "12.8.90")], "cpu"))
+    with pytest.raises(ResolveError, match=r"code of flash-attn is to be compiled with CUDA 12\.8") as refused:
+        list(cuda_requires([package("nvidia-cuda-runtime-cu12", "12.8.90")], "cpu", "flash-attn"))
     assert "build-base" in (refused.value.hint or "")

@@ -12,8 +12,9 @@ from fakes.server import Reply
 from mlbox.errors import FetchError, LockError, MlboxError, ResolveError
 from mlbox.lock.model import Base, Lock, Package, Target
 from mlbox.lock.python.choosing import url_hint
+from mlbox.lock.python.model import Index, Indexes, Question
 from mlbox.lock.python.resolve import LockedPython
-from mlbox.lock.python.uv import parse_pins
+from mlbox.lock.python.uv import explain, parse_pins
 from mlbox.project.model import IndexOptions, IndexPin, Requirement, Settings
 
 __all__ = ["desk"]  # a fixture
@@ -462,3 +463,18 @@ def test_an_index_without_pip(desk: Desk) -> None:
     with pytest.raises(ResolveError, match="pip was not found") as caught:
         desk.lock(desk.project("x", pip=True))
     assert "pip = false" in str(caught.value.hint)
+
+
+def test_the_index_that_was_not_reached_is_named() -> None:
+    """One that a requirements file adds is not the default, whose place the user would look at in vain."""
+    default = Index(name="default", url="https://index.example.org/simple")
+    extra = Index(name="extra-1", url="https://me:hunter2@extra.example.org/whl/cu117")
+    question = Question(
+        requirements=("x",), target=TARGET, indexes=Indexes(default=default, extra=(extra,), origin="pip's default")
+    )
+    for url, hint in [
+        ("https://extra.example.org/whl/cu117/fvcore/", "it is https://extra.example.org/whl/cu117"),
+        ("https://index.example.org/simple/x/", "it is https://index.example.org/simple (from pip's default)"),
+    ]:
+        problem = explain(f"error: Failed to fetch: {url}", question, Path("/tmp"))
+        assert str(problem.hint).endswith(hint)

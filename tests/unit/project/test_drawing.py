@@ -80,9 +80,7 @@ def test_dockerfile() -> None:
     assert found.left == (
         "Dockerfile: 1 other stage and what is copied from there",
         "Dockerfile:6: ENV API_TOKEN looks like a secret: pass it with 'mlbox run -e NAME'",
-        "Dockerfile:19: make -C ext is not taken",
-        "Dockerfile:19: curl https://x.example.org/i.sh is not taken",
-        "Dockerfile:19: bash is not taken",
+        "Dockerfile:19: make -C ext and 2 more commands are not taken",
         "Dockerfile:20: pip install git+https://git.example.org/a/b.git is not taken",
     )
 
@@ -178,6 +176,40 @@ def test_variables_that_double() -> None:
     lines = "".join(f"ENV A{n}=$A{n - 1}$A{n - 1}\n" for n in range(1, 100))
     found = read_dockerfile(f"FROM scratch\nENV A0=xxxxxxxxxx\n{lines}".encode())
     assert all(len(value) < 2**17 for value in found.settings()["env"].value.values())
+
+
+@pytest.mark.parametrize(
+    ("image", "accelerator"),
+    [
+        ("nvidia/cuda:12.6.3-cudnn-runtime-ubuntu24.04", "cu126"),
+        ("nvidia/cuda:12.2.0-base-ubuntu22.04", "cu121"),
+        ("nvidia/cuda:11.4.2-devel-ubuntu20.04", "cu113"),
+        ("nvidia/cuda:13.1.0-base-ubuntu24.04", "cu130"),
+        ("nvidia/cuda:12.0.1-base-ubuntu22.04", None),
+    ],
+)
+def test_cuda_that_pytorch_is_built_for(image: str, accelerator: str | None) -> None:
+    """Wheels bring a CUDA of their own: the newest of the same major that is not newer."""
+    assert settings(read_dockerfile(f"FROM {image}\n".encode())).get("accelerator") == accelerator
+    cog = f'build: {{gpu: true, cuda: "{image.partition(":")[2][:4]}"}}'
+    assert settings(read_cog(cog.encode())).get("accelerator", "default") == (accelerator or "default")
+
+
+def test_scripts_of_a_shell_are_read_for_what_they_install() -> None:
+    """Whatever they depend on; the rest is told in one line."""
+    lines = 'RUN if [ "$A" = b ]; then apt-get install -y git; useradd x; else for i in 1 2; do foo $i; done; fi'
+    found = read_dockerfile(f"FROM debian\n{lines}\nENV P=$UNKNOWN:/x\n".encode())
+    assert settings(found) == {"system-packages": ["git"], "env": {"P": ":/x"}}
+    assert found.left == ("Dockerfile:2: useradd x and 1 more command are not taken",)
+
+
+def test_a_python_that_the_project_does_not_admit(tmp_path: Path) -> None:
+    """Is not written into its settings."""
+    text = '[project]\nname = "x"\nversion = "1"\nrequires-python = ">=3.10"\ndependencies = ["a"]\n'
+    make(tmp_path, {"Dockerfile": "FROM python:3.9\n", "pyproject.toml": text})
+    fitting = usable(draw(tmp_path), load_project(tmp_path), frozenset(), tmp_path)
+    assert settings(fitting) == {}
+    assert fitting.left == ("Dockerfile:1: python = 3.9 is not taken: requires-python is '>=3.10'",)
 
 
 COG = b"""\
@@ -341,9 +373,10 @@ def test_only_what_fits(tmp_path: Path) -> None:
         "FROM python:3.11\nENV A=1\nWORKDIR /usr/src/app\nRUN pip install -r ../up.txt\nRUN pip install a b\nCMD x\n"
     )
     make(tmp_path, {"Dockerfile": dockerfile, "requirements.txt": "A>=1", "app.py": "import numpy"})
-    fitting = usable(draw(tmp_path), load_project(tmp_path), frozenset({"python"}), tmp_path)
+    fitting = usable(draw(tmp_path, code=False), load_project(tmp_path), frozenset({"python"}), tmp_path)
     assert settings(fitting) == {"env": {"A": "1"}, "command": ["x"]}
     assert wishes(fitting) == ["b"]
+    assert wishes(draw(tmp_path)) == ["a", "b", "numpy"]
     assert fitting.left == (
         "Dockerfile:3: workdir = /usr/src/app is not taken: '/usr/src/app' belongs to the system",
         "Dockerfile:4: requirements = ../up.txt is not taken: '../up.txt' leaves the project's folder",
