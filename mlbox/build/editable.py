@@ -1,4 +1,4 @@
-"""Installs the project itself as pip's editable installs do: metadata, a .pth to its source, and its scripts."""
+"""Installs the project, and folders of it, as pip's editable installs do: metadata, a .pth to the source, scripts."""
 
 from collections.abc import Iterator
 
@@ -14,16 +14,19 @@ _WHEEL = b"Wheel-Version: 1.0\nGenerator: mlbox\nRoot-Is-Purelib: true\nTag: py3
 
 def editable_files(piece: ProjectPiece) -> Iterator[tuple[str, bytes, int]]:
     """Yield path, content and mode of every file of the installation; none when the project is no package."""
-    package = piece.package
-    if package is None:
-        return
+    for package in piece.packages:
+        yield from _installed(package, piece)
+
+
+def _installed(package: Package, piece: ProjectPiece) -> Iterator[tuple[str, bytes, int]]:
     site = site_packages(piece.python)
     full = f"{package.name.replace('-', '_')}-{package.version}"
     info = f"{full}.dist-info"
     groups = _groups(package)
     source = "/".join(filter(None, (piece.workdir.rstrip("/"), package.source.strip("/."))))
+    folder = "/".join(filter(None, (piece.workdir, package.folder or "")))
     rows = []
-    for script in scripts_of(groups, piece.python, "the project"):
+    for script in scripts_of(groups, piece.python, f"the folder {package.folder}" if package.folder else "the project"):
         rows.append(row_for(f"{UP}bin/{script.name}", script.text()))
         yield f"{PREFIX}/bin/{script.name}", script.text(), 0o755
     files = {
@@ -32,7 +35,7 @@ def editable_files(piece: ProjectPiece) -> Iterator[tuple[str, bytes, int]]:
         f"{info}/METADATA": _metadata(package),
         f"{info}/REQUESTED": b"",
         f"{info}/WHEEL": _WHEEL,
-        f"{info}/direct_url.json": canonical_json({"dir_info": {"editable": True}, "url": f"file://{piece.workdir}"}),
+        f"{info}/direct_url.json": canonical_json({"dir_info": {"editable": True}, "url": f"file://{folder}"}),
     }
     if groups:
         files[f"{info}/entry_points.txt"] = _entry_points(groups)

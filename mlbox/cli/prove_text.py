@@ -151,7 +151,8 @@ def print_why(found: "WhyPackage") -> None:
     elif not found.chains and found.kind in ("python", "conda", "debian"):
         _say("  nothing in the image asks for it")
     if found.artifact:
-        _say(f"  {found.artifact}, {mega(found.size)} to download")
+        how = "a folder of the project" if found.artifact.startswith("./") else f"{mega(found.size)} to download"
+        _say(f"  {found.artifact}, {how}")
         return
     _say(f"  {mega(found.size)} in {found.files} files")
     for home in found.layers:

@@ -11,6 +11,7 @@ import msgspec
 
 from mlbox.codec import canonical_json
 from mlbox.engine.arch import host_arch, runs_here
+from mlbox.engine.folders import installed_folders
 from mlbox.engine.freshness import LockOptions, check_fresh, lock_path
 from mlbox.errors import LackingError, LockError, ProjectError, UsageError
 from mlbox.events import Listener
@@ -199,7 +200,8 @@ class Workshop:
                 hint="write ${NAME} in its place and set the variable, use ~/.netrc, or name the file in .mlboxignore",
             )
         inputs = [scan_inputs(self.project.root, step.inputs) for step in settings.run]
-        return make_plan(lock, settings, files, self.project.package, inputs)
+        folders = installed_folders(self.project, lock, files)
+        return make_plan(lock, settings, files, self.project.package, inputs, folders)
 
     def states(self, plan: BuildPlan, lock: Lock) -> dict[str, LayerState]:
         """Return what the store has of each layer, by layer key."""

@@ -125,7 +125,7 @@ class EnvironmentLocker:
             pins=pins,
         )
         packages = with_architectures(found.packages, target, self._project.settings)
-        return LockedPython(packages, found.build_packages)
+        return found._replace(packages=packages)
 
 
 def _python_of(found: "Mapping[str, LockedConda]") -> str:

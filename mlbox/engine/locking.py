@@ -88,6 +88,7 @@ class Locker:
             found_packages=tuple(name for name in found.system if name not in settings.system_packages),
             packages=found.environment.wheels.packages,
             build_packages=found.environment.wheels.build_packages,
+            folders=found.environment.wheels.folders,
             layers=group_layers(found.environment.wheels.packages, kept.layers if kept else ()),
             debs=found.debs,
             conda=found.environment.conda,

@@ -160,7 +160,8 @@ def _plan_problems(plan: BuildPlan, lock: Lock) -> Iterator[str]:
         workdir=project.workdir if project else Settings().workdir,
     )
     try:
-        own = make_plan(lock, settings, project.files if project else (), project.package if project else None)
+        files, package = (project.files, project.package) if project else ((), None)
+        own = make_plan(lock, settings, files, package, folders=(project.folders or ()) if project else ())
     except MlboxError as problem:
         yield f"the attached lock makes no plan: {problem.message}"
         return

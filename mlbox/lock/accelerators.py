@@ -7,10 +7,10 @@ from typing import TypeVar
 import msgspec
 
 from mlbox.errors import FetchError, ResolveError, UsageError
-from mlbox.lock.model import CondaPackage, LayerGroup, Lock, Package
+from mlbox.lock.model import CondaPackage, Folder, LayerGroup, Lock, Package
 from mlbox.project.requirement import normalize
 
-_Package = TypeVar("_Package", Package, CondaPackage)
+_Package = TypeVar("_Package", Package, CondaPackage, Folder)
 
 
 def for_accelerator(lock: Lock, name: str) -> Lock:
@@ -35,6 +35,7 @@ def for_accelerator(lock: Lock, name: str) -> Lock:
         target=msgspec.structs.replace(lock.target, accelerator=name),
         packages=packages,
         build_packages=_of(lock.build_packages, name),
+        folders=_of(lock.folders, name),
         layers=_groups(lock.layers, {package.name for package in packages}),
         conda=conda,
         conda_layers=_groups(lock.conda_layers, {package.name for package in conda}),

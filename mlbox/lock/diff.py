@@ -5,13 +5,15 @@ from typing import Literal
 
 import msgspec
 
-from mlbox.lock.model import Base, CondaPackage, Deb, LayerGroup, Lock, Package
+from mlbox.lock.model import Base, CondaPackage, Deb, Folder, LayerGroup, Lock, Package
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that differs; `old` or `new` is empty when it was added or removed."""
 
-    kind: Literal["package", "build-package", "conda", "deb", "build-deb", "target", "base", "setting", "layer"]
+    kind: Literal[
+        "package", "build-package", "folder", "conda", "deb", "build-deb", "target", "base", "setting", "layer"
+    ]
     name: str
     old: str = ""
     new: str = ""
@@ -34,9 +36,10 @@ class LockDiff(msgspec.Struct, frozen=True, kw_only=True):
 def diff_locks(old: Lock | None, new: Lock) -> LockDiff:
     """Return what `new` has that `old` (None: nothing) had not, and the other way round."""
     if old is None:
-        nothing = msgspec.structs.replace(new, packages=())
+        nothing = msgspec.structs.replace(new, packages=(), folders=())
         debs = (*_debs((), new.debs), *_debs((), new.build_debs, kind="build-deb"))
-        return LockDiff(changes=(*_packages("package", nothing, new), *_packages("conda", nothing, new), *debs))
+        kinds: tuple[_PackageKind, ...] = ("package", "folder", "conda")
+        return LockDiff(changes=(*(change for kind in kinds for change in _packages(kind, nothing, new)), *debs))
     return LockDiff(
         changes=(
             *_fields("target", old.target, new.target),
@@ -44,6 +47,7 @@ def diff_locks(old: Lock | None, new: Lock) -> LockDiff:
             *_settings(old, new),
             *_packages("package", old, new),
             *_packages("build-package", old, new),
+            *_packages("folder", old, new),
             *_packages("conda", old, new),
             *_debs(old.debs, new.debs),
             *_debs(old.build_debs, new.build_debs, kind="build-deb"),
@@ -70,7 +74,7 @@ def _line(change: Change) -> str:
     return f"~ {what} {change.old} -> {change.new}" + (f" ({change.detail})" if change.detail else "") + whose
 
 
-_PackageKind = Literal["package", "build-package", "conda"]
+_PackageKind = Literal["package", "build-package", "folder", "conda"]
 
 
 def _packages(kind: _PackageKind, old: Lock, new: Lock) -> Iterator[Change]:
@@ -101,13 +105,14 @@ def _packages(kind: _PackageKind, old: Lock, new: Lock) -> Iterator[Change]:
             yield msgspec.structs.replace(change, accelerators=some)
 
 
-_Any = Package | CondaPackage
+_Any = Package | CondaPackage | Folder
 
 
 def _by_accelerator(kind: _PackageKind, lock: Lock, several: bool) -> dict[str, dict[str, _Any]]:
     kinds: dict[_PackageKind, Sequence[_Any]] = {
         "package": lock.packages,
         "build-package": lock.build_packages,
+        "folder": lock.folders,
         "conda": lock.conda,
     }
     packages = kinds[kind]
@@ -133,7 +138,7 @@ def _detail(was: _Any, now: _Any) -> Iterator[str]:
 
 
 def _what(package: _Any) -> tuple[str, str, str]:
-    return package.name, package.version, package.sha256
+    return package.name, _version(package), "" if isinstance(package, Folder) else package.sha256
 
 
 _BUILDING = ("compiled", "gpu_architectures", "build_env", "config_settings", "build_gpu", "build_network")
@@ -142,6 +147,8 @@ _BUILDING = ("compiled", "gpu_architectures", "build_env", "config_settings", "b
 def _version(package: _Any | None) -> str:
     if package is None:
         return ""
+    if isinstance(package, Folder):
+        return package.path
     commit = package.commit if isinstance(package, Package) else ""
     return f"{package.version} ({commit[:12]})" if commit else package.version
 

@@ -142,6 +142,21 @@ class Package(Locked, frozen=True, kw_only=True):
         return self.filename.endswith(".whl")
 
 
+class Folder(Locked, frozen=True, kw_only=True):
+    """A folder of the project that is installed as it stands: what is in it is the project's, and pinned by no lock."""
+
+    name: str
+    """Of its distribution, normalised (PEP 503)."""
+    path: str
+    """Relative to the project: 'libs/thing'; '.' is the project's root."""
+    requires: tuple[str, ...] = ()
+    """Names of the locked packages and folders that this one asks for."""
+    wanted_by: tuple[str, ...] = ()
+    """Where the project itself asks for it: 'requirements.txt:3'."""
+    accelerators: tuple[str, ...] = ()
+    """The lock's accelerators that it is for; empty: all of them."""
+
+
 class CondaPackage(Locked, frozen=True, kw_only=True):
     """One exact conda package file."""
 
@@ -200,6 +215,8 @@ class Lock(Locked, frozen=True, kw_only=True):
     packages: tuple[Package, ...] = ()
     build_packages: tuple[Package, ...] = ()
     """What building the packages that are no wheels needs; never part of the image."""
+    folders: tuple[Folder, ...] = ()
+    """Sorted by name: they are installed with the project, and are in its layer."""
     layers: tuple[LayerGroup, ...] = ()
     debs: tuple[Deb, ...] = ()
     conda: tuple[CondaPackage, ...] = ()

@@ -183,6 +183,13 @@ class ProjectPiece(Piece, frozen=True, kw_only=True, tag="project"):
     python: str
     files: tuple[ProjectFile, ...]
     package: ProjectPackage | None = None
+    folders: tuple[ProjectPackage, ...] | UnsetType = UNSET
+    """The folders among those files that are distributions too, which the project depends on."""
+
+    @property
+    def packages(self) -> tuple[ProjectPackage, ...]:
+        """The distributions that are installed with the files."""
+        return (*(self.folders or ()), *([self.package] if self.package else []))
 
 
 class RunPiece(Piece, frozen=True, kw_only=True, tag="run"):

@@ -41,10 +41,12 @@ def make_plan(
     files: Sequence[ProjectFile],
     package: ProjectPackage | None,
     inputs: Sequence[Sequence[ProjectFile]] = (),
+    folders: Sequence[ProjectPackage] = (),
 ) -> BuildPlan:
     """Return the plan of the image: base, system, environment and project layers, in that order.
 
-    The project's commands come after the last two; `inputs` are the files of each (see add_run_layers).
+    `folders` are the lock's, as distributions. The project's commands come after the last two; `inputs` are the files
+    of each (see add_run_layers).
     """
     layers = [
         *(image_layers(lock) if lock.base.kind == "image" else _debian_layers(lock)),
@@ -53,7 +55,7 @@ def make_plan(
         *_environment_layers(lock, settings),
     ]
     layers = add_run_layers(layers, "environment", lock, settings, inputs)
-    layers += _project_layers(lock, settings, files, package)
+    layers += _project_layers(lock, settings, files, package, folders)
     layers = add_run_layers(layers, "project", lock, settings, inputs)
     return BuildPlan(
         arch=lock.target.arch,
@@ -232,15 +234,21 @@ def direct_url(package: Package) -> str:
 
 
 def _project_layers(
-    lock: Lock, settings: Settings, files: Sequence[ProjectFile], package: ProjectPackage | None
+    lock: Lock,
+    settings: Settings,
+    files: Sequence[ProjectFile],
+    package: ProjectPackage | None,
+    folders: Sequence[ProjectPackage],
 ) -> list[LayerPlan]:
     piece = ProjectPiece(
         workdir=settings.workdir,
         python=lock.target.python,
         files=tuple(files),
         package=package,
+        folders=tuple(folders) or UNSET,
         epoch=lock.epoch,
     )
-    installed = f", installed as {package.name} {package.version}" if package else ""
+    names = [f"{one.name} {one.version}" for one in piece.packages]
+    installed = f", installed as {', '.join(names)}" if names else ""
     reason = f"{len(piece.files)} files of the project below {settings.workdir}{installed}"
     return [LayerPlan(name="project", kind="project", pieces=(piece,), reason=reason)]

@@ -10,7 +10,7 @@ Settings come from mlbox.toml or from [tool.mlbox] of pyproject.toml, never from
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +21,7 @@ from mlbox.errors import ProjectError
 from mlbox.project import pyproject as pyproject_file
 from mlbox.project import settings as settings_file
 from mlbox.project.distribution import read_package
+from mlbox.project.folders import Folders, Read, is_package, read_folder
 from mlbox.project.inputs import inputs_digest
 from mlbox.project.locks import KNOWN, choose_lock, lock_named, only_lock, read_lock_of
 from mlbox.project.model import CondaSpec, ForeignLock, IndexOptions, Project, Requirement, Settings, Source
@@ -30,8 +31,9 @@ from mlbox.project.pyproject import Pyproject
 from mlbox.project.reading import read_bytes
 from mlbox.project.requirement import normalize
 from mlbox.project.requirements import RequirementFiles
-from mlbox.project.settings import Where, check_settings, read_settings
+from mlbox.project.settings import Where, check_settings, outside, read_settings
 from mlbox.project.spec import CANDIDATES, SETUP, Reader, Spec, reader_of
+from mlbox.project.workspace import Workspace, workspace_above, workspace_of
 
 __all__ = ["NoSpecError", "inputs_digest", "load_project"]
 
@@ -89,10 +91,16 @@ class _Loader:
         self._sources: list[Source] = []
         self._notes: list[str] = []
         self._files = RequirementFiles(root, self._problems)
-        self._table = self._toml(pyproject_file.FILE)
+        self._table = self._root_table = self._toml(pyproject_file.FILE)
         self._own_table = self._toml(settings_file.FILE)
         self._standard = Spec(table=self._table or {})
         """pyproject.toml as if everything stood in [project] and [dependency-groups]."""
+        self._file = pyproject_file.FILE
+        """The pyproject.toml that says what the project is: a member's when the settings name one."""
+        self._workspace: Workspace | None = None
+        self._folders = Folders(root, self._problems, None, locked=False)
+        self._members: list[Read] = []
+        """The members of a workspace whose root is no project itself."""
         self._pyproject = Pyproject(root, {}, self._problems)
         self._specs: dict[str, Spec] = {}
         """What was read of other kinds of files."""
@@ -104,13 +112,20 @@ class _Loader:
         self._python = ("", "")
         """What one of them names, and which."""
         self._system_packages: list[str] = []
+        self._python_stated: list[tuple[str, str]] = []
+        """Who names Pythons (file, specifiers)."""
 
     def load(self, given: dict[str, Any], extras: tuple[str, ...], groups: tuple[str, ...]) -> Project:
         """Return the whole Project, or raise all problems."""
         self._require_a_spec(given)
         settings, where = self._settings(given, extras, groups)
+        self._read_workspace()
+        self._choose_member(settings, where)
         self._foreign = self._foreign_lock(settings)
+        locked = self._foreign is not None
+        self._folders = Folders(self._root, self._problems, self._workspace, locked=locked)
         self._read_pyproject(settings)
+        self._note_workspace_above()
         python, named_by, sources = read_python(self._root, self._problems)
         self._sources += sources
         requirements = self._requirements(settings, where)
@@ -120,7 +135,7 @@ class _Loader:
             settings = msgspec.structs.replace(settings, env={**self._conda.variables, **settings.env})
         settings, index = self._with_accelerator(settings, where)
         package, notes = read_package(self._root, self._own, asked_for=self._files.itself is not None)
-        requires_python = next((one.requires_python for one in self._metadata if one.requires_python), "")
+        requires_python = self._requires_python()
         python, named_by = (python, named_by) if python else self._python
         self._check_python(settings, python, named_by, requires_python, where)
         self._problems.check()
@@ -136,10 +151,12 @@ class _Loader:
             requires_python=requires_python,
             python_file=python,
             package=package,
+            member="" if self._folder == self._root else Path(self._file).parent.as_posix(),
+            folders=self._folders.found,
             variants=variants,
             conda=self._conda,
             foreign=self._foreign,
-            notes=tuple(dict.fromkeys([*self._notes, *self._files.notes, *notes])),
+            notes=tuple(dict.fromkeys([*self._notes, *self._files.notes, *self._folders.notes, *notes])),
         )
 
     @property
@@ -154,6 +171,11 @@ class _Loader:
         """pyproject.toml and what else counts and has extras, groups or a Python."""
         return [self._pyproject, *self._counting]
 
+    @property
+    def _folder(self) -> Path:
+        """Where the file lies that says what the project is."""
+        return (self._root / self._file).parent
+
     def _toml(self, file: str) -> dict[str, Any] | None:
         if not (self._root / file).exists():
             return None
@@ -163,6 +185,12 @@ class _Loader:
 
     def _there(self, files: Iterable[str]) -> list[str]:
         return [file for file in files if (self._root / file).is_file()]
+
+    @property
+    def _candidates(self) -> list[str]:
+        """The files that may count without being named, beside the one that says what the project is."""
+        below = Path(self._file).parent
+        return self._there((below / file).as_posix() for file in CANDIDATES)
 
     def _require_a_spec(self, given: dict[str, Any]) -> None:
         if self._table is not None or self._own_table is not None or given.get("requirements"):
@@ -180,16 +208,75 @@ class _Loader:
             " 'mlbox init --template train' starts a new one",
         )
 
+    def _read_workspace(self) -> None:
+        with self._problems.at(f"{pyproject_file.FILE} [tool.uv.workspace]"):
+            self._workspace = workspace_of(self._root, self._table or {}, self._root)
+
+    def _choose_member(self, settings: Settings, where: Where) -> None:
+        """Let the file of the member count that the settings name; any folder with such a file may be one."""
+        if not (wanted := settings.package):
+            return
+        members = self._workspace.members if self._workspace else {}
+        folder = members.get(normalize(wanted)) or self._root / wanted
+        file = folder / pyproject_file.FILE
+        if outside(wanted) or not file.is_file():
+            hint = did_you_mean(wanted, members) or "name a member of the workspace, or a folder with a pyproject.toml"
+            self._problems.add(where("package"), f"there is no package {wanted[:100]!r}", hint)
+            return
+        self._file = file.relative_to(self._root).as_posix()
+        self._table = self._toml(self._file)
+        if pyproject_file.at(self._table, "tool", "mlbox") is not None:
+            self._notes.append(f"{self._file} [tool.mlbox] has no effect: the settings are those of the root")
+
     def _read_pyproject(self, settings: Settings) -> None:
         """Read what the tools' tables add; uv's sources depend on the extras."""
         if self._table is None:
             return
         from mlbox.project.tools import Context, with_tools
 
-        extras = tuple(map(normalize, settings.extras))
-        file, problems = pyproject_file.FILE, self._problems
-        self._standard = with_tools(self._table, Context(self._root, file, problems, extras, self._foreign is not None))
-        self._pyproject = Pyproject(self._root, self._standard.table, problems, labels=self._standard.labels)
+        is_member = self._workspace and self._folder != self._root and self._folder in self._workspace.members.values()
+        context = Context(
+            self._root,
+            self._file,
+            self._problems,
+            tuple(map(normalize, settings.extras)),
+            self._foreign is not None,
+            self._workspace if is_member else None,
+        )
+        self._standard = with_tools(self._table, context)
+        self._pyproject = Pyproject(
+            self._root, self._standard.table, self._problems, file=self._file, labels=self._standard.labels
+        )
+        named = settings.requirements and pyproject_file.FILE not in settings.requirements and not self._foreign
+        if self._workspace and not (self._pyproject.has_project or settings.package or named):
+            self._members = [
+                read_folder(msgspec.structs.replace(context, file=file, workspace=self._workspace))
+                for folder in sorted(self._workspace.members.values())
+                for file in [(folder / pyproject_file.FILE).relative_to(self._root).as_posix()]
+            ]
+
+    def _note_workspace_above(self) -> None:
+        """Say that uv would take versions from a lock that lies above: what is read here is this folder alone."""
+        if self._workspace or self._foreign or not self._pyproject.has_project:
+            return
+        if above := workspace_above(self._root):
+            member = self._root.resolve().relative_to(above).as_posix()
+            self._notes.append(
+                f"this is a member of the workspace {above}, whose lock does not count here: there, with"
+                f" package = {member!r} in [tool.mlbox], it does"
+            )
+
+    def _requires_python(self) -> str:
+        """Return the specifiers of the project and of the folders that it cannot do without."""
+        own = next(((one.file, one.requires_python) for one in self._metadata if one.requires_python), None)
+        members = [(one.pyproject.file, one.pyproject.requires_python) for one in self._members]
+        self._python_stated = [one for one in (own, *members, *self._folders.requires_python) if one and one[1]]
+        stated = list(dict.fromkeys(text for _, text in self._python_stated))
+        if len(stated) < 2:
+            return next(iter(stated), "")
+        from packaging.specifiers import SpecifierSet
+
+        return str(SpecifierSet(",".join(stated)))
 
     def _settings(
         self, given: dict[str, Any], extras: tuple[str, ...], groups: tuple[str, ...]
@@ -212,13 +299,14 @@ class _Loader:
             groups=tuple(dict.fromkeys((*settings.groups, *groups))),
         )
         check_settings(settings, where, self._root, self._problems)
-        if self._own_table is not None:
-            self._sources.append(Source(path=settings_file.FILE, used=True, reason="settings"))
+        if self._own_table is not None or (in_pyproject is not None and settings.package):
+            self._sources.append(Source(path=file, used=True, reason="settings"))
         return settings, where
 
     def _check_names(self, settings: Settings, where: Where) -> None:
-        extras = {extra for one in self._metadata for extra in one.extra_names}
-        groups = {group for one in self._metadata for group in one.group_names}
+        having = [*self._metadata, *(one.pyproject for one in self._members)]
+        extras = {extra for one in having for extra in one.extra_names}
+        groups = {group for one in having for group in one.group_names}
         for key, names, known in (("extras", settings.extras, extras), ("groups", settings.groups, groups)):
             for name in names:
                 if normalize(name) not in known:
@@ -230,20 +318,24 @@ class _Loader:
         stated = settings.python or python
         if not stated or not allowed or not VERSION.fullmatch(stated):
             return
-        from packaging.specifiers import SpecifierSet
-
         minor = ".".join(stated.split(".")[:2])
-        if not any(SpecifierSet(allowed).contains(f"{minor}.{patch}") for patch in range(100)):
+        if not _admits(allowed, minor):
             place = where("python") if settings.python else named_by
-            file = next(one.file for one in self._metadata if one.requires_python)
+            file = next((file for file, text in self._python_stated if not _admits(text, minor)), self._file)
             self._problems.add(
                 place, f"Python {stated} contradicts requires-python {allowed!r} of {file}", "change one of them"
             )
 
     def _foreign_lock(self, settings: Settings) -> ForeignLock | None:
         """Return the lock of another tool that counts; all that are there become sources."""
-        known, others = choose_lock(self._root, self._table)
+        known, others = choose_lock(self._root, self._root_table)
         path, reason = known.file if known else "", "it pins what its tool would install"
+        if self._folder != self._root and (known is None or known.kind != "uv"):
+            # Only uv has one lock for all members; what lies at the root is that of something else.
+            below = Path(self._file).parent
+            known, others = choose_lock(self._folder, self._table)
+            path = (below / known.file).as_posix() if known else ""
+            others = [msgspec.structs.replace(one, path=(below / one.path).as_posix()) for one in others]
         if settings.requirements:
             known = None
             with self._problems.at("requirements"):
@@ -271,16 +363,42 @@ class _Loader:
         use_project = choice.project or itself is not None
         wanted = (*settings.extras, *(itself.extras if itself else ()))
         own = []
-        if use_project or settings.extras or settings.groups:
-            self._take(pyproject_file.FILE, self._standard)
+        if use_project or settings.extras or settings.groups or self._members:
+            self._take(self._file, self._standard)
         for one in self._metadata:
             used = one is not self._pyproject or use_project
             self._add_dynamic(one, wanted, used)
             own += one.requirements(wanted, settings.groups, project=used)
         if itself:
             self._check_own_extras(itself.extras)
+        own += self._of_members(settings)
+        requirements = self._joined((*self._files.requirements, *own))
         self._list_sources(choice, use_project, settings)
-        return tuple({(one.text, one.origin): one for one in (*self._files.requirements, *own)}.values())
+        return requirements
+
+    def _of_members(self, settings: Settings) -> Iterator[Requirement]:
+        """Yield what all members of the workspace are asked for, as uv installs them where its root is no project."""
+        for member in self._members:
+            one = member.pyproject
+            extras = [extra for extra in map(normalize, settings.extras) if extra in one.extra_names]
+            if is_package(one):
+                text = f"./{Path(one.file).parent.as_posix()}" + (f"[{','.join(extras)}]" if extras else "")
+                yield Requirement(text=text, origin=f"{self._file} [tool.uv.workspace]", kind="folder")
+            else:
+                self._add_dynamic(one, extras, used=True)
+                yield from one.requirements(extras, (), project=True)
+            yield from one.requirements((), settings.groups, project=False)
+
+    def _joined(self, requirements: Iterable[Requirement]) -> tuple[Requirement, ...]:
+        """Return the requirements with those of the folders among them."""
+        own = self._own
+        if own.name:
+            self._folders.belong_to(Path(own.file).parent.as_posix(), own.name)
+        with self._problems.at(self._file):
+            found = self._folders.joined(requirements)
+            self._files.add_index(IndexOptions(pins=tuple(self._folders.pins)))
+            return found
+        return ()
 
     def _add_setup(self) -> None:
         """Let setup.cfg and setup.py count, because '-e .' asks for the project."""
@@ -312,7 +430,7 @@ class _Loader:
                 self._problems.add(f"the extra {name} of an accelerator", "is read from a file", hint)
             if having:
                 asked = [text for one in having for text in one.requirements([extra], (), project=False)]
-                found[name] = tuple(asked)
+                found[name] = self._joined(asked)
         return found
 
     def _with_accelerator(self, settings: Settings, where: Where) -> tuple[Settings, IndexOptions]:
@@ -334,7 +452,7 @@ class _Loader:
         project = self._pyproject
         if self._foreign:
             known = lock_named(self._foreign.path)
-            made_from = self._there({known.spec} & set(CANDIDATES)) if known else []
+            made_from = self._there({known.spec} & set(CANDIDATES)) if known and not settings.package else []
             return _Choice(
                 tuple(made_from), project.has_project and not made_from, f"{self._foreign.path} is made from it"
             )
@@ -343,7 +461,9 @@ class _Loader:
             return _Choice(files, len(files) < len(settings.requirements), "the settings name it")
         if project.dependencies or project.dynamic_files() or self._standard.conda or self._standard.lines:
             return _Choice((), project=True, reason="[project] of pyproject.toml comes first")
-        for file in self._there(CANDIDATES):
+        if self._members:
+            return _Choice(project=True, reason="the members of the workspace come first")
+        for file in self._candidates:
             if (reader := reader_of(file)) is None:
                 return _Choice((file,), reason="the project's requirements")
             spec = self._spec(file, reader)
@@ -357,7 +477,7 @@ class _Loader:
                 return _Choice((file,), reason="the first spec that asks for something")
         if "dependencies" in project.dynamic:
             hint = "list them there, or in requirements.txt"
-            self._problems.add("pyproject.toml [project.dynamic]", "dependencies are left to the build backend", hint)
+            self._problems.add(f"{self._file} [project.dynamic]", "dependencies are left to the build backend", hint)
         return _Choice(project=project.has_project)
 
     def _spec(self, file: str, reader: Reader) -> Spec:
@@ -396,10 +516,10 @@ class _Loader:
             self._conda = msgspec.structs.replace(spec.conda, requirements=pip)
 
     def _add_dynamic(self, one: Pyproject, extras: Iterable[str], used: bool) -> None:
-        by_extra = one.dynamic_extras()
+        by_extra, folder = one.dynamic_extras(), (self._root / one.file).parent
         files = one.dynamic_files() if used else []
         for file in (*files, *(file for extra in extras for file in by_extra.get(normalize(extra), ()))):
-            self._files.add(self._root / file, named_by=f"{one.file} [tool]")
+            self._files.add(folder / file, named_by=f"{one.file} [tool]")
 
     def _check_own_extras(self, extras: Iterable[str]) -> None:
         known = self._own.extra_names
@@ -418,7 +538,12 @@ class _Loader:
         used = {source.path for source in self._sources if source.used}
         first = self._foreign.path if self._foreign else next(iter(choice.files), "pyproject.toml")
         first = "what the settings name" if settings.requirements else first
-        for file in self._there(CANDIDATES):
+        for member in self._members:
+            if member.pyproject.file not in self._folders.read:
+                self._sources.append(Source(path=member.pyproject.file, used=True, reason="member of the workspace"))
+        for file, who in self._folders.read.items():
+            self._sources.append(Source(path=file, used=True, reason=f"folder {who}"))
+        for file in self._candidates:
             if file not in used:
                 silent = file in self._specs and not self._specs[file].asks
                 reason = "names no requirements" if silent else f"{first} comes first"
@@ -433,15 +558,17 @@ class _Loader:
 
     def _pyproject_source(self, use_project: bool, settings: Settings, has_files: bool) -> Source:
         project = self._pyproject
-        parts = ["settings"] if "mlbox" in project.tool and self._own_table is None else []
+        own = "mlbox" in project.tool and self._own_table is None and not settings.package
+        parts = ["settings"] if own else []
         stated = self._standard.labels.get("project.dependencies", "[project] dependencies")
-        parts += [stated.removeprefix("pyproject.toml ")] if use_project and project.has_project else []
+        parts += ["members of the workspace"] if self._members else []
+        parts += [stated.removeprefix(f"{self._file} ")] if use_project and project.has_project else []
         parts += [f"extra {extra}" for extra in settings.extras] + [f"group {group}" for group in settings.groups]
         parts += ["requires-python"] if project.requires_python else []
         if parts:
-            return Source(path=pyproject_file.FILE, used=True, reason=", ".join(parts))
+            return Source(path=self._file, used=True, reason=", ".join(parts))
         reason = "the requirement files come first" if has_files and project.dependencies else "names no requirements"
-        return Source(path=pyproject_file.FILE, used=False, reason=reason)
+        return Source(path=self._file, used=False, reason=reason)
 
 
 def _other_files(root: Path) -> list[str]:
@@ -450,6 +577,12 @@ def _other_files(root: Path) -> list[str]:
     found |= {path for pattern in ("*.txt", "*.in") for path in (root / "requirements").glob(pattern)}
     names = sorted(path.relative_to(root).as_posix() for path in found if path.is_file())
     return [name for name in names if name not in CANDIDATES][:20]
+
+
+def _admits(specifiers: str, minor: str) -> bool:
+    from packaging.specifiers import SpecifierSet
+
+    return any(SpecifierSet(specifiers).contains(f"{minor}.{patch}") for patch in range(100))
 
 
 def _image_name(name: str) -> str:

@@ -1,8 +1,10 @@
-"""The project as an installable distribution, read without running its build backend."""
+"""The project, or a folder of it, as an installable distribution, read without running its build backend."""
 
 import re
 from pathlib import Path
 from typing import Any
+
+from msgspec import UNSET
 
 from mlbox.errors import ProjectError
 from mlbox.project.model import Package
@@ -14,6 +16,7 @@ UNKNOWN = "0"
 """The version of a project whose own one cannot be read without running its build."""
 
 _COMPILING = ("maturin", "scikit_build_core", "mesonpy")
+_IN_FOLDER = re.compile(r"^(\s*[A-Za-z0-9._-]+\s*(?:\[[^\]]*\])?)\s*@\s*(?:[./~]|file:)\S*")
 _ASSIGNED = r"^[ \t]*{name}[ \t]*(?::[ \t]*[\w.\[\]]+)?[ \t]*=[ \t]*['\"]v?([^'\"\n]+)['\"]"
 
 
@@ -24,8 +27,9 @@ def read_package(root: Path, pyproject: Pyproject, *, asked_for: bool) -> tuple[
     """
     if not pyproject.name or not (pyproject.build_system or asked_for):
         return None, []
-    source = _source(root, pyproject)
-    version, note = _version(root, pyproject, source)
+    folder = Path(pyproject.file).parent
+    source = _source(root / folder, pyproject)
+    version, note = _version(root / folder, pyproject, source)
     notes = [note] if note else []
     backend = str(pyproject.build_system.get("build-backend", ""))
     if backend.startswith(_COMPILING):
@@ -42,18 +46,24 @@ def read_package(root: Path, pyproject: Pyproject, *, asked_for: bool) -> tuple[
         entry_points=pyproject.entry_points,
         requires=_requires(pyproject),
         extras=tuple(sorted(pyproject.optional)),
-        source=source,
+        source="" if (path := (folder / source).as_posix()) == "." else path,
+        folder=UNSET if folder == Path() else folder.as_posix(),
     )
     return package, notes
 
 
 def _requires(pyproject: Pyproject) -> tuple[str, ...]:
-    """Return the project's Requires-Dist lines, without credentials: they end up in an image."""
-    lines = list(pyproject.dependencies)
+    """Return the Requires-Dist lines, without credentials and folders of this machine: they end up in an image."""
+    lines = [_without_place(text) for text in pyproject.dependencies]
     for extra, texts in sorted(pyproject.optional.items()):
-        lines += [_with_extra(text, extra) for text in texts]
+        lines += [_with_extra(_without_place(text), extra) for text in texts]
     # On one line each, whatever the file says: METADATA is made of lines.
     return tuple(" ".join(without_credentials(line).split()) for line in lines)
+
+
+def _without_place(text: str) -> str:
+    """Return a requirement without the folder it is in, which is of the repository and not of the metadata."""
+    return _IN_FOLDER.sub(r"\1", text)
 
 
 def _with_extra(text: str, extra: str) -> str:

@@ -68,7 +68,7 @@ def usable(proposal: Proposal, project: Project | None, declared: frozenset[str]
         except ProjectError as problem:
             left.append(f"{wish.origin}: {problem.message}")
             continue
-        if isinstance(parsed, Requirement) and parsed.kind != "editable" and _name(parsed) not in asked:
+        if isinstance(parsed, Requirement) and parsed.kind != "folder" and _name(parsed) not in asked:
             wishes.append(msgspec.structs.replace(wish, text=parsed.text))
             asked.add(_name(parsed))
     return Proposal(suggestions=tuple(taken), wishes=tuple(wishes), left=tuple(left))

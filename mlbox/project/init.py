@@ -60,6 +60,9 @@ def describe(project: Project) -> list[Fact]:
         facts.append(
             Fact(label="package", value=f"{project.package.name} {project.package.version}", why=f"installed {why}")
         )
+    for folder in project.folders:
+        version = folder.package.version if folder.package else "(not installed, only what it asks for)"
+        facts.append(Fact(label="folder", value=f"{folder.name} {version}", why=f"from {folder.path}"))
     facts += [Fact(label="accelerator", value=project.settings.accelerator)]
     facts += [Fact(label=name, value=" ".join(task.command), why="declared") for name, task in _tasks(project.settings)]
     facts += [

@@ -22,6 +22,7 @@ def inputs_digest(project: Project) -> str:
             "requirements": _requirements(project, project.requirements),
             "constraints": _requirements(project, project.constraints),
             **({"overrides": _requirements(project, project.overrides)} if project.overrides else {}),
+            **_folders(project),
             "requires-python": project.requires_python,
             "python": ".".join((settings.python or project.python_file).split(".")[:2]),
             "base": settings.base,
@@ -47,6 +48,12 @@ def inputs_digest(project: Project) -> str:
             "switches": [index.no_index, index.pre, index.prefer_binary, index.require_hashes],
         }
     )
+
+
+def _folders(project: Project) -> dict[str, Any]:
+    """Absent when there are none, as in locks that are older than these; what they ask for is a requirement."""
+    found = [(one.path, one.name, bool(one.package)) for one in project.folders]
+    return ({"folders": found} if found else {}) | ({"member": project.member} if project.member else {})
 
 
 def _accelerators(project: Project) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 Accelerator = str
 ACCELERATOR = re.compile(r"default|cpu|xpu|cu[0-9]{3}|rocm[0-9]+(\.[0-9]+){1,2}")
@@ -22,8 +23,12 @@ class Requirement(Value, frozen=True, kw_only=True):
     """PEP 508 (with hashes and URL forms as pip allows them), never '-r' or '-c': those are already followed."""
     origin: str
     """'requirements.txt:3' or 'pyproject.toml [project.dependencies]', relative to the project."""
-    kind: Literal["named", "url", "vcs", "path", "editable"] = "named"
-    """'path' and 'editable' are written './libs/thing', relative to the project's root."""
+    kind: Literal["named", "url", "vcs", "path", "folder"] = "named"
+    """'path' (a wheel or sdist) and 'folder' are written './libs/thing', relative to the project's root."""
+    name: str = ""
+    """Of a folder: what the line calls it, normalised; empty when it says nothing but the place."""
+    asked_by: str = ""
+    """The folder (its distribution's name) in whose files it stands; empty when the project itself asks for it."""
     config_settings: tuple[str, ...] = ()
     """pip's --config-settings of this line ('KEY=VALUE'), for the build backend."""
 
@@ -139,6 +144,8 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
     resolver: Literal["uv", "pip-tools"] = "uv"
     requirements: tuple[str, ...] = ()
     """Requirement files that count, instead of the ones found."""
+    package: str = ""
+    """The member of the workspace (or folder with a pyproject.toml) that is meant, in place of the repository."""
     extras: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     system_packages: tuple[str, ...] = ()
@@ -194,6 +201,19 @@ class Package(Value, frozen=True, kw_only=True):
     extras: tuple[str, ...] = ()
     source: str = ""
     """Folder that goes on sys.path, relative to the project: 'src', or '' for the project itself."""
+    folder: str | UnsetType = UNSET
+    """Where its pyproject.toml lies, relative to the project. (Unset, that is the project's root, and in no key.)"""
+
+
+class Folder(Value, frozen=True, kw_only=True):
+    """A folder of the repository that the project depends on."""
+
+    path: str
+    """Relative to the project: 'libs/thing'; '.' is its root, when the project is a member of a workspace."""
+    name: str
+    """Of its distribution, normalised."""
+    package: Package | None
+    """None: what it asks for counts, and it is not installed itself."""
 
 
 class Source(Value, frozen=True, kw_only=True):
@@ -258,6 +278,10 @@ class Project(Value, frozen=True, kw_only=True):
     python_file: str = ""
     """Content of .python-version; empty when there is none."""
     package: Package | None = None
+    member: str = ""
+    """The folder of the member that the settings name in place of the repository; empty for the root."""
+    folders: tuple[Folder, ...] = ()
+    """The folders that the requirements lead to, sorted; what these ask for is among the requirements."""
     foreign: ForeignLock | None = None
     """The lock of another tool that decides the versions; None when mlbox resolves the requirements itself."""
     variants: dict[Accelerator, tuple[Requirement, ...]] = {}

@@ -12,7 +12,7 @@ from mlbox.project.indexes import NamedIndex, Rank, Use, index_options
 from mlbox.project.model import IndexOptions
 from mlbox.project.requirement import normalize
 from mlbox.project.spec import Spec
-from mlbox.project.tables import both, get, named, place_of, strings
+from mlbox.project.tables import both, deep, get, named, place_of, strings
 
 if TYPE_CHECKING:
     from mlbox.project.tools import Context
@@ -105,7 +105,7 @@ class _Reader:
         return {
             **project,
             **{
-                key: _deep(project[key], lambda text: self._placed(text, placed))
+                key: deep(project[key], lambda text: self._placed(text, placed))
                 for key in ("dependencies", "optional-dependencies")
                 if key in project
             },
@@ -253,12 +253,3 @@ def _platform(text: str) -> str:
             raise ProjectError(f"platform {text[:50]!r} is not known", hint='like "linux" or "linux || darwin"')
         choices.append(f'sys_platform {operator} "{name.strip().removeprefix("==").strip()}"')
     return " or ".join(choices)
-
-
-def _deep(value: Any, change: Any) -> Any:  # noqa: ANN401 (TOML)
-    """Return lists and tables of strings with each string changed."""
-    if isinstance(value, dict):
-        return {key: _deep(one, change) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_deep(one, change) for one in value]
-    return change(value) if isinstance(value, str) else value

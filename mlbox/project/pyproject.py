@@ -145,7 +145,10 @@ class Pyproject:
         return frozenset((*self.optional, *self.dynamic_extras()))
 
     def dynamic_files(self) -> list[str]:
-        """Return the requirement files that the build backend's settings read [project] dependencies from."""
+        """Return the requirement files that the build backend's settings read [project] dependencies from.
+
+        They are relative to the folder of this one.
+        """
         if "dependencies" not in self.dynamic:
             return []
         return _files(self.tool, "setuptools", "dynamic", "dependencies", "file") or _files(
@@ -185,11 +188,16 @@ class Pyproject:
                 if self._is_own(text):
                     self._add_own(found, text, seen, marker)
                     continue
-                place = Place(root=self._root, folder=self._folder, origin=self._key(key))
+                place = Place(root=self._root, folder=self._folder, origin=self._key(key), is_pip=False)
                 parsed = parse_requirement(_with_marker(text, marker), place)
-                if isinstance(parsed, Itself):
-                    raise ProjectError(f"{text!r} is the project itself")
-                found.append(parsed)
+                found.append(self._root_as_folder(parsed, text) if isinstance(parsed, Itself) else parsed)
+
+    def _root_as_folder(self, itself: Itself, text: str) -> Requirement:
+        """Return the project's root as a folder that another one depends on."""
+        if self._folder == self._root:
+            raise ProjectError(f"{text!r} is the project itself")
+        extras = f"[{','.join(itself.extras)}]" if itself.extras else ""
+        return Requirement(text=f"./{extras}", origin=self._key("project"), kind="folder")
 
     def _is_own(self, text: str) -> bool:
         name = re.match(r"[A-Za-z0-9._-]+", text.lstrip())

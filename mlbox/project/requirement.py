@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
+import msgspec
+
 from mlbox.errors import ProjectError
 from mlbox.project.marker import check_marker
 from mlbox.project.model import Requirement, Value
-from mlbox.project.reading import submodule_hint
+from mlbox.project.reading import repository, submodule_hint
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement as Pep508
@@ -19,6 +21,7 @@ MAX_LENGTH = 4096
 _SPECIFIER = r"(?:==|!=|<=|>=|<|>)[ \t]*[0-9]+(?:\.[0-9]+)*(?:(?:a|b|rc)[0-9]+)?(?:\.post[0-9]+)?"
 _PLAIN = re.compile(rf"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)[ \t]*({_SPECIFIER}(?:[ \t]*,[ \t]*{_SPECIFIER})*)?")
 _NAMED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\s*(?:\[[^\]]*\])?\s*@")
+_NAME_AND_EXTRAS = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[([^\]]*)\])?")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _EXTRAS = re.compile(r"(.*?)\s*\[([^\[\]]*)\]", re.DOTALL)
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
@@ -38,6 +41,13 @@ class Place(Value, frozen=True, kw_only=True):
     folder: Path
     """Of the file it stands in."""
     origin: str
+    is_pip: bool = True
+    """Whether paths are meant as pip means them in its files: from where it is run. Else they are from `folder`."""
+
+    @property
+    def starts(self) -> tuple[Path, ...]:
+        """The folders that a relative path may start from, the first that has it counts."""
+        return (self.root, self.folder) if self.is_pip else (self.folder,)
 
 
 def normalize(name: str) -> str:
@@ -67,14 +77,42 @@ def parse_requirement(text: str, place: Place, *, editable: bool = False) -> Req
     if scheme := _SCHEME.match(location):
         return _from_url(location, marker, scheme[1].lower(), place, editable)
     if editable or location.startswith((".", "~")) or "/" in location or _is_archive(place, location):
-        return _from_path(location, marker, place, editable)
+        return _from_path(location, marker, place)
     return _from_pep508(text, place, editable)
 
 
 def local_path(requirement: Requirement) -> str:
-    """Return the file or folder (relative to the root) of a 'path' or 'editable' requirement."""
+    """Return the file or folder (relative to the root) of a 'path' or 'folder' requirement."""
     location, _ = _split_marker(requirement.text)
     return found[1] if (found := _EXTRAS.fullmatch(location)) else location
+
+
+def local_extras(requirement: Requirement) -> tuple[str, ...]:
+    """Return the extras that a 'path' or 'folder' requirement asks for, normalised."""
+    found = _EXTRAS.fullmatch(_split_marker(requirement.text)[0])
+    return tuple(normalize(part) for part in found[2].split(",") if part) if found else ()
+
+
+def named_in(requirement: Requirement) -> tuple[str, tuple[str, ...]]:
+    """Return the normalised name and extras of a requirement that has just these and versions; ('', ()) of others."""
+    if requirement.kind != "named" or not (found := _NAME_AND_EXTRAS.match(requirement.text)):
+        return "", ()
+    return normalize(found[1]), tuple(normalize(one.strip()) for one in (found[2] or "").split(",") if one.strip())
+
+
+def marker_of(requirement: Requirement) -> str:
+    """Return the condition of a requirement, empty when there is none."""
+    text = requirement.text.partition(" --hash=")[0]
+    return text.partition(";" if requirement.kind == "named" and " @ " not in text else " ;")[2].strip()
+
+
+def under(requirement: Requirement, marker: str) -> Requirement:
+    """Return the requirement with `marker` as its condition, in place of its own."""
+    text, dash, options = requirement.text.partition(" --hash=")
+    separator = "; " if requirement.kind == "named" and " @ " not in text else " ; "
+    spec = text.partition(separator.rstrip())[0].rstrip()
+    tail = f"{dash}{options}"
+    return msgspec.structs.replace(requirement, text=f"{spec}{separator}{marker}{tail}" if marker else f"{spec}{tail}")
 
 
 def _plain(text: str) -> str:
@@ -120,7 +158,7 @@ def _from_pep508(text: str, place: Place, editable: bool) -> Requirement | Itsel
     scheme = _SCHEME.match(parsed.url)
     if not scheme or scheme[1].lower() == "file":
         extras = f"[{','.join(sorted(parsed.extras))}]" if parsed.extras else ""
-        return _from_path(parsed.url + extras, marker, place, editable)
+        return _from_path(parsed.url + extras, marker, place, name=normalize(parsed.name))
     kind = _url_kind(parsed.url, scheme[1].lower(), editable)
     return Requirement(text=str(parsed), origin=place.origin, kind=kind)
 
@@ -134,7 +172,7 @@ def _split_marker(text: str) -> tuple[str, str]:
 
 def _from_url(location: str, marker: str, scheme: str, place: Place, editable: bool) -> Requirement | Itself:
     if scheme == "file":
-        return _from_path(location, marker, place, editable)
+        return _from_path(location, marker, place)
     kind = _url_kind(location, scheme, editable)
     address, _, fragment = location.partition("#")
     parts = [part for part in fragment.split("&") if part]
@@ -172,10 +210,10 @@ def _url_kind(url: str, scheme: str, editable: bool) -> Literal["url", "vcs"]:
 
 
 def _is_archive(place: Place, location: str) -> bool:
-    return location.endswith(_ARCHIVES) and ((place.root / location).exists() or (place.folder / location).exists())
+    return location.endswith(_ARCHIVES) and any((start / location).exists() for start in place.starts)
 
 
-def _from_path(location: str, marker: str, place: Place, editable: bool) -> Requirement | Itself:
+def _from_path(location: str, marker: str, place: Place, *, name: str = "") -> Requirement | Itself:
     path, extras = location, ""
     if found := _EXTRAS.fullmatch(location):
         path, extras = found[1], ",".join(sorted(part.strip() for part in found[2].split(",") if part.strip()))
@@ -193,7 +231,9 @@ def _from_path(location: str, marker: str, place: Place, editable: bool) -> Requ
     if extras or marker:
         checked = pep508(f"unnamed[{extras}] ; {marker}" if marker else f"unnamed[{extras}]")
         text += f" ; {checked.marker}" if marker else ""
-    return Requirement(text=text, origin=place.origin, kind="editable" if editable and real.is_dir() else "path")
+    if not real.is_dir():
+        return Requirement(text=text, origin=place.origin, kind="path")
+    return Requirement(text=text, origin=place.origin, kind="folder", name=name)
 
 
 def _inside(path: str, place: Place) -> Path:
@@ -205,20 +245,26 @@ def _inside(path: str, place: Place) -> Path:
         )
     plain = _file_url_path(path) if path.lower().startswith("file:") else path
     # As pip reads it: relative to where pip is run, which is the project; as uv does: relative to the file.
-    candidates = [place.root / plain, place.folder / plain]
+    candidates = [start / plain for start in place.starts]
     try:
         found = next((candidate for candidate in candidates if candidate.exists()), None)
         real = (found or candidates[0]).resolve()
     except (OSError, ValueError, RuntimeError) as problem:  # name too long, NUL, symlink loop
         raise ProjectError(f"{path!r}: {problem}") from problem
     if not real.is_relative_to(place.root.resolve()):
-        raise ProjectError(
-            f"{path!r} leaves the project's folder",
-            hint="copy or vendor it below the folder, or depend on it by git URL",
-        )
+        raise ProjectError(f"{path!r} leaves the project's folder", hint=_hint_to_run_above(real, place.root.resolve()))
     if found is None:
         raise ProjectError(f"{path!r} does not exist", hint=submodule_hint(place.root, real))
     return real
+
+
+def _hint_to_run_above(path: Path, root: Path) -> str:
+    """Say how a folder beside the project's can be one of its own: the image has what lies below one folder."""
+    if not path.is_relative_to(top := repository(root)):
+        return "copy or vendor it below the folder, or depend on it by git URL"
+    above = next(folder for folder in root.parents if path.is_relative_to(folder))
+    member = root.relative_to(above).as_posix()
+    return f"run mlbox in {above}, with package = {member!r} in [tool.mlbox] there" if above.is_relative_to(top) else ""
 
 
 def _file_url_path(url: str) -> str:

@@ -238,7 +238,7 @@ def _check_building(settings: Settings, where: Where, problems: Problems) -> Non
 
 def _check_sources(settings: Settings, where: Where, root: Path, problems: Problems) -> None:
     for file in settings.requirements:
-        problem = _outside(file) or ("" if (root / file).is_file() else "does not exist")
+        problem = outside(file) or ("" if (root / file).is_file() else "does not exist")
         if problem:
             problems.add(where("requirements"), f"{file!r} {problem}", "paths are relative to the project's folder")
     for key, addresses in (("index-url", (settings.index_url,)), ("extra-index-urls", settings.extra_index_urls)):
@@ -281,7 +281,7 @@ def _apt_problems(source: AptSource, root: Path) -> Iterator[tuple[str, str, str
     for component in source.components:
         if not _APT_COMPONENT.fullmatch(component) or ".." in component.split("/"):
             yield "components", f"{component[:60]!r} is no component", 'like "main"'
-    if problem := _outside(source.key) or ("" if (root / source.key).is_file() else "does not exist"):
+    if problem := outside(source.key) or ("" if (root / source.key).is_file() else "does not exist"):
         yield "key", f"{source.key[:200]!r} {problem}", "the public key of the archive, a file of the project"
 
 
@@ -321,7 +321,7 @@ def _check_step(key: str, step: RunStep, where: Where, problems: Problems) -> No
         problems.add(where(key), "has an address with a user or password in it", hint)
     _check_env(f"{key}.env", step.env, where, problems)
     for name in step.inputs:
-        if problem := _outside(name):
+        if problem := outside(name):
             problems.add(where(f"{key}.inputs"), f"{name!r} {problem}", "name files or folders of the project")
     for name in step.secrets:
         if not _VARIABLE.fullmatch(name):
@@ -344,7 +344,7 @@ def _check_task(key: str, task: Task, where: Where, problems: Problems) -> None:
         wrong("command", "is no command", 'write command = "python train.py"')
     for setting, folders in (("outputs", (task.outputs,) if task.outputs else ()), ("inputs", task.inputs)):
         for folder in folders:
-            if problem := _outside(folder):
+            if problem := outside(folder):
                 wrong(setting, f"{folder!r} {problem}", "name a folder below the project")
     for folder in task.inputs:
         if task.outputs and _overlap(folder, task.outputs):
@@ -367,7 +367,7 @@ def _check_health(task: Task, health: Health, wrong: Callable[[str, str, str], N
         wrong("health.timeout", f"{health.timeout} is no number of seconds", "like 60")
 
 
-def _outside(path: str) -> str:
+def outside(path: str) -> str:
     """Say why `path` is no place below the project; empty when it is one."""
     pure = PurePosixPath(path)
     if not path or "\0" in path or pure == PurePosixPath():

@@ -1,7 +1,7 @@
 """What specs written in TOML share: typed access to their tables, and a dependency's table as a PEP 508 line."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from mlbox.errors import ProjectError
@@ -113,3 +113,12 @@ def both(*markers: str) -> str:
     """Return the marker that holds where all of them do; the empty one always does."""
     given = [marker for marker in markers if marker]
     return given[0] if len(given) == 1 else " and ".join(f"({marker})" for marker in given)
+
+
+def deep(value: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401 (TOML)
+    """Return lists and tables of strings with each string changed."""
+    if isinstance(value, dict):
+        return {key: deep(one, change) for key, one in value.items()}
+    if isinstance(value, list):
+        return [deep(one, change) for one in value]
+    return change(value) if isinstance(value, str) else value

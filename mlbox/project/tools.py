@@ -3,9 +3,10 @@
 The answer is the file as if all of it stood in [project] and [dependency-groups].
 """
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,7 +18,14 @@ from mlbox.project.pyproject import at
 from mlbox.project.reading import read_bytes
 from mlbox.project.requirement import normalize
 from mlbox.project.spec import Line, Spec
-from mlbox.project.tables import get, strings
+from mlbox.project.tables import deep, get, strings
+
+if TYPE_CHECKING:
+    from mlbox.project.workspace import Workspace
+
+_PROJECT_ROOT = "file:///${PROJECT_ROOT}"
+_EDITABLE = re.compile(r"-e\s+(?P<place>[^#\s]+)#egg=(?P<name>[A-Za-z0-9._-]+)(?P<extras>\[[^\]]*\])?")
+_HATCH_ROOT = re.compile(r"\{root((?::parent)*)(?::uri)?\}")
 
 Tool = Callable[[dict[str, Any], "Context"], Spec]
 
@@ -32,6 +40,8 @@ class Context(msgspec.Struct, frozen=True):
     """Normalised names of those that count: uv has sources for some extras only."""
     locked: bool = False
     """Whether a lock of another tool has the versions, so that what no resolver could be told does no harm."""
+    workspace: "Workspace | None" = None
+    """The workspace of uv that the file's folder is a member of, when that is another folder's."""
 
     def at(self, key: str, name: str = "") -> str:
         """Return where `key` stands, for people."""
@@ -48,12 +58,14 @@ def read_pyproject(root: Path, file: str, problems: Problems) -> Spec:
 
 def with_tools(table: dict[str, Any], context: Context) -> Spec:
     """Return the table with what the tools' own tables add; each of them may also name indexes and constraints."""
+    if _PROJECT_ROOT in str(table.get("project")):  # PDM knows the word in files without a table of its own too
+        table = {**table, "project": deep(table["project"], _from_root)}
     spec = Spec(table=table)
-    tools = table.get("tool")
+    tools = table.get("tool", {})
     if not isinstance(tools, dict):
         return spec
     for name, read in _TOOLS.items():
-        if name in tools:
+        if name in tools or (name == "uv" and context.workspace):
             with context.problems.at(context.at(f"tool.{name}")):
                 get(tools, name, dict)
                 spec = _joined(spec, read(spec.table, context))
@@ -121,11 +133,12 @@ def _pdm(table: dict[str, Any], context: Context) -> Spec:
     pdm = table["tool"]["pdm"]
     groups = get(pdm, "dev-dependencies", dict)
     here = "tool.pdm.dev-dependencies"
-    lines = {group: [line for line in strings(groups, group) if not line.startswith("-")] for group in groups}
+    groups = {group: [_from_root(line) for line in strings(groups, group)] for group in groups}
+    lines = {group: [line for line in groups[group] if not line.startswith("-")] for group in groups}
     notes = [
         f"{context.at(here, group)}: {line.split()[0]} lines of groups are not read"
         for group in groups
-        for line in strings(groups, group)
+        for line in groups[group]
         if line.startswith("-")
     ]
     overrides = get(get(pdm, "resolution", dict), "overrides", dict)
@@ -142,6 +155,14 @@ def _pdm(table: dict[str, Any], context: Context) -> Spec:
         ),
         notes=tuple(notes),
     )
+
+
+def _from_root(line: str) -> str:
+    """Return a line with a path below the file's folder as one that says so; '-e' makes no difference to a folder."""
+    if found := _EDITABLE.fullmatch(line):
+        name, extras = normalize(found["name"]), found["extras"] or ""
+        return f"{name}{extras} @ {found['place'].replace(_PROJECT_ROOT, '.')}"
+    return line.replace(_PROJECT_ROOT, ".")
 
 
 def _override(name: str, text: str) -> str:
@@ -184,24 +205,20 @@ def _pixi(table: dict[str, Any], context: Context) -> Spec:
 
 
 def _hatch(table: dict[str, Any], context: Context) -> Spec:
-    """Fill in the only context that Hatch's dependencies need to be static: {root:uri}, the project's folder."""
+    """Fill in the only context that Hatch's dependencies need to be static: {root:uri}, the file's folder."""
     project = table.get("project")
     if not isinstance(project, dict):
         return Spec()
     rooted = {
-        key: _rooted(project[key])
+        key: deep(project[key], _in_place)
         for key in ("dependencies", "optional-dependencies")
         if "{root" in str(project.get(key))
     }
     return Spec(table={"project": {**project, **rooted}}) if rooted else Spec()
 
 
-def _rooted(value: Any) -> Any:  # noqa: ANN401 (TOML)
-    if isinstance(value, dict):
-        return {key: _rooted(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [one.replace("{root:uri}", ".").replace("{root}", ".") if isinstance(one, str) else one for one in value]
-    return value
+def _in_place(line: str) -> str:
+    return _HATCH_ROOT.sub(lambda found: "." + "/.." * found[1].count(":parent"), line)
 
 
 _TOOLS: dict[str, Tool] = {"poetry": _poetry, "flit": _flit, "pdm": _pdm, "pixi": _pixi, "hatch": _hatch, "uv": _uv}

@@ -3,7 +3,9 @@
 https://docs.astral.sh/uv/concepts/projects/dependencies/ and .../concepts/indexes/
 """
 
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,18 +14,17 @@ from mlbox.errors import ProjectError
 from mlbox.project.indexes import NamedIndex, Rank, Use, index_options
 from mlbox.project.marker import parse_marker
 from mlbox.project.model import IndexOptions
+from mlbox.project.problems import did_you_mean
 from mlbox.project.pyproject import at
 from mlbox.project.requirement import normalize, pep508
 from mlbox.project.spec import Line, Spec
 from mlbox.project.tables import both, get, named, opposite, place_of, strings
+from mlbox.project.workspace import hint_of_member, workspace_of
 
 if TYPE_CHECKING:
     from mlbox.project.tools import Context
 
 TABLE = "tool.uv"
-
-MAX_MEMBERS = 200
-"""Folders of a workspace that are looked at."""
 
 _UNREAD = ("dependency-metadata", "exclude-newer", "exclude-newer-package", "no-binary-package", "no-build-package")
 
@@ -38,18 +39,24 @@ def read_uv(table: dict[str, Any], context: "Context") -> Spec:
 class _Reader:
     def __init__(self, table: dict[str, Any], context: "Context") -> None:
         self._table = table
-        self._uv = table["tool"]["uv"]
+        self._uv: Mapping[str, Any] = at(table, "tool", "uv") or {}
         self._context = context
         self._problems = context.problems
+        self._folder = (context.root / context.file).parent
+        self._workspace = context.workspace
+        self._is_member = context.workspace is not None
         self._uses: list[Use] = []
 
     def read(self) -> Spec:
         sources: Sources = {}
+        with self._problems.at(self._at("workspace")):
+            self._workspace = self._workspace or workspace_of(self._folder, self._table, self._context.root)
         with self._problems.at(self._at("sources")):
-            sources = {normalize(name): _variants(value) for name, value in get(self._uv, "sources", dict).items()}
+            own = {normalize(name): _variants(value) for name, value in get(self._uv, "sources", dict).items()}
+            sources = self._inherited() | own
         changed = self._with_sources(sources)
         groups = dict(changed.get("dependency-groups", {}))
-        if dev := self._strings("dev-dependencies"):
+        if dev := self._strings(self._uv, "dev-dependencies"):
             groups["dev"] = [*groups.get("dev", []), *self._lines(dev, sources, group="dev")]
         if groups:
             changed["dependency-groups"] = groups
@@ -69,13 +76,18 @@ class _Reader:
     def _at(self, key: str, name: str = "") -> str:
         return self._context.at(f"{TABLE}.{key}", name)
 
-    def _strings(self, key: str) -> list[str]:
+    @property
+    def _common(self) -> Mapping[str, Any]:
+        """The table that says what holds for the whole environment: that of the workspace's root."""
+        return self._workspace.uv if self._is_member and self._workspace else self._uv
+
+    def _strings(self, table: Mapping[str, Any], key: str) -> list[str]:
         with self._problems.at(self._at(key)):
-            return strings(self._uv, key)
+            return strings(table, key)
         return []
 
     def _also(self, key: str) -> tuple[Line, ...]:
-        return tuple(Line(text, self._at(key)) for text in self._strings(key))
+        return tuple(Line(text, self._at(key)) for text in self._strings(self._common, key))
 
     def _with_sources(self, sources: Sources) -> dict[str, Any]:
         """Return [project] and [dependency-groups] with the places and pins that the sources give."""
@@ -135,47 +147,49 @@ class _Reader:
             yield named(asked.name, extras=sorted(asked.extras), version=version, marker=both(*elsewhere))
 
     def _place(self, name: str, source: Mapping[str, Any]) -> str:
-        if source.get("workspace") is True:
-            return self._member(name)
-        return place_of(source)
+        if source.get("workspace") is not True:
+            return place_of(source)
+        members = self._workspace.members if self._workspace else {}
+        if (folder := members.get(normalize(name))) is None:
+            hint = hint_of_member(self._context.root, name) if not self._workspace else ""
+            raise ProjectError(
+                f"{name}: the workspace has no such member", hint=hint or did_you_mean(normalize(name), members)
+            )
+        return self._seen_from_here(folder)
 
-    def _member(self, name: str) -> str:
-        """Return the folder of the workspace's member that is called so."""
-        from mlbox.codec import load_toml
-        from mlbox.project.reading import read_bytes
+    def _seen_from_here(self, path: Path) -> str:
+        found = os.path.relpath(path, self._folder)
+        return found if found.startswith(".") else f"./{found}"
 
-        folder = (self._context.root / self._context.file).parent
-        patterns = strings(get(self._uv, "workspace", dict), "members")
-        looked = 0
-        for pattern in patterns:
-            if pattern.startswith("/") or ".." in pattern.split("/"):
-                raise ProjectError(f"{pattern[:100]!r} leaves the project's folder")
-            for file in sorted(folder.glob(f"{pattern.rstrip('/')}/pyproject.toml")):
-                looked += 1
-                if looked > MAX_MEMBERS:
-                    raise ProjectError(f"more than {MAX_MEMBERS} members of the workspace")
-                table = load_toml(read_bytes(file), what=f"{file.name} is not TOML", error=ProjectError)
-                found = at(table, "project", "name")
-                if isinstance(found, str) and normalize(found) == normalize(name):
-                    return f"./{file.parent.relative_to(folder).as_posix()}"
-        raise ProjectError(f"{name}: the workspace has no such member", hint="members are named in [tool.uv.workspace]")
+    def _inherited(self) -> Sources:
+        """Return the sources that the workspace's root names for its members."""
+        if not self._is_member or not self._workspace:
+            return {}
+        found: Sources = {}
+        for name, value in get(self._workspace.uv, "sources", dict).items():
+            found[normalize(name)] = [
+                {**one, "path": self._seen_from_here(self._workspace.folder / get(one, "path", str))}
+                if "path" in one and "git" not in one
+                else one
+                for one in _variants(value)
+            ]
+        return found
 
     def _index(self) -> IndexOptions:
         with self._problems.at(self._at("index")):
-            indexes = [
-                NamedIndex(get(one, "name", str) or f"#{number}", get(one, "url", str), _rank(one))
-                for number, one in enumerate(get(self._uv, "index", list), 1)
-                if isinstance(one, dict)
-            ]
-            if url := get(self._uv, "index-url", str):
+            uv = self._common
+            # The indexes of a member serve what it pins to them.
+            indexes = list(_indexes(self._uv, member=True)) if self._is_member else []
+            indexes += _indexes(uv)
+            if url := get(uv, "index-url", str):
                 indexes.append(NamedIndex("index-url", url, "default"))
-            extra = get(self._uv, "extra-index-url", list)
+            extra = get(uv, "extra-index-url", list)
             indexes += [NamedIndex(f"extra-{number}", str(url)) for number, url in enumerate(extra, 1)]
             return msgspec.structs.replace(
                 index_options(indexes, self._uses),
-                find_links=tuple(strings(self._uv, "find-links")),
-                no_index=get(self._uv, "no-index", bool),
-                pre=get(self._uv, "prerelease", str) == "allow",
+                find_links=tuple(strings(uv, "find-links")),
+                no_index=get(uv, "no-index", bool),
+                pre=get(uv, "prerelease", str) == "allow",
             )
         return IndexOptions()
 
@@ -183,7 +197,7 @@ class _Reader:
         """Say so when the project is meant for other systems only; which of several it is, mlbox's target says."""
         from packaging.markers import default_environment
 
-        environments = self._strings("environments")
+        environments = self._strings(self._common, "environments")
         with self._problems.at(self._at("environments")):
             markers = [parse_marker(text) for text in environments]
             linux = {**default_environment(), "sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
@@ -208,6 +222,13 @@ def _variants(value: object) -> list[dict[str, Any]]:
 def _applies(source: Mapping[str, Any], key: str, name: str) -> bool:
     wanted = get(source, key, str)
     return not wanted or normalize(wanted) == normalize(name)
+
+
+def _indexes(uv: Mapping[str, Any], *, member: bool = False) -> Iterator[NamedIndex]:
+    for number, one in enumerate(get(uv, "index", list), 1):
+        if isinstance(one, dict):
+            rank: Rank = "explicit" if member else _rank(one)
+            yield NamedIndex(get(one, "name", str) or f"#{number}", get(one, "url", str), rank)
 
 
 def _rank(index: Mapping[str, Any]) -> Rank:

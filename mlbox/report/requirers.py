@@ -7,7 +7,7 @@ from heapq import heappop, heappush
 import msgspec
 
 from mlbox.lock.debian import BASE, distribution_of
-from mlbox.lock.model import Lock
+from mlbox.lock.model import Folder, Lock, Package
 from mlbox.report.installed import Installed, OwnerKind
 
 MOST_CHAINS = 20
@@ -33,9 +33,10 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
 def python_graph(lock: Lock | None, packages: Sequence[Installed]) -> Graph:
     """Return the Python packages' graph: the lock's, else what the image's own metadata says."""
     if lock is not None:
+        locked: tuple[Package | Folder, ...] = (*lock.packages, *lock.folders)
         return Graph(
-            requires={package.name: package.requires for package in lock.packages},
-            roots={package.name: package.wanted_by for package in lock.packages if package.wanted_by},
+            requires={one.name: one.requires for one in locked},
+            roots={one.name: one.wanted_by for one in locked if one.wanted_by},
         )
     return Graph(requires=_edges(packages, "python"), roots={})
 

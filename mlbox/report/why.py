@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from mlbox.errors import NotFoundError
-from mlbox.lock.model import CondaPackage, Deb, Lock, Package
+from mlbox.lock.model import CondaPackage, Deb, Folder, Lock, Package
 from mlbox.oci.digest import DiffID
 from mlbox.project.requirement import normalize
 from mlbox.report.contents import Contents
@@ -113,27 +113,32 @@ def why_package(
 def why_locked(lock: Lock, name: str, *, what: str = "mlbox.lock") -> WhyPackage:
     """Explain the package `name` of a lock, without an image."""
     packages = {package.name: package for package in lock.packages}
+    folders = {folder.name: folder for folder in lock.folders}
     debs, conda = {deb.name: deb for deb in lock.debs}, {one.name: one for one in lock.conda}
     if package := packages.get(normalize(name)):
         return _locked("python", package, package.filename, python_graph(lock, ()), what)
+    if folder := folders.get(normalize(name)):
+        return _locked("python", folder, f"./{folder.path}", python_graph(lock, ()), what)
     if one := conda.get(name):
         return _locked("conda", one, one.filename, conda_graph(lock, ()), what)
     if deb := debs.get(name):
         return _locked("debian", deb, deb.path.rpartition("/")[2], debian_graph(lock, ()), what)
-    raise _unknown(name, what, (*packages, *conda, *debs))
+    raise _unknown(name, what, (*packages, *folders, *conda, *debs))
 
 
-def _locked(kind: OwnerKind, one: Package | CondaPackage | Deb, artifact: str, graph: Graph, what: str) -> WhyPackage:
+def _locked(
+    kind: OwnerKind, one: Package | Folder | CondaPackage | Deb, artifact: str, graph: Graph, what: str
+) -> WhyPackage:
     chains, more = chains_to(graph, one.name)
     return WhyPackage(
         image=what,
         kind=kind,
         name=one.name,
-        version=one.version,
+        version="" if isinstance(one, Folder) else one.version,
         chains=chains,
         more_chains=more,
         required_by=graph.required_by(one.name),
-        size=one.size,
+        size=0 if isinstance(one, Folder) else one.size,
         artifact=artifact,
     )
 

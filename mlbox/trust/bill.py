@@ -13,7 +13,7 @@ import msgspec
 
 from mlbox.codec import key_of
 from mlbox.lock.debian.distributions import distribution_of
-from mlbox.lock.model import Base, CondaPackage, Deb, Lock, Package
+from mlbox.lock.model import Base, CondaPackage, Deb, Folder, Lock, Package
 from mlbox.oci.digest import Digest, hex_of
 from mlbox.trust.inventory import Found, Inventory
 
@@ -70,13 +70,17 @@ def make_bill(inventory: Inventory, lock: Lock | None, *, name: str, digest: Dig
     """Return the bill of the image whose files make `inventory`; `lock` is the one it was built from, if any."""
     debs = {(deb.name, deb.version): deb for deb in lock.debs} if lock else {}
     packages = {(package.name, package.version): package for package in lock.packages} if lock else {}
+    folders = {folder.name: folder for folder in lock.folders} if lock else {}
     conda = {(package.name, package.version): package for package in lock.conda} if lock else {}
     urls: dict[tuple[str, str], str] = {}
     for found in inventory.packages:
         known = conda.get((found.name, found.version)) if found.kind == "conda" else None
-        urls.setdefault((found.kind, found.name), conda_url(known) if known else _purl(found, inventory))
+        url = conda_url(known) if known else _purl(found, inventory)
+        if found.kind == "python" and found.name in folders:
+            url = folder_url(folders[found.name], found.version)
+        urls.setdefault((found.kind, found.name), url)
     parts = [
-        _component(found, inventory, debs.get(key), packages.get(key), conda.get(key), urls)
+        _component(found, inventory, debs.get(key), packages.get(key) or folders.get(key[0]), conda.get(key), urls)
         for found in inventory.packages
         for key in [(found.name, found.version)]
     ]
@@ -97,11 +101,13 @@ def make_bill(inventory: Inventory, lock: Lock | None, *, name: str, digest: Dig
 def bill_of_lock(lock: Lock, *, name: str) -> Bill:
     """Return the bill of what `lock` pins; licences, and what a base image holds, only an image's bill knows."""
     urls = {package.name: python_url(package) for package in lock.packages}
+    urls |= {folder.name: folder_url(folder) for folder in lock.folders}
     parts = [
         *(_base(lock.base, lock.target.arch) for _ in range(lock.base.kind == "image")),
         *(_locked_deb(deb) for deb in lock.debs),
         *_locked_conda(lock.conda),
         *(_locked_package(package, urls) for package in lock.packages),
+        *(_locked_folder(folder, urls) for folder in lock.folders),
     ]
     components = tuple({part.purl: part for part in parts}.values())
     return Bill(
@@ -129,6 +135,11 @@ def python_url(package: Package) -> str:
     return package_url("pypi", "", package.name, package.version, told)
 
 
+def folder_url(folder: Folder, version: str = "") -> str:
+    """Return the package URL of a folder of the project, which is no package of an index that is called so."""
+    return package_url("generic", "", folder.name, version, {})
+
+
 def deb_url(deb: Deb, distribution: str = "debian") -> str:
     """Return the package URL of a locked Debian package; one of another archive is not the distribution's."""
     return package_url("deb", deb.source or distribution, deb.name, deb.version, {"arch": deb.arch})
@@ -152,7 +163,7 @@ def _component(
     found: Found,
     inventory: Inventory,
     deb: Deb | None,
-    package: Package | None,
+    package: Package | Folder | None,
     conda: CondaPackage | None,
     urls: Mapping[tuple[str, str], str],
 ) -> Component:
@@ -170,7 +181,10 @@ def _component(
         return msgspec.structs.replace(plain, purl=conda_url(conda), sha256=conda.sha256, filename=conda.filename)
     if found.kind == "debian" and deb:
         return msgspec.structs.replace(plain, sha256=deb.sha256, filename=deb.path.rpartition("/")[2])
-    if found.kind == "python" and package:
+    if isinstance(package, Folder) and found.kind == "python":
+        url = folder_url(package, found.version)
+        return msgspec.structs.replace(plain, purl=url, filename=f"./{package.path}")
+    if isinstance(package, Package) and found.kind == "python":
         return msgspec.structs.replace(
             plain, sha256=package.sha256, filename=package.filename, vcs=_vcs(package) if package.commit else ""
         )
@@ -228,6 +242,17 @@ def _locked_package(package: Package, urls: Mapping[str, str]) -> Component:
     )
 
 
+def _locked_folder(folder: Folder, urls: Mapping[str, str]) -> Component:
+    return Component(
+        kind="python",
+        name=folder.name,
+        version="",
+        purl=urls[folder.name],
+        filename=f"./{folder.path}",
+        requires=tuple(sorted(urls[name] for name in folder.requires if name in urls)),
+    )
+
+
 def _base(base: Base, arch: str) -> Component:
     digest = base.manifest or base.digest
     return Component(
@@ -249,6 +274,7 @@ def _top(components: Iterable[Component], lock: Lock | None) -> tuple[str, ...]:
     parts = tuple(components)
     needed = {purl for part in parts for purl in part.requires}
     asked = {package.name for package in lock.packages if package.wanted_by} if lock else set()
+    asked |= {folder.name for folder in lock.folders if folder.wanted_by} if lock else set()
     asked |= {package.name for package in lock.conda if package.wanted_by} if lock else set()
     asked |= set(lock.system_packages) if lock else set()
     return tuple(sorted(part.purl for part in parts if part.purl not in needed or part.name in asked))

@@ -300,7 +300,7 @@ def _lock(data: bytes, room: Path) -> None:
 
 
 def _foreign(kind: str) -> Callable[[bytes, Path], None]:
-    choice = Selection(target=MACHINE, extras=() if kind in ("pdm", "pipenv") else ("e",), groups=("dev",), name="app")
+    choice = Selection(target=MACHINE, extras=() if kind in ("pdm", "pipenv") else ("e",), groups=("dev",))
 
     def read(data: bytes, room: Path) -> None:
         for pin in reader_of(kind)(data, choice).pins:

@@ -20,6 +20,7 @@ from mlbox.lock.python.choosing import remember_url
 from mlbox.lock.python.model import Indexes, Pinned
 from mlbox.paths import Home
 from mlbox.project.model import Project
+from mlbox.project.requirement import named_in
 
 KINDS = ("conda-lock", "pixi", "conda-explicit")
 """The foreign locks that hold conda packages."""
@@ -117,19 +118,23 @@ def _resolved(
 
     spec = project.conda
     assert spec  # noqa: S101 - the caller saw it
-    if unfit := [one for one in project.requirements if one.kind in ("path", "editable")]:
+    if unfit := [one for one in project.requirements if one.kind == "path"]:
         raise LockError(
             f"{unfit[0].origin}: {unfit[0].text!r} is a path, which conda-lock does not lock for an image",
             hint="build a wheel of it and publish it on an index",
         )
-    if indexes.find_links and project.requirements:
+    if indexes.find_links and any(one.kind != "folder" for one in project.requirements):
         listener.note("conda-lock knows no find-links: the pip section is locked from the indexes alone")
+    folders = {one.name for one in project.folders}
     keep = previous if previous and upgrade is not True else None
     # Builds for another accelerator would stay for ever: the solver is content with them.
     same = keep is not None and keep.target.accelerator == target.accelerator
     question = CondaQuestion(
         spec=spec,
-        requirements=tuple(one.text for one in project.requirements),
+        # Which of the folders are installed, its Python decides, which is not known yet.
+        requirements=tuple(
+            one.text for one in project.requirements if one.kind != "folder" and named_in(one)[0] not in folders
+        ),
         target=target,
         indexes=indexes,
         keep=tuple(one for one in keep.conda if same or _has_one_build(one)) if keep else (),

@@ -31,10 +31,10 @@ def complete(
 ) -> tuple[Pinned, ...]:
     """Return `pins` with the one file of each for `target`; indexes are asked only for what nobody else says.
 
-    A folder '.' is the project itself, which is no dependency. Files of the repository lie below `folder`, the lock's.
+    Files of the repository lie below `folder`, the lock's.
     """
     before = {package.sha256: package for package in known if package.sha256}
-    local = [_local(pin, target, folder) for pin in pins if (pin.kind, pin.url) != ("directory", ".")]
+    local = [_local(pin, target, folder) for pin in pins]
     tasks = [_Task(pin, _chosen(pin, target, before)) for pin in local]
     asked = [task for task in tasks if task.file is None and _can_ask(task.pin)]
     if asked:

@@ -1,6 +1,7 @@
 """Taking a foreign lock in place of a resolver's answer: read, compare with its spec, complete what it lacks."""
 
 import hashlib
+import posixpath
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -104,12 +105,19 @@ def read_foreign(project: Project, foreign: ForeignLock, target: Target) -> Impo
     data = _bytes(path)
     if hashlib.sha256(data).hexdigest() != foreign.sha256:
         raise LockError(f"{foreign.path} changed while it was read", hint="run the command again")
+    own = [one for one in project.requirements if not one.asked_by]
     selection = Selection(
         target=target,
         extras=tuple(map(normalize, project.settings.extras)),
         groups=tuple(map(normalize, project.settings.groups)),
-        requirements=tuple(one.text for one in project.requirements if "://" not in one.text.partition("@")[0]),
-        spec=_spec(path, foreign),
+        folder=posixpath.relpath(project.member or ".", Path(foreign.path).parent.as_posix()),
+        requirements=tuple(one.text for one in own if "://" not in one.text.partition("@")[0]),
+        spec=_spec(project, foreign),
+        specs={
+            posixpath.relpath(file.parent.as_posix(), Path(foreign.path).parent.as_posix()): _bytes(project.root / file)
+            for file in (Path(source.path) for source in project.sources if source.used)
+            if file.name == "pyproject.toml"
+        },
     )
     return _mended(foreign, lambda: reader_of(foreign.kind)(data, selection))
 
@@ -122,9 +130,10 @@ def _bytes(path: Path) -> bytes:
         raise LockError(f"{path.name}: cannot be read: {problem.strerror}") from problem
 
 
-def _spec(path: Path, foreign: ForeignLock) -> bytes:
+def _spec(project: Project, foreign: ForeignLock) -> bytes:
     known = lock_named(foreign.path)
-    spec = path.parent / (known.spec if known else "pyproject.toml")
+    folder = project.root / project.member if project.member else (project.root / foreign.path).parent
+    spec = folder / (known.spec if known else "pyproject.toml")
     return _bytes(spec) if spec.is_file() and foreign.kind != "pylock" else b""
 
 

@@ -15,19 +15,21 @@ class Selection(Value, frozen=True, kw_only=True):
     """Normalised names of the project's extras."""
     groups: tuple[str, ...] = ()
     """Normalised names of dependency groups; the project's own dependencies always count."""
-    name: str = ""
-    """Of the project, normalised: a lock may hold several; empty takes the one at the lock's root."""
+    folder: str = "."
+    """Where the project lies, from the lock: one of a workspace holds several."""
     requirements: tuple[str, ...] = ()
     """What the project asks for with these extras and groups (PEP 508), for locks that do not say it themselves."""
     spec: bytes = b""
     """The file the lock was made from (pyproject.toml, Pipfile), to compare with; empty when it is not there."""
+    specs: dict[str, bytes] = {}
+    """The pyproject.toml of each folder that the project depends on, by where it lies."""
 
 
 class Imported(Value, frozen=True, kw_only=True):
     """What the lock's owner would install for a selection."""
 
     pins: tuple[Pinned, ...] = ()
-    """Sorted by name, without the project itself.
+    """Sorted by name; the project itself may be among them as a folder.
 
     `index` is the address that the lock names, or empty; paths are relative to the lock.
     """

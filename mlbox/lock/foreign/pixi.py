@@ -12,6 +12,7 @@ from mlbox.lock.conda.model import PinnedConda, pinned
 from mlbox.lock.foreign.documents import read_yaml
 from mlbox.lock.foreign.model import Imported, Selection
 from mlbox.lock.foreign.pip import pinned_from_url
+from mlbox.lock.foreign.reading import inside, name_of
 from mlbox.lock.model import SUBDIRS
 from mlbox.lock.python.model import Pinned
 from mlbox.project.requirement import normalize
@@ -134,14 +135,10 @@ def _pypi(packages: list[_Package], notes: list[str]) -> Iterator[Pinned]:
     pypi = [one for one in packages if not one.is_conda]
     names = {normalize(one.name) for one in pypi}
     for one in pypi:
-        if one.place in (".", "./"):
-            continue  # the project itself
-        if "://" not in one.place:
-            raise LockError(
-                f"{_WHAT}: {one.name[:100]} is the folder {one.place[:200]!r}, and only the project itself can be one",
-                hint="build a wheel of it and name the wheel, or publish it on an index",
-            )
         requires = {normalize(_requirement_name(line)) for line in one.requires_dist if "extra ==" not in line}
+        if "://" not in one.place:
+            yield _folder(one, sorted(names & requires))
+            continue
         url, direct = one.place, one.place.startswith(("direct+", "git+"))
         yield pinned_from_url(
             one.name,
@@ -151,6 +148,13 @@ def _pypi(packages: list[_Package], notes: list[str]) -> Iterator[Pinned]:
             direct=direct,
             requires=sorted(names & requires),
         )
+
+
+def _folder(one: _Package, requires: list[str]) -> Pinned:
+    name = name_of(one.name)
+    return Pinned(
+        name=name, kind="directory", version="", index="direct", url=inside(one.place, name), requires=(*requires,)
+    )
 
 
 def _requirement_name(line: str) -> str:

@@ -121,8 +121,9 @@ def check_wanted(
     name: str,
     what: str,
     hint: str,
+    spec: str = "pyproject.toml",
 ) -> None:
-    """Raise LockError when the lock was made for other requirements than the project, called `name`, has."""
+    """Raise LockError when the lock was made for other requirements than the project, called `name`, has in `spec`."""
     if asked is None:
         return
     # Extras that name the project itself are written out by some versions of uv and not by others.
@@ -137,7 +138,7 @@ def check_wanted(
         changes += _changes(compared(asked.get(group, ())), compared(locked.get(group, ())), where)
     if changes:
         more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
-        raise LockError(f"{what} does not fit pyproject.toml any more: {'; '.join(changes[:_SHOWN])}{more}", hint=hint)
+        raise LockError(f"{what} does not fit {spec} any more: {'; '.join(changes[:_SHOWN])}{more}", hint=hint)
 
 
 def _changes(asked: Sequence[Wanted], locked: Sequence[Wanted], where: str) -> Iterable[str]:

@@ -1,5 +1,6 @@
 """uv.lock: one graph for all machines; what is installed is walked from the project, as `uv sync` does."""
 
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -131,16 +132,20 @@ class _Walk:
         for number, package in enumerate(lock.package):
             self._numbers.setdefault(name_of(package.name), []).append(number)
         self._roots = self._find_roots()
+        alone = len(self._roots) == 1 and self._is_at(self._roots[0], selection.folder)
+        self._project = self._roots[0] if alone else None
+        """None where the members of a workspace are what is installed."""
         self._active: frozenset[str] = frozenset()
 
     def imported(self) -> Imported:
         self._check_names()
         self._check_spec()
         found = self._settled()
+        self._check_folders(found)
         pins: dict[str, Pinned] = {}
         for number, needed in found.items():
             package = self._packages[number]
-            if number in self._roots or "virtual" in package.source:
+            if number == self._project or "virtual" in package.source:
                 continue
             names = {name_of(self._packages[one].name) for one in needed}
             pinned = _pinned(package, tuple(sorted(names - {name_of(package.name)})), self._selection.target)
@@ -155,21 +160,19 @@ class _Walk:
 
     def _find_roots(self) -> tuple[int, ...]:
         """Return the project, or all members where the lock's root is none."""
-        name = self._selection.name
-        local = [n for n, package in enumerate(self._packages) if _place(package.source) is not None]
-        if name:
-            named = [number for number in self._numbers.get(name, []) if number in local]
-            if named:
-                return (named[0],)
-        at_root = [number for number in local if _place(self._packages[number].source) == "."]
-        if at_root and not name:
-            return (at_root[0],)
+        folder = self._selection.folder
+        if here := [number for number in range(len(self._packages)) if self._is_at(number, folder)]:
+            return (here[0],)
         members = [
             number for member in self._lock.manifest.members for number in self._numbers.get(name_of(member), ())
         ]
-        if name or not (members or self._lock.manifest.dependency_groups):
-            raise LockError(f"{WHAT}: is not the lock of {name or 'a project'}", hint=_LOCK_AGAIN)
+        if folder != "." or not (members or self._lock.manifest.dependency_groups):
+            raise LockError(f"{WHAT}: is not the lock of {folder if folder != '.' else 'a project'}", hint=_LOCK_AGAIN)
         return tuple(members)
+
+    def _is_at(self, number: int, folder: str) -> bool:
+        place = _place(self._packages[number].source)
+        return place is not None and posixpath.normpath(place) == folder
 
     def _check_names(self) -> None:
         """Refuse extras and groups that do not exist, or that the lock says exclude one another."""
@@ -186,18 +189,29 @@ class _Walk:
 
     def _check_spec(self) -> None:
         """Refuse a lock whose project asks for something else by now."""
-        if not self._selection.spec or len(self._roots) != 1:
+        if not self._selection.spec:
             return
-        project = self._packages[self._roots[0]]
-        metadata = project.metadata
-        locked = {"": [_wanted(one) for one in metadata.requires_dist]}
-        locked |= {name_of(group): [_wanted(one) for one in ones] for group, ones in metadata.requires_dev.items()}
-        locked |= {
-            name_of(group): [_wanted(one) for one in ones]
-            for group, ones in self._lock.manifest.dependency_groups.items()
-        }
-        asked = wanted_by_pyproject(self._selection.spec)
-        check_wanted(asked, locked, name=name_of(project.name), what=WHAT, hint=_LOCK_AGAIN)
+        metadata, name = _Metadata(), ""
+        if self._project is not None:
+            metadata, name = self._packages[self._project].metadata, name_of(self._packages[self._project].name)
+        groups = metadata.requires_dev
+        if self._selection.folder == ".":
+            groups = groups | self._lock.manifest.dependency_groups
+        locked = {name_of(group): [_wanted(one) for one in ones] for group, ones in groups.items()}
+        if self._project is not None:
+            locked[""] = [_wanted(one) for one in metadata.requires_dist]
+        check_wanted(wanted_by_pyproject(self._selection.spec), locked, name=name, what=WHAT, hint=_LOCK_AGAIN)
+
+    def _check_folders(self, found: Iterable[int]) -> None:
+        """Refuse a lock when a folder of the repository asks for something else by now."""
+        for package in (self._packages[number] for number in found if number != self._project):
+            place = _place(package.source)
+            spec = self._selection.specs.get(posixpath.normpath(place), b"") if place is not None else b""
+            asked = wanted_by_pyproject(spec) if spec else None
+            if asked and "" in asked:  # groups of those that are no members are not locked
+                locked = {"": [_wanted(one) for one in package.metadata.requires_dist]}
+                name, file = name_of(package.name), f"{place}/pyproject.toml"
+                check_wanted({"": asked[""]}, locked, name=name, what=WHAT, hint=_LOCK_AGAIN, spec=file)
 
     def _settled(self) -> dict[int, set[int]]:
         """Walk until the extras that conflicts speak of are those that the walk itself asks for."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urldefrag, urlsplit
+from urllib.parse import urldefrag
 
 from mlbox.errors import ProjectError
 from mlbox.http import without_credentials
@@ -12,6 +12,7 @@ from mlbox.lock.model import Target
 from mlbox.lock.python.model import Pinned
 from mlbox.lock.python.target import marker_environment
 from mlbox.project.model import Project, Requirement
+from mlbox.project.requirement import local_path, marker_of
 
 _HASH = re.compile(r"--hash[= ]\s*sha256:([0-9a-fA-F]{64})")
 _OPTION = re.compile(r"\s+--(hash|config-settings?|global-option)[= ].*", re.DOTALL)
@@ -32,7 +33,13 @@ class Asked(NamedTuple):
     urls: Mapping[str, tuple[str, ...]]
     """Origins of direct URLs whose name only the resolver learns."""
     loose: tuple[str, ...] = ()
-    """Those of the lines that name neither one version nor one file."""
+    """Those of the project's own lines that name neither one version nor one file."""
+    folders: Mapping[str, str] = {}
+    """Where the folders are that are installed for the target, by name."""
+    edges: Mapping[str, frozenset[str]] = {}
+    """What each of the folders asks for by name."""
+    replaced: frozenset[str] = frozenset()
+    """What the project's overrides name, which so takes the place of what others ask for."""
 
     def origins_by_url(self, url: str) -> tuple[str, ...]:
         """Return who asked for this direct URL or repository."""
@@ -41,7 +48,7 @@ class Asked(NamedTuple):
     def also_by(self, lock: str, pins: Iterable[Pinned]) -> "Asked":
         """Return this with `lock` as the origin of the pins that neither the project nor another pin asks for."""
         pins = tuple(pins)
-        needed = {name for pin in pins for name in pin.requires}
+        needed = {name for names in (*(pin.requires for pin in pins), *self.edges.values()) for name in names}
         alone = {pin.name: (lock,) for pin in pins if pin.name not in needed and not self.origins_by_url(pin.url)}
         return self._replace(origins={**alone, **self.origins})
 
@@ -56,21 +63,30 @@ def asked_for(project: Project, target: Target) -> Asked:
     hashes: dict[str, set[str]] = {}
     urls: dict[str, list[str]] = {}
     loose: list[str] = []
+    edges: dict[str, set[str]] = {}
+    folders = _folders(project, target)
     for requirement in project.requirements:
-        line = _line(requirement, project.root)
-        if line is None:
-            continue
-        lines.append(line)
-        name, applies = _name(requirement, line, target)
+        if requirement.kind == "folder":
+            name, applies = folders.named.get(local_path(requirement), ""), folders.applies(requirement)
+        else:
+            line = _line(requirement, project.root)
+            name, applies = _name(requirement, line, target)
+            if name not in folders.places:  # else an index must not be asked: anybody may publish under that name
+                lines.append(line)
         if not applies:
             continue
-        if not _is_exact(requirement):
+        if requirement.asked_by:
+            edges.setdefault(requirement.asked_by, set()).update(filter(None, [name]))
+        elif name:
+            origins.setdefault(name, []).append(requirement.origin)
+        elif requirement.kind != "folder":
+            urls.setdefault(_bare(line), []).append(requirement.origin)
+        if requirement.kind == "folder" or name in folders.places:
+            continue
+        if not requirement.asked_by and not _is_exact(requirement):
             loose.append(_OPTION.sub("", line).strip())
         if name:
-            origins.setdefault(name, []).append(requirement.origin)
             hashes.setdefault(name, set()).update(digest.lower() for digest in _HASH.findall(requirement.text))
-        else:
-            urls.setdefault(_bare(line), []).append(requirement.origin)
     if project.settings.pip and project.foreign is None and project.conda is None and "pip" not in origins:
         lines.append("pip")
         origins["pip"] = [OWN_PIP]
@@ -80,7 +96,38 @@ def asked_for(project: Project, target: Target) -> Asked:
         hashes={name: frozenset(found) for name, found in hashes.items() if found},
         urls={url: tuple(dict.fromkeys(found)) for url, found in urls.items()},
         loose=tuple(loose),
+        folders=folders.places,
+        edges={name: frozenset(found - {name}) for name, found in edges.items()},
+        replaced=frozenset(filter(None, (_name(one, one.text, target)[0] for one in project.overrides))),
     )
+
+
+class _Folders(NamedTuple):
+    """The folders that are installed for one target."""
+
+    places: dict[str, str]
+    """By name."""
+    named: dict[str, str]
+    """Their names, by place."""
+    environment: Mapping[str, str]
+
+    def applies(self, requirement: Requirement) -> bool:
+        """Whether a requirement's marker holds."""
+        from packaging.markers import Marker
+
+        marker = marker_of(requirement)
+        return not marker or Marker(marker).evaluate({**self.environment, "extra": ""})
+
+
+def _folders(project: Project, target: Target) -> _Folders:
+    found = _Folders({}, {}, marker_environment(target) if project.folders else {})
+    known = {one.path: one for one in project.folders if one.package}
+    for requirement in project.requirements:
+        place = Path(local_path(requirement)).as_posix() if requirement.kind == "folder" else ""
+        if place in known and found.applies(requirement):
+            found.places[known[place].name] = place
+            found.named[local_path(requirement)] = known[place].name
+    return found
 
 
 def _is_exact(requirement: Requirement) -> bool:
@@ -91,26 +138,15 @@ def _is_exact(requirement: Requirement) -> bool:
     return requirement.kind == "path" or (requirement.kind == "url" and bool(re.search(r"--hash|#sha256=", text)))
 
 
-def _line(requirement: Requirement, root: Path) -> str | None:
-    """Return the requirement for a resolver that runs elsewhere; None for the project itself."""
-    if requirement.kind not in ("path", "editable"):
+def _line(requirement: Requirement, root: Path) -> str:
+    """Return the requirement for a resolver that runs elsewhere."""
+    if requirement.kind != "path":
         return requirement.text
-    text = re.sub(r"^(-e|--editable)[= ]\s*", "", requirement.text).strip()
-    spec, _, marker = text.partition(" ;")
-    place = re.sub(r"\[[^\]]*\]$", "", spec.strip())
-    if urlsplit(place).scheme in ("http", "https") or place.startswith(("git+", "hg+", "svn+", "bzr+")):
-        return text
-    path = (root / place.removeprefix("file://")).resolve()
-    if path == root.resolve():
-        return None
-    if path.is_dir():
-        raise ProjectError(
-            f"{requirement.origin}: {place} is a folder, and only the project itself can be one",
-            hint="build a wheel of it and name the wheel, or publish it on an index",
-        )
-    if not path.exists():
+    place, marker = local_path(requirement), marker_of(requirement)
+    path = (root / place).resolve()
+    if not path.is_file():
         raise ProjectError(f"{requirement.origin}: no such file: {place}", hint="correct the path")
-    return path.as_uri() + (f" ; {marker.strip()}" if marker else "")
+    return path.as_uri() + (f" ; {marker}" if marker else "")
 
 
 def _name(requirement: Requirement, line: str, target: Target) -> tuple[str, bool]:

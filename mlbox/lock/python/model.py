@@ -57,6 +57,8 @@ class Question(Value, frozen=True, kw_only=True):
 
     requirements: tuple[str, ...]
     constraints: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+    """Names that no index may be asked for: folders of the project are called so."""
     overrides: tuple[str, ...] = ()
     """Take the place of what anybody asks for of the same packages."""
     target: Target

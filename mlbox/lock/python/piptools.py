@@ -63,7 +63,8 @@ def _asked(question: Question, requirements: list[str]) -> dict[str, Any]:
     default = question.indexes.default
     return {
         "requirements": requirements,
-        "constraints": question.constraints,
+        # No version is below the lowest: the resolver fails before it fetches anything of that name.
+        "constraints": (*question.constraints, *(f"{name}<0.dev0" for name in question.absent)),
         "preferences": question.preferences,
         "version": [int(part) for part in re.findall(r"[0-9]+", target.python_full)[:3]],
         "abis": [f"cp{target.python.replace('.', '')}", "abi3", "none"],
@@ -150,6 +151,11 @@ def _file(entry: Mapping[str, Any], name: str) -> _SourcedFile:
 
 def _explain(answer: _Answer, question: Question) -> ResolveError | FetchError:
     text = _readable(answer.error, question)
+    if name := next((name for name in question.absent if re.search(rf"\b{re.escape(name)}\b", text)), ""):
+        return ResolveError(
+            f"{name} is a folder of the project, and a package of an index asks for it\n{text}",
+            hint="--resolver uv leaves out what is a folder",
+        )
     if answer.network:
         where = redact(question.indexes.default.url) if question.indexes.default else "find-links"
         hint = f"is this machine online, and is the index right? it is {where} (from {question.indexes.origin})"

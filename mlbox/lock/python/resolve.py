@@ -15,7 +15,7 @@ from mlbox.errors import FetchError, ResolveError
 from mlbox.events import SILENT, Listener, Once
 from mlbox.http import Http, is_offline
 from mlbox.lock.accelerators import merge_packages, nearest, speaking_of
-from mlbox.lock.model import Lock, Package, Target
+from mlbox.lock.model import Folder, Lock, Package, Target
 from mlbox.lock.python.asked import Asked, asked_for
 from mlbox.lock.python.building import Sources, cuda_requires, options_of, with_options
 from mlbox.lock.python.builds import (
@@ -28,6 +28,7 @@ from mlbox.lock.python.builds import (
 )
 from mlbox.lock.python.choosing import Choice, choose, packages_of, remember
 from mlbox.lock.python.config import indexes_for
+from mlbox.lock.python.folders import check_apart, folders_of, split
 from mlbox.lock.python.hashes import check_closed, check_exact, require_hashes
 from mlbox.lock.python.model import Index, Indexes, Pinned, Question
 from mlbox.lock.python.pinned import pinned_pages
@@ -46,6 +47,7 @@ class LockedPython(NamedTuple):
 
     packages: tuple[Package, ...]
     build_packages: tuple[Package, ...]
+    folders: tuple[Folder, ...] = ()
 
 
 def lock_python(
@@ -78,6 +80,7 @@ def lock_python(
     return LockedPython(
         merge_packages({name: one.packages for name, one in found.items()}),
         merge_packages({name: one.build_packages for name, one in found.items()}),
+        merge_packages({name: one.folders for name, one in found.items()}),
     )
 
 
@@ -161,6 +164,10 @@ def _lock_one(
             question, pinned_pages=pinned_pages(project.index.pins, indexes, target, http)
         )
         pins = _resolve(question, wishes, indexes.torch, http, _resolver(project, listener))
+    folders = folders_of(asked, pins)
+    if project.foreign is not None:
+        folders, pins = split(pins, asked, project)
+    check_apart(folders, pins)
     chosen = choose(pins, question, asked)
     if hashed:
         check_closed(asked, pins)
@@ -168,7 +175,7 @@ def _lock_one(
     remember(chosen, packages, means.home)
     sources = _sources(packages, chosen, means)
     build = _build_packages(packages, sources, question, project, known, means)
-    return LockedPython(with_options(packages, sources, project, asked), build)
+    return LockedPython(with_options(packages, sources, project, asked), build, folders)
 
 
 class _Wishes(NamedTuple):
@@ -263,6 +270,7 @@ def _question(
     return Question(
         requirements=asked.lines,
         constraints=tuple(constraints),
+        absent=tuple(asked.folders),
         overrides=tuple(requirement.text for requirement in project.overrides),
         target=target,
         indexes=indexes,
@@ -333,6 +341,7 @@ def _build_packages(
         target=question.target,
         indexes=question.indexes,
         preferences=question.preferences | same,
+        absent=question.absent,
         only_binary=(":all:",),
         torch_backend=question.torch_backend,
     )

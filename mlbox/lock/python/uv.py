@@ -74,7 +74,9 @@ def _pins(question: Question, folder: Path) -> dict[str, _Pin]:
     """
     (folder / "in.txt").write_text("".join(f"{line}\n" for line in question.requirements))
     (folder / "constraints.txt").write_text("".join(f"{line}\n" for line in question.constraints))
-    (folder / "overrides.txt").write_text("".join(f"{line}\n" for line in question.overrides))
+    # What a marker that never holds asks for, uv does not look for.
+    overrides = [*question.overrides, *(f"{name} ; python_version < '0'" for name in question.absent)]
+    (folder / "overrides.txt").write_text("".join(f"{line}\n" for line in overrides))
     output = folder / "pins.txt"
     output.write_text("".join(f"{name}=={version}\n" for name, version in sorted(question.preferences.items())))
     style = ["--no-header", "--annotation-style", "split", "--emit-index-annotation", "--quiet"]

@@ -7,7 +7,7 @@ from mlbox.codec import key_of, quoted
 from mlbox.errors import LockError
 from mlbox.lock.model import SUBDIRS, CondaPackage, Lock
 from mlbox.plan.export.requirements import hashed
-from mlbox.plan.export.words import Address, header, not_everywhere, version
+from mlbox.plan.export.words import Address, header, not_everywhere, version, without_folders
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.=-]*")
 _ANY = '""'
@@ -28,7 +28,8 @@ def conda_lock(lock: Lock, address: Address) -> str:
 
 
 def _environment(lock: Lock, name: str) -> Iterator[str]:
-    yield from (f"# {line}" for line in (*header(lock), *not_everywhere(lock)))
+    said = (*header(lock), *without_folders(lock), *not_everywhere(lock))
+    yield from (f"# {line}" for line in said)
     yield f"name: {_scalar(name)}"
     if lock.conda:
         yield "channels:"
@@ -47,7 +48,7 @@ def _environment(lock: Lock, name: str) -> Iterator[str]:
 
 def _conda_lock(lock: Lock, address: Address) -> Iterator[str]:
     platform = SUBDIRS[lock.target.arch]
-    yield from (f"# {line}" for line in header(lock))
+    yield from (f"# {line}" for line in (*header(lock), *without_folders(lock)))
     yield "version: 1"
     yield "metadata:"
     yield "  content_hash:"

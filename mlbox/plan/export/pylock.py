@@ -1,10 +1,10 @@
 """A lock as pylock.toml (PEP 751; packaging.python.org, "pylock.toml Specification")."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mlbox.codec import quoted
-from mlbox.lock.model import Lock, Package
-from mlbox.plan.export.words import MACHINES, Address, address, header, version, without_conda
+from mlbox.lock.model import Folder, Lock, Package
+from mlbox.plan.export.words import MACHINES, Address, address, header, place, version, without_conda
 
 _FOLDER = "wheels"
 
@@ -28,11 +28,28 @@ def pylock(lock: Lock, folder: str = _FOLDER, root: str = "", where: Address | N
         f"environments = [{quoted(marker)}]",
         f'requires-python = "=={target.python}.*"',
         'created-by = "mlbox"',
-        *([] if lock.packages else ["packages = []"]),
+        *([] if lock.packages or lock.folders else ["packages = []"]),
     ]
+    for one in lock.folders:
+        lines += _directory(one, _below(root))
     for package in lock.packages:
         lines += _package(package, _below(folder), _below(root), where)
     return "\n".join([*lines, ""])
+
+
+def _directory(folder: Folder, root: str) -> Iterator[str]:
+    yield ""
+    yield "[[packages]]"
+    yield f"name = {quoted(folder.name)}"
+    yield from _dependencies(folder.requires)
+    yield "[packages.directory]"
+    yield f"path = {quoted(place(folder, root))}"
+    yield "editable = true"
+
+
+def _dependencies(names: Sequence[str]) -> Iterator[str]:
+    if names:
+        yield f"dependencies = [{', '.join(f'{{ name = {quoted(name)} }}' for name in names)}]"
 
 
 def _package(package: Package, folder: str, root: str, where: Address | None) -> Iterator[str]:
@@ -40,8 +57,7 @@ def _package(package: Package, folder: str, root: str, where: Address | None) ->
     yield "[[packages]]"
     yield f"name = {quoted(package.name)}"
     yield f"version = {quoted(version(package))}"
-    if package.requires:
-        yield f"dependencies = [{', '.join(f'{{ name = {quoted(name)} }}' for name in package.requires)}]"
+    yield from _dependencies(package.requires)
     if package.commit:
         yield "[packages.vcs]"
         yield 'type = "git"'

@@ -2,18 +2,20 @@
 
 from collections.abc import Iterable, Iterator
 
-from mlbox.lock.model import Lock, Package
-from mlbox.plan.export.words import address, header, not_everywhere, one_line, version, without_conda
+from mlbox.lock.model import Folder, Lock, Package
+from mlbox.plan.export.words import address, header, not_everywhere, one_line, place, version, without_conda
 
 
 def requirements(lock: Lock) -> str:
     """Return the file; `pip install --no-deps --require-hashes -r` installs exactly the lock with it.
 
     Files of the project are found when that is run in its folder. A package of a repository has no hash, its commit
-    is one: pip takes no such package beside hashes, uv does.
+    is one; nor has a folder of the project: pip takes no such things beside hashes, uv does.
     """
-    asked = _asked_by(lock.packages)
+    asked = _asked_by((*lock.packages, *lock.folders))
     lines = [f"# {line}" for line in (*header(lock), *without_conda(lock), *not_everywhere(lock))]
+    for folder in lock.folders:
+        lines += [f"-e {place(folder)}", *_via((*folder.wanted_by, *asked.get(folder.name, ())))]
     for package in lock.packages:
         pin, *more = (pinned(package), *_hashes(package))
         lines += [f"{pin} \\", f"    {more[0]}"] if more else [pin]
@@ -52,7 +54,7 @@ def _via(names: Iterable[str]) -> Iterator[str]:
         yield from (f"    #   {name}" for name in told)
 
 
-def _asked_by(packages: Iterable[Package]) -> dict[str, list[str]]:
+def _asked_by(packages: Iterable[Package | Folder]) -> dict[str, list[str]]:
     asked: dict[str, list[str]] = {}
     for package in packages:
         for name in package.requires:

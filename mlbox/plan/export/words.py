@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from mlbox.errors import LockError
-from mlbox.lock.model import CondaPackage, Lock, Package
+from mlbox.lock.model import CondaPackage, Folder, Lock, Package
 from mlbox.project.requirement import without_credentials
 
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -50,6 +50,22 @@ def version(package: Package) -> str:
     if not _VERSION.fullmatch(package.version):
         raise LockError(f"package {package.name!r}: {package.version!r} is no version")
     return package.version
+
+
+def without_folders(lock: Lock) -> tuple[str, ...]:
+    """Return what a format says of the project's folders when pip, which reads it, takes none beside hashes."""
+    paths = " ".join(f"-e {place(folder)}" for folder in lock.folders)
+    return (f"Not here: 'pip install --no-deps {paths}' installs the project's folders.",) if paths else ()
+
+
+def place(folder: Folder, root: str = "./") -> str:
+    """Return the path of a folder of the project, which lies in `root`; LockError when it is more than one word."""
+    if not _ADDRESS.fullmatch(folder.path):
+        raise LockError(
+            f"folder {folder.name!r}: {folder.path!r} cannot be written as one word",
+            hint="rename it: no spaces, quotes or control characters",
+        )
+    return root + folder.path
 
 
 def address(text: str, package: Package) -> str:

@@ -1,5 +1,6 @@
 """The project's files: which are found, how they are remembered, and how they are copied."""
 
+import json
 import os
 import socket
 import stat
@@ -7,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mlbox.build.project import fill_project, scan_project
@@ -290,6 +292,38 @@ def test_a_package_is_installed_editable(repo: Path, tmp_path: Path) -> None:
     assert '"url":"file:///workspace"' in (info / "direct_url.json").read_text()
     record = {line.split(",")[0] for line in (info / "RECORD").read_text().splitlines() if line}
     assert record == {"../../../bin/run-it"} | {str(p.relative_to(site)) for p in site.rglob("*") if p.is_file()}
+
+
+def test_folders_are_installed_beside_it(repo: Path, tmp_path: Path) -> None:
+    """Each with metadata, path and scripts of its own; an image without any is what it was."""
+    from importlib.metadata import DistributionFinder, MetadataPathFinder
+
+    package = Package(name="app", version="1")
+    flat = Package(name="flat", version="2", source="flat", folder="flat", scripts={"flat": "flat:main"})
+    thing = Package(name="thing", version="3", requires=("flat",), source="libs/thing/src", folder="libs/thing")
+    write(repo, "flat/flat.py", "libs/thing/src/thing/__init__.py")
+    alone = piece(repo, package=package)
+    whole = msgspec.structs.replace(alone, folders=(flat, thing))
+    assert b"folders" not in msgspec.json.encode(alone) and alone.key != whole.key
+    fill_project(tmp_path / "out", whole, repo)
+    env = tmp_path / "out/opt/mlbox/env"
+    site = env / "lib/python3.11/site-packages"
+    paths = {path.name: path.read_text() for path in site.glob("*.pth")}
+    assert paths == {
+        "__editable__.app-1.pth": "/workspace\n",
+        "__editable__.flat-2.pth": "/workspace/flat\n",
+        "__editable__.thing-3.pth": "/workspace/libs/thing/src\n",
+    }
+    places = {
+        found.name: json.loads(found.read_text("direct_url.json") or "")["url"]
+        for found in MetadataPathFinder.find_distributions(DistributionFinder.Context(path=[str(site)]))
+    }
+    assert places == {
+        "app": "file:///workspace",
+        "flat": "file:///workspace/flat",
+        "thing": "file:///workspace/libs/thing",
+    }
+    assert "from flat import main" in (env / "bin/flat").read_text()
 
 
 def test_python_finds_the_installed_package(repo: Path, tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ from mlbox.build.linking import Finding
 from mlbox.engine import locking
 from mlbox.engine.building import ProjectOptions, Workshop, epoch_of_environment
 from mlbox.engine.freshness import LockOptions
-from mlbox.errors import BuildError, LockError, UsageError
+from mlbox.errors import BuildError, LockError, ProjectError, UsageError
 from mlbox.lock.file import read_lock, write_lock
-from mlbox.lock.model import Base, Lock, Target
+from mlbox.lock.model import Base, Folder, Lock, Target
 from mlbox.paths import Home
+from mlbox.plan.model import ProjectPiece
 from mlbox.project.discover import inputs_digest, load_project
 
 NEW = Lock(
@@ -75,6 +76,24 @@ def test_locking_mends_a_damaged_lock(workshop: Workshop, talk: Talk, text: str)
     assert workshop.ready_lock(relock=True) == NEW
     assert read_lock(path) == NEW
     assert "versions may move" in talk.said[0]
+
+
+def test_a_folder_that_is_not_in_the_image_is_said(workshop: Workshop) -> None:
+    """It would be installed from a place that is empty."""
+    root = workshop.options.root
+    (root / "libs/thing/src/thing").mkdir(parents=True)
+    (root / "libs/thing/src/thing/__init__.py").touch()
+    (root / "libs/thing/pyproject.toml").write_text('[project]\nname = "thing"\nversion = "1"\n')
+    lock = msgspec.structs.replace(NEW, folders=(Folder(name="thing", path="libs/thing"),))
+    (piece,) = workshop.plan(lock).layers[-1].pieces
+    assert isinstance(piece, ProjectPiece) and piece.folders
+    assert [(one.name, one.source) for one in piece.folders] == [("thing", "libs/thing/src")]
+    (root / ".mlboxignore").write_text("libs\n")
+    with pytest.raises(ProjectError, match="libs/thing: nothing of libs/thing/src is in the image"):
+        workshop.plan(lock)
+    other = msgspec.structs.replace(NEW, folders=(Folder(name="other", path="libs/thing"),))
+    with pytest.raises(LockError, match=r"has the folder libs/thing as 'other', which it is not called"):
+        workshop.plan(other)
 
 
 def test_locking_what_is_locked_says_so(workshop: Workshop, talk: Talk) -> None:

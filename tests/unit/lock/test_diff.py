@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from mlbox.lock.diff import diff_locks, render_diff
-from mlbox.lock.model import Base, BaseLayer, CondaPackage, Deb, LayerGroup, Lock, Package, Target
+from mlbox.lock.model import Base, BaseLayer, CondaPackage, Deb, Folder, LayerGroup, Lock, Package, Target
 from mlbox.oci.digest import DiffID, Digest
 
 TARGET = Target(arch="amd64", python="3.11", python_full="3.11.2", glibc="2.36")
@@ -39,6 +39,7 @@ def test_equal_locks_do_not_differ() -> None:
         ({"packages": (changed(SIX, index="find-links"),)}, "index default -> find-links"),
         ({"packages": (changed(SIX, index="git", commit="d" * 40),)}, "1.16.0 -> 1.16.0 (dddddddddddd)"),
         ({"build_packages": (SIX,)}, "+ build-package six 1.16.0"),
+        ({"folders": (Folder(name="x", path="libs/x"),)}, "+ folder x libs/x"),
         ({"debs": ()}, "- deb git 1:2"),
         ({"debs": (changed(DEB, version="1:3"),)}, "~ deb git 1:2 -> 1:3"),
         ({"debs": (changed(DEB, sha256="e" * 64),)}, "other content"),

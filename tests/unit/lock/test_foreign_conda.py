@@ -104,7 +104,7 @@ def test_credentials_and_tokens_go_nowhere() -> None:
 
 @pytest.mark.parametrize("version", [4, 5, 6, 7])
 def test_what_pixi_would_install_is_taken(version: int) -> None:
-    """All versions of pixi.lock say the same in other words; the project itself is no package."""
+    """All versions of pixi.lock say the same in other words; the project itself is one of its folders."""
     zlib, six = f"{HOST}/conda-forge/linux-64/zlib-1.3-h1_0.conda", "https://files.example.org/six-1.3-py3-none-any.whl"
     gcc = f"{HOST}/conda-forge/noarch/libgcc-13.2-h5.tar.bz2"
     if version > 5:
@@ -130,7 +130,7 @@ def test_what_pixi_would_install_is_taken(version: int) -> None:
         ("zlib-1.3-h1_0.conda", ("libgcc",)),
     ]
     assert found.conda[1].package.size == 5
-    assert [(one.name, one.version) for one in found.pins] == [("six", "1.3")]
+    assert [(one.name, one.version) for one in found.pins] == [*([("me", "")] if version > 5 else []), ("six", "1.3")]
 
 
 def test_a_group_names_the_environment_of_pixi() -> None:
@@ -249,7 +249,7 @@ BAD: dict[str, tuple[Reader, bytes, str]] = {
         "not among the packages",
     ),
     "pixi: from source": (read_pixi, pixi({"conda": "./src", "sha256": A}), "built from source"),
-    "pixi: another folder": (read_pixi, pixi({"pypi": "../lib", "name": "lib"}), "only the project itself"),
+    "pixi: another folder": (read_pixi, pixi({"pypi": "../lib", "name": "lib"}), "leaves the repository"),
     "pixi: twice": (read_pixi, pixi({"conda": GOOD, "sha256": A}, {"conda": GOOD, "sha256": A}), "stands twice"),
     "pixi: size is a word": (read_pixi, pixi({"conda": GOOD, "sha256": A, "size": "big"}), r"\$\.packages\[0\]\.size"),
     "explicit: no mark": (read_conda_explicit, f"{GOOD}#{MD5}".encode(), "has a line @EXPLICIT"),

@@ -285,12 +285,13 @@ wheels = [{{ url = "https://i.example/lib-1.0-py3-none-any.whl", hash = "sha256:
 
 def test_uv_members_of_a_workspace() -> None:
     """A member is its own project, and a folder for the others; a root that is none means all of them."""
-    assert versions(read("uv", WORKSPACE, name="one")) == {"lib": "1.0", "two": ""}
-    assert pin(read("uv", WORKSPACE, name="one"), "two").kind == "directory"
-    assert versions(read("uv", WORKSPACE, name="two")) == {}
-    assert versions(read("uv", WORKSPACE)) == {"lib": "1.0"}
-    with pytest.raises(LockError, match="is not the lock of three"):
-        read("uv", WORKSPACE, name="three")
+    assert versions(read("uv", WORKSPACE, folder="packages/one")) == {"lib": "1.0", "two": ""}
+    assert pin(read("uv", WORKSPACE, folder="packages/one"), "two").kind == "directory"
+    assert versions(read("uv", WORKSPACE, folder="packages/two")) == {}
+    assert versions(read("uv", WORKSPACE)) == {"lib": "1.0", "one": "", "two": ""}
+    assert pin(read("uv", WORKSPACE), "one").requires == ("lib", "two")
+    with pytest.raises(LockError, match="is not the lock of packages/three"):
+        read("uv", WORKSPACE, folder="packages/three")
 
 
 # poetry.lock

@@ -43,20 +43,13 @@ def test_pip_is_added_when_wanted(tmp_path: Path) -> None:
     assert asked(tmp_path).lines == ()
 
 
-def test_the_project_itself_is_no_requirement(tmp_path: Path) -> None:
-    assert asked(tmp_path, ("editable", "-e ."), ("path", "./"), ("path", ".[extra]")).lines == ()
-
-
 def test_a_file_of_the_project_becomes_an_address(tmp_path: Path) -> None:
     (tmp_path / "a-1.0-py3-none-any.whl").write_bytes(b"")
     found = asked(tmp_path, ("path", "./a-1.0-py3-none-any.whl ; python_version > '3'"))
     assert found.lines == (f"{(tmp_path / 'a-1.0-py3-none-any.whl').as_uri()} ; python_version > '3'",)
 
 
-def test_folders_and_missing_files_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "libs").mkdir()
-    with pytest.raises(ProjectError, match=r"requirements\.txt:1: \./libs is a folder"):
-        asked(tmp_path, ("editable", "-e ./libs"))
+def test_missing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ProjectError, match="no such file"):
         asked(tmp_path, ("path", "./gone.whl"))
 
@@ -72,7 +65,6 @@ def test_what_is_no_requirement_names_its_line(tmp_path: Path) -> None:
         ("url", "https://u:p@h.invalid/a-1-py3-none-any.whl#sha256=1", "https://h.invalid/a-1-py3-none-any.whl"),
         ("vcs", "git+https://h.invalid/r.git@v1", "https://h.invalid/r"),
         ("vcs", "git+https://h.invalid/r@v1#subdirectory=x", "https://h.invalid/r"),
-        ("editable", "-e git+https://h.invalid/r", "https://h.invalid/r"),
     ],
 )
 def test_nameless_addresses_are_found_by_address(tmp_path: Path, kind: str, text: str, answer: str) -> None:

@@ -22,7 +22,7 @@ from mlbox.errors import LockError, ProjectError
 from mlbox.lock.foreign.conda_lock import read_conda_lock
 from mlbox.lock.foreign.model import Selection
 from mlbox.lock.foreign.pylock import read_pylock
-from mlbox.lock.model import Base, BaseLayer, CondaPackage, Deb, LayerGroup, Lock, Package, Target
+from mlbox.lock.model import Base, BaseLayer, CondaPackage, Deb, Folder, LayerGroup, Lock, Package, Target
 from mlbox.oci.digest import DiffID, Digest
 from mlbox.plan.export.conda import conda_lock, environment_yml
 from mlbox.plan.export.dockerfile import dockerfile, dockerignore
@@ -149,6 +149,17 @@ def conda_address(one: Package | CondaPackage) -> str:
     return f"https://pip.example.org/{one.filename}"
 
 
+FOLDERS = (
+    Folder(name="local-thing", path="libs/thing", requires=("click",), wanted_by=("requirements.txt:9",)),
+    Folder(name="other", path="other"),
+)
+
+
+def with_folders() -> Lock:
+    """A lock of a package and of folders of the project."""
+    return msgspec.structs.replace(lock(PACKAGES[0], debs=()), folders=FOLDERS)
+
+
 def with_conda() -> Lock:
     """A lock of conda packages and one of Python."""
     return msgspec.structs.replace(lock(PACKAGES[0], debs=()), conda=CONDA)
@@ -185,6 +196,9 @@ INSTALLED = (
         ("pylock.toml", lambda: pylock(lock(*PACKAGES), "../wheels", "..")),
         ("requirements.txt", lambda: requirements(lock(*PACKAGES))),
         ("environment.yml", lambda: environment_yml(lock(*PACKAGES), "my project")),
+        ("folders.pylock.toml", lambda: pylock(with_folders(), "../wheels", "..")),
+        ("folders.requirements.txt", lambda: requirements(with_folders())),
+        ("folders.environment.yml", lambda: environment_yml(with_folders(), "y")),
         ("conda.environment.yml", lambda: environment_yml(with_conda(), "y")),
         ("conda-lock.yml", lambda: conda_lock(with_conda(), conda_address)),
         ("conda.Dockerfile", lambda: written(with_conda())),
@@ -237,6 +251,21 @@ def locks(draw: st.DrawFn) -> Lock:
             case _:
                 packages.append(wheel(name, version, index="direct", url=f"https://example.org/{name}.whl", **told))
     return lock(*packages)
+
+
+def test_folders_come_back() -> None:
+    """The specification's own reader takes them, and so do pip's and mlbox's."""
+    text = pylock(with_folders())
+    Pylock.from_dict(tomllib.loads(text)).validate()
+    found = read_pylock(text.encode(), Selection(target=TARGET)).pins
+    assert [(pin.name, pin.url, pin.requires) for pin in found if pin.kind == "directory"] == [
+        ("local-thing", "libs/thing", ("click",)),
+        ("other", "other", ()),
+    ]
+    odd = msgspec.structs.replace(with_folders(), folders=(Folder(name="x", path="a b"),))
+    for write in (pylock, requirements, lambda one: environment_yml(one, "y")):
+        with pytest.raises(LockError, match="'a b' cannot be written as one word"):
+            write(odd)
 
 
 @settings(deadline=None)

@@ -71,7 +71,10 @@ dependencies:
 
 def test_a_conda_environment(tmp_path: Path) -> None:
     """Its pip section is read as conda gives it to pip; requirements.txt comes before it, unless it is named."""
-    make(tmp_path, {"env/environment.yml": CONDA, "env/pip.txt": "-e ./lib\nnumpy", "env/lib/setup.py": ""})
+    make(
+        tmp_path,
+        {"env/environment.yml": CONDA, "env/pip.txt": "-e ./lib\nnumpy", "env/lib/setup.py": "setup(name='lib')"},
+    )
     make(tmp_path, {"mlbox.toml": "requirements = ['env/environment.yml']", "requirements.txt": "x"})
     project = load_project(tmp_path)
 
@@ -89,6 +92,7 @@ def test_a_conda_environment(tmp_path: Path) -> None:
         "mlbox.toml": True,
         "env/environment.yml": True,
         "env/pip.txt": True,
+        "env/lib/setup.py": True,
         "requirements.txt": False,
     }
 

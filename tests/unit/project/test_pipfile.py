@@ -54,7 +54,7 @@ def project(root: Path, text: str | bytes, **options: list[str]) -> Project:
     data = text.encode() if isinstance(text, str) else text
     (root / "Pipfile").write_bytes(data)
     (root / "libs/local").mkdir(parents=True, exist_ok=True)
-    (root / "libs/local/setup.py").touch()
+    (root / "libs/local/setup.py").write_text("setup(name='local')")
     (root / "pyproject.toml").write_text('[project]\nname = "thing"\nversion = "1"\n')
     return load_project(root, **options)  # type: ignore[arg-type]
 
@@ -74,7 +74,7 @@ def test_realistic(tmp_path: Path) -> None:
         "tool @ git+https://git.example.org/a/tool.git@v1.2#subdirectory=python": "vcs",
         "other @ git+ssh://git@git.example.org/a/other.git": "vcs",
         "archive @ https://files.example.org/archive-1.0.tar.gz": "url",
-        "./libs/local": "editable",
+        "./libs/local": "folder",
     }
     assert {one.origin for one in read.requirements} == {"Pipfile [packages]", "Pipfile [packages] local"}
     assert read.python_file == "3.11"

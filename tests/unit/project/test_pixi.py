@@ -55,7 +55,7 @@ def project(root: Path, text: str | bytes, file: str = "pixi.toml") -> Project:
     """Load a project with this file."""
     (root / file).write_bytes(text.encode() if isinstance(text, str) else text)
     (root / "libs/lib").mkdir(parents=True, exist_ok=True)
-    (root / "libs/lib/setup.py").touch()
+    (root / "libs/lib/setup.py").write_text("setup(name='lib', version='1')")
     return load_project(root)
 
 

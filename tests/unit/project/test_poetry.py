@@ -67,7 +67,7 @@ def project(root: Path, text: str | bytes, **options: list[str]) -> Project:
     """Load a project with this pyproject.toml."""
     (root / "pyproject.toml").write_bytes(text.encode() if isinstance(text, str) else text)
     (root / "libs/lib").mkdir(parents=True, exist_ok=True)
-    (root / "libs/lib/setup.py").touch()
+    (root / "libs/lib/setup.py").write_text("setup(name='lib', version='1')")
     (root / "src/segnet").mkdir(parents=True, exist_ok=True)
     return load_project(root, **options)  # type: ignore[arg-type]
 
@@ -109,7 +109,10 @@ def test_realistic(tmp_path: Path) -> None:
     assert package.scripts == {"seg": "segnet.cli:main"}
     assert package.entry_points == {"seg.readers": {"png": "segnet.png:Reader"}}
     assert package.extras == ("track",)
-    assert [source.reason for source in read.sources] == ["[tool.poetry.dependencies], requires-python"]
+    assert [source.reason for source in read.sources] == [
+        "[tool.poetry.dependencies], requires-python",
+        "folder lib, which pyproject.toml [tool.poetry.dependencies] asks for",
+    ]
 
 
 def test_extras_and_groups(tmp_path: Path) -> None:

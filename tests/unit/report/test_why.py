@@ -1,9 +1,11 @@
 """Who asked for a package, and whose a file is."""
 
+import msgspec
 import pytest
 from fakes.images import SITE, debs, lock_of, make_image, package, wheel
 
 from mlbox.errors import NotFoundError
+from mlbox.lock.model import Folder
 from mlbox.report.contents import Contents, contents_of
 from mlbox.report.requirers import Graph, chains_to
 from mlbox.report.why import why_file, why_locked, why_package
@@ -102,6 +104,15 @@ def test_a_lock_alone_explains_too() -> None:
     with pytest.raises(NotFoundError) as problem:
         why_locked(LOCK, "mit")
     assert "mid" in (problem.value.hint or "")
+
+
+def test_folders_of_the_project_stand_between() -> None:
+    """What a folder asks for is there because of the folder."""
+    folder = Folder(name="thing", path="libs/thing", requires=("top",), wanted_by=("pyproject.toml",))
+    lock = msgspec.structs.replace(LOCK, folders=(folder,))
+    found = why_locked(lock, "thing")
+    assert (found.artifact, found.chains) == ("./libs/thing", (("pyproject.toml", "thing"),))
+    assert ("pyproject.toml", "thing", "top", "mid") in why_locked(lock, "mid").chains
 
 
 def test_graphs_with_very_many_ways_end() -> None:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packageurl import PackageURL
 
-from mlbox.lock.model import Base, Deb, LayerGroup, Lock, Package, Target
+from mlbox.lock.model import Base, Deb, Folder, LayerGroup, Lock, Package, Target
 from mlbox.oci.digest import Digest
-from mlbox.trust.bill import Bill, make_bill, package_url
+from mlbox.trust.bill import Bill, bill_of_lock, make_bill, package_url
 from mlbox.trust.cyclonedx import cyclonedx
 from mlbox.trust.inventory import Found, Inventory
 from mlbox.trust.provenance import provenance
@@ -133,6 +133,25 @@ def test_what_the_project_asks_for_is_at_the_top() -> None:
     assert sorted(parts[purl] for purl in bill().top) == ["git", "numpy", "ours"]
     without = {part.purl: part.name for part in bill(None).components}
     assert sorted(without[purl] for purl in bill(None).top) == ["git", "numpy", "ours"]
+
+
+def test_a_folder_of_the_project_is_no_package_of_an_index() -> None:
+    """Whoever looks a bill up in an index's advisories must not find somebody else's package of that name."""
+    folder = Folder(name="thing", path="libs/thing", requires=("numpy",), wanted_by=("pyproject.toml",))
+    lock = msgspec.structs.replace(LOCK, folders=(folder,))
+    found = Found(kind="python", name="thing", version="1.0")
+    made = bill(lock, msgspec.structs.replace(INVENTORY, packages=(*INVENTORY.packages, found)))
+    part = made.components[-1]
+    assert (part.purl, part.filename, part.requires) == (
+        "pkg:generic/thing@1.0",
+        "./libs/thing",
+        ("pkg:pypi/numpy@2.4.6",),
+    )
+    assert part.purl in made.top
+    (locked,) = (one for one in bill_of_lock(lock, name="x").components if one.name == "thing")
+    assert (locked.purl, locked.filename) == ("pkg:generic/thing", "./libs/thing")
+    for write in (cyclonedx, spdx):
+        assert b"pkg:generic/thing" in write(bill_of_lock(lock, name="x"))
 
 
 def test_an_image_below_is_part_of_the_bill() -> None:
