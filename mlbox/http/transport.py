@@ -1,6 +1,7 @@
 """One request and its tries: what may pass with time is tried again, what will not is said."""
 
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,7 @@ T = TypeVar("T")
 
 CHUNK = 1 << 18
 RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+_ABOUT_OURS = re.compile("CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED")
 _OFFLINE_HINT = "MLBOX_OFFLINE is set: unset it, or fetch the file once while online"
 
 
@@ -51,7 +53,7 @@ LIMITS = Limits()
 
 
 class Hints(NamedTuple):
-    """What the user can do when a server cannot be reached, keeps failing, or is not trusted."""
+    """What the user can do when a server cannot be reached, keeps failing, is not trusted, or does not trust us."""
 
     unreachable: str = (
         "is this machine online? a proxy is taken from HTTPS_PROXY, a mirror from your pip, uv or apt configuration"
@@ -59,6 +61,7 @@ class Hints(NamedTuple):
     failing: str = "try again later, or configure another mirror"
     untrusted: str = "name your organisation's CA bundle in SSL_CERT_FILE"
     plain: str = "is it an http address?"
+    unknown: str = "ask who runs the server: mlbox shows certificates to registries only"
 
 
 class Body(Protocol):
@@ -208,11 +211,8 @@ class Transport:
             case errors.ConnectTimeoutError():
                 return TemporaryError("no connection within the time limit", unreachable=True)
             case errors.SSLError():
-                reason = _tls_reason(problem)
-                plain = "not speak TLS" in reason
-                return FetchError(
-                    f"{redact(url)}: {reason}", hint=self._hints.plain if plain else self._hints.untrusted
-                )
+                reason, hint = _tls_problem(problem, self._hints)
+                return FetchError(f"{redact(url)}: {reason}", hint=hint)
             case errors.ReadTimeoutError():
                 return TemporaryError("the server stopped answering")
             case errors.ResponseError():
@@ -265,13 +265,16 @@ def _is_unknown(problem: BaseException | None) -> bool:
     return isinstance(problem, socket.gaierror) and problem.errno == socket.EAI_NONAME
 
 
-def _tls_reason(problem: Exception) -> str:
+def _tls_problem(problem: Exception, hints: Hints) -> tuple[str, str]:
+    """Return what is wrong and what mends it."""
     import ssl
 
     cause = problem.args[0] if problem.args else problem
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not trusted: {cause.verify_message}"
-    reason = cause.reason if isinstance(cause, ssl.SSLError) else ""
+        return f"the server's certificate is not trusted: {cause.verify_message}", hints.untrusted
+    reason = cause.reason or "" if isinstance(cause, ssl.SSLError) else ""
     if reason == "WRONG_VERSION_NUMBER":
-        return "the server does not speak TLS"
-    return f"no TLS connection: {reason or type(cause).__name__}"
+        return "the server does not speak TLS", hints.plain
+    if "ALERT" in reason and _ABOUT_OURS.search(reason):  # what it was sent by the server
+        return f"the server wants a certificate of ours, one that it knows ({reason})", hints.unknown
+    return f"no TLS connection: {reason or type(cause).__name__}", hints.untrusted

@@ -33,6 +33,7 @@ _HINTS = Hints(
     failing="try again later",
     untrusted="name your organisation's CA as 'ca' of this host in registries.toml, or in SSL_CERT_FILE",
     plain="if that is meant, say 'insecure = true' of this host in registries.toml",
+    unknown="name it as 'cert' of this host in registries.toml, and its 'key'",
 )
 
 
