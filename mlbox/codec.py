@@ -23,12 +23,14 @@ def key_of(value: object) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def decode_json(data: bytes, kind: type[T], *, what: str, error: type[MlboxError] = MlboxError) -> T:
+def decode_json(
+    data: bytes, kind: type[T], *, what: str, error: type[MlboxError] = MlboxError, hint: str | None = None
+) -> T:
     """Decode JSON `data` as `kind`; a mismatch raises `error` naming `what` and the path inside it."""
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        raise error(f"{what}: {problem}") from problem
+        raise (error(f"{what}: {problem}", hint=hint) if hint else error(f"{what}: {problem}")) from problem
 
 
 _DEEPEST_KEY = 100

@@ -63,6 +63,8 @@ def run(
         )
     except FileNotFoundError as problem:
         raise ProcessError(f"program not found: {argv[0]}", returncode=127, hint=hint) from problem
+    except OSError as problem:
+        raise ProcessError(f"cannot start {argv[0]}: {problem.strerror}", returncode=126, hint=hint) from problem
     except subprocess.TimeoutExpired as problem:
         raise ProcessError(f"gave up after {timeout:g} s: {shlex.join(argv)}", returncode=124, hint=hint) from problem
     if done.returncode not in ok:

@@ -25,6 +25,7 @@ from mlbox.registry.credentials import Credentials
 _HUB_KEY = "https://index.docker.io/v1/"
 _HUB_KEYS = (_HUB_KEY, "index.docker.io", "docker.io", "registry-1.docker.io")
 _LARGEST = 1 << 22
+_MEND = "it holds logins, as Docker and podman write them: mend it, or move it away and log in again"
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +95,7 @@ def load(path: Path) -> LoginFile | None:
     data = _read(path)
     if not data.strip():
         return None
-    document = decode_json(data, _Document, what=str(path), error=RegistryError)
+    document = decode_json(data, _Document, what=str(path), error=RegistryError, hint=_MEND)
     return LoginFile(
         path=path,
         auths=document.auths or {},
@@ -226,7 +227,9 @@ def _changing(path: Path) -> Iterator[dict[str, Any]]:
     real.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _locked_folder(real.parent):
         data = _read(real)
-        document = decode_json(data, dict[str, Any], what=str(path), error=RegistryError) if data.strip() else {}
+        document: dict[str, Any] = {}
+        if data.strip():
+            document = decode_json(data, dict[str, Any], what=str(path), error=RegistryError, hint=_MEND)
         yield document
         text = msgspec.json.format(msgspec.json.encode(document), indent=8)
         write_atomic(real, text + b"\n", mode=0o600)

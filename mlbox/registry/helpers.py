@@ -13,7 +13,7 @@ from mlbox.registry.problem import clean
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOKEN_USER = "<token>"  # noqa: S105 - what Docker writes in place of a user's name
 _PATIENCE = 120.0  # it may ask for a passphrase
-_MISSING, _LATE = 127, 124  # as mlbox.process has them
+_MISSING, _LATE, _NO_PROGRAM = 127, 124, 126  # as mlbox.process has them
 _NOT_FOUND = b"credentials not found"
 
 
@@ -34,11 +34,11 @@ def get(helper: str, key: str, *, needed: bool = True) -> Credentials | None:
     if done.returncode != 0:
         if _NOT_FOUND in done.stdout or not done.stdout.strip():
             return None
-        raise RegistryError(f"{_program(helper)}: {clean(done.stdout.decode(errors='replace'))}", hint=_hint(helper))
+        raise RegistryError(f"{_program(helper)} get: {_words(done)}", hint=_broken(helper))
     try:
         kept = msgspec.json.decode(done.stdout, type=_Kept)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise RegistryError(f"{_program(helper)}: its answer is not understood", hint=_hint(helper)) from None
+        raise RegistryError(f"{_program(helper)}: its answer is not understood", hint=_broken(helper)) from None
     if kept.username == _TOKEN_USER:
         return Credentials(identity_token=kept.secret)
     return Credentials(username=kept.username, password=kept.secret) if kept.secret else None
@@ -61,7 +61,12 @@ def _do(helper: str, action: str, stdin: bytes) -> None:
     except ProcessError as problem:
         raise _failed(helper, action, problem) from None
     if done.returncode != 0:
-        raise RegistryError(f"{_program(helper)} {action} failed with status {done.returncode}", hint=_hint(helper))
+        raise RegistryError(f"{_program(helper)} {action}: {_words(done)}", hint=_broken(helper))
+
+
+def _words(done: process.Result) -> str:
+    """Return why it failed: these programs say it on stdout."""
+    return clean(done.stdout.decode(errors="replace")) or f"status {done.returncode}"
 
 
 def _run(helper: str, action: str, stdin: bytes) -> process.Result:
@@ -79,10 +84,14 @@ def _program(helper: str) -> str:
 
 
 def _failed(helper: str, action: str, problem: ProcessError) -> RegistryError:
-    reasons = {_MISSING: "is not installed", _LATE: f"{action} gave no answer in time"}
-    reason = reasons.get(problem.returncode, f"{action} failed with status {problem.returncode}")
-    return RegistryError(f"{_program(helper)} {reason}", hint=_hint(helper))
+    if problem.returncode == _MISSING:
+        hint = "the file of logins names it in credsStore or credHelpers: install it, or take it out of there"
+        return RegistryError(f"{_program(helper)} is not installed", hint=hint)
+    reasons = {_LATE: f"gave no answer in {_PATIENCE:g} s", _NO_PROGRAM: f"did not run: {problem.message}"}
+    reason = reasons.get(problem.returncode, f"failed with status {problem.returncode}")
+    return RegistryError(f"{_program(helper)} {action} {reason}", hint=_broken(helper))
 
 
-def _hint(helper: str) -> str:
-    return f"the file of logins names it in credsStore or credHelpers: install {_program(helper)}, or take it out there"
+def _broken(helper: str) -> str:
+    program = _program(helper)
+    return f"'echo HOST | {program} get' shows what is wrong with it; repair it, or take it out of the file of logins"

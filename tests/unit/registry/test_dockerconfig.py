@@ -308,6 +308,29 @@ def test_helpers_that_fail(config: Path, keychain: Path, tmp_path: Path, script:
         found(config, "r.example")
     assert SECRET not in str(caught.value)
     assert words in str(caught.value)
+    assert "get' shows what is wrong" in str(caught.value.hint)
+
+
+def test_a_helper_that_cannot_be_started(config: Path, keychain: Path, tmp_path: Path) -> None:
+    """As any other that fails; and what one says that keeps nothing is passed on."""
+    helper = tmp_path / "bin/docker-credential-test"
+    write(config, {"credHelpers": {"r.example": "test"}})
+    helper.write_text("no program")
+    helper.chmod(0o755)
+    with pytest.raises(RegistryError, match=r"get did not run: .*Exec format error"):
+        found(config, "r.example")
+    helper.write_text("#!/bin/sh\ncat >/dev/null\necho the keyring is locked\nexit 3\n")
+    with pytest.raises(RegistryError, match="docker-credential-test store: the keyring is locked"):
+        save_login("r.example", Credentials(username="me", password=SECRET), config)
+
+
+def test_a_damaged_file_says_what_it_is(config: Path) -> None:
+    """Whoever meets it may never have heard of it."""
+    write(config, {})
+    config.write_text('{"auths":')
+    with pytest.raises(RegistryError, match=r"config\.json") as caught:
+        found(config, "r.example")
+    assert "holds logins" in str(caught.value.hint)
 
 
 def test_keys_are_ordered() -> None:
