@@ -55,13 +55,23 @@ def make_pool(proxy: str, tls: Tls) -> "PoolManager":
     context = _context(tls)  # one for all connections: reading the bundle takes as long as a handshake
     if not proxy:
         return urllib3.PoolManager(maxsize=16, ssl_context=context, blocksize=_BLOCK)
-    parts = urlsplit(proxy)
-    if parts.scheme not in ("http", "https"):
-        raise FetchError(f"{redact(proxy)}: not an http proxy", hint="SOCKS proxies are not supported")
+    parts = _proxy_parts(proxy)
     login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
     headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
     plain = without_credentials(proxy)
     return urllib3.ProxyManager(plain, maxsize=16, proxy_headers=headers, ssl_context=context, blocksize=_BLOCK)
+
+
+def _proxy_parts(proxy: str) -> SplitResult:
+    try:
+        parts = urlsplit(proxy)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return parts
+    except ValueError:
+        pass
+    raise FetchError(
+        f"{redact(proxy)}: not an http proxy", hint="HTTPS_PROXY=http://HOST:PORT; SOCKS proxies are not supported"
+    )
 
 
 def _context(tls: Tls) -> "ssl.SSLContext":

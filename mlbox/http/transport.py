@@ -22,6 +22,12 @@ T = TypeVar("T")
 
 CHUNK = 1 << 18
 RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+PROXY_HINTS = {
+    "403": "it does not let you there: NO_PROXY names hosts that are reached without it",
+    "407": "it wants a user and a password: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT",
+}
+"""What mends a refusal of a proxy, by status."""
+_REFUSED = re.compile(r"Tunnel connection failed: (40[37])")  # http.client's words
 _ABOUT_OURS = re.compile("CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED")
 _OFFLINE_HINT = "MLBOX_OFFLINE is set: unset it, or fetch the file once while online"
 
@@ -199,6 +205,8 @@ class Transport:
         if isinstance(problem, errors.MaxRetryError) and problem.reason is not None:
             problem = problem.reason
         match problem:
+            case errors.ProxyError() if refused := _REFUSED.search(str(problem.original_error)):
+                return FetchError(f"{redact(url)}: the proxy answered {refused[1]}", hint=PROXY_HINTS.get(refused[1]))
             case errors.ProxyError():
                 return TemporaryError("the proxy could not be reached", unreachable=True)
             case errors.NameResolutionError() if _is_unknown(problem.__cause__):

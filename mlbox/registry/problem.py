@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mlbox.errors import RegistryError
+from mlbox.http.transport import PROXY_HINTS
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -50,6 +51,7 @@ def hints(host: str, *, known: bool) -> dict[int, str]:
     return {
         401: f"{again}'mlbox login {host}', then try again",
         403: f"{again}'mlbox login {host}' as somebody who may do this",
+        407: PROXY_HINTS["407"],
         404: f"check the name; for what is private, 'mlbox login {host}' first",
         413: "the registry limits the size of uploads: ask who runs it",
         429: f"the registry limits how often it may be asked: wait, or 'mlbox login {host}'",

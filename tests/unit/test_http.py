@@ -1,6 +1,7 @@
 import hashlib
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -219,6 +220,39 @@ def test_netrc(server: Server, http: Http, tmp_path: Path) -> None:
 def test_broken_netrc_is_ignored(server: Server, http: Http, tmp_path: Path) -> None:
     (tmp_path / "netrc").write_text("machine machine login\nrubbish")
     assert http.get(f"{server.url}/file", limit=1 << 22) == DATA
+
+
+@pytest.mark.parametrize(("status", "words"), [("407 Who", "a user and a password"), ("403 No", "NO_PROXY names")])
+def test_a_proxy_that_refuses(http: Http, monkeypatch: pytest.MonkeyPatch, status: str, words: str) -> None:
+    """It is reached, so it is not asked again, and what mends it is said."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        asked: list[bytes] = []
+
+        def serve() -> None:
+            sock, _ = listener.accept()
+            with sock:
+                asked.append(sock.recv(1 << 16))
+                sock.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(FetchError, match=f"the proxy answered {status[:3]}") as caught:
+            http.get("https://somewhere.invalid/x", limit=100)
+        thread.join(120)
+        assert asked[0].startswith(b"CONNECT somewhere.invalid:443")
+        assert words in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://u:secret@[x", "socks5://u:secret@h:1", "http://u:secret@:1", "http://h:99999"]
+)
+def test_what_is_no_proxy(http: Http, monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    """It is shown without its password."""
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(FetchError, match="not an http proxy") as caught:
+        http.get("http://somewhere.invalid/x", limit=100)
+    assert "secret" not in str(caught.value)
 
 
 def test_proxy_of_the_environment_is_used(server: Server, http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
