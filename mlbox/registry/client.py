@@ -159,11 +159,10 @@ class Registry:
             raise
 
     def _pass_over(self, mirror: Endpoint, problem: RegistryError) -> None:
-        """Go on without the mirror; one that is out of reach or lies is not asked again, which could take long."""
-        if problem.status == 404:
+        """Go on without the mirror; one that has something else than nothing to say is not asked for each layer."""
+        if problem.status == 404 or mirror in self._given_up:
             return
-        if not problem.status:
-            self._given_up.add(mirror)
+        self._given_up.add(mirror)
         self._listener.note(f"mirror {mirror.name} of {self.host} is passed over: {problem.message}")
 
 

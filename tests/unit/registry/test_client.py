@@ -317,6 +317,21 @@ def test_broken_mirror_is_passed_over(fake: FakeRegistry, other: FakeRegistry, c
     assert len([path for path in other.paths() if "/blobs/" in path]) == 1
 
 
+@pytest.mark.parametrize("status", [401, 403, 400])
+def test_a_mirror_that_refuses_is_asked_once(
+    fake: FakeRegistry, other: FakeRegistry, client: Open, status: int
+) -> None:
+    """A pull of sixty layers does not say sixty times that it wants a login."""
+    fake.add_blob(REPOSITORY, DATA)
+    other.behave = lambda request: Reply(status) if "/blobs/" in request.path else None
+    listener = Counting()
+    registry = client(fake, mirrors=(other,), listener=listener)
+    for _ in range(3):
+        assert registry.blob(REPOSITORY, blob(DATA)) == DATA
+    assert len(listener.notes) == 1
+    assert len([path for path in other.paths() if "/blobs/" in path]) == 1
+
+
 def test_mirror_without_its_registry(fake: FakeRegistry, client: Open) -> None:
     """Behind a wall only the mirror is there: what it has is had, and nothing is nothing."""
     with registry() as gone:
