@@ -1,7 +1,6 @@
 """Writing a bundle: to a file that appears when it is whole, to files of a limited size, or to a pipe."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from mlbox.files import output_errors, output_path
 from mlbox.oci.digest import Digest, hex_of
 from mlbox.oci.layer import END, padding
 from mlbox.registry.bundle import Contents, Member, frame_of
-from mlbox.store.publish import publish_file, remove_tree
+from mlbox.store.publish import folder_beside, publish_file
 
 MOST_PARTS = 999
 """More would have names that sort wrongly, for whoever puts them together with `cat`."""
@@ -55,16 +54,9 @@ def bundle_file(target: Path, split: int | None = None) -> Iterator[Writable]:
             with target.open("wb") as pipe:
                 yield pipe
             return
-        target = place
-        folder = target.with_name(f".tmp-{os.urandom(8).hex()}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
-        try:
-            with closing(_Parts(folder, target.name, split)) as parts:
-                yield parts
-                parts.publish(target)
-        finally:
-            remove_tree(folder)
+        with folder_beside(place) as folder, closing(_Parts(folder, place.name, split)) as parts:
+            yield parts
+            parts.publish(place)
 
 
 class _Parts:

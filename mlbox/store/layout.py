@@ -1,7 +1,6 @@
 """Writing images for other tools: an OCI image layout (a folder or an archive), or the archive of `docker save`."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,7 +15,7 @@ from mlbox.oci.image import INDEX, MANIFEST, Descriptor, Image, ImageIndex, Plat
 from mlbox.oci.layer import END, Entry, header, padding, parents, sort_entries
 from mlbox.oci.reference import Reference
 from mlbox.store.compression import Compression, compressed
-from mlbox.store.publish import publish_file, remove_tree
+from mlbox.store.publish import file_beside, folder_beside
 from mlbox.store.store import Store
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -77,7 +76,8 @@ def export(
             _fill(store, chosen, target, attachments)
             return
         _refuse(target, target.exists() and not _is_empty(target), "is there and is no OCI image layout")
-        with _beside(target) as path:
+        with folder_beside(target) as folder:
+            path = folder / target.name
             path.mkdir()
             _fill(store, chosen, path, attachments)
             path.rename(target)
@@ -148,11 +148,9 @@ def _fill(store: Store, chosen: Sequence[Chosen], folder: Path, attachments: boo
     for file in _blobs(store, chosen, about):
         path = _blob_path(folder, file.digest)
         if not _is_blob(path, file):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _beside(path) as temporary, temporary.open("xb") as out:
+            with file_beside(path) as out:
                 for chunk in _checked(file):
                     out.write(chunk)
-                publish_file(temporary, out, path)
     write_atomic(folder / "oci-layout", MARKER)
     write_atomic(folder / "index.json", _index(chosen, about, known))
 
@@ -279,19 +277,5 @@ def _archive(target: Path) -> Iterator[BinaryIO]:
         with target.open("wb") as pipe:
             yield pipe
         return
-    with _beside(place) as path, path.open("xb") as file:
+    with file_beside(place) as file:
         yield file
-        publish_file(path, file, place)
-
-
-@contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """Yield a free path in the folder of `target`; what is still there at the end is removed."""
-    path = target.with_name(f".tmp-{os.urandom(8).hex()}")
-    try:
-        yield path
-    finally:
-        if path.is_dir():
-            remove_tree(path)
-        else:
-            path.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ after a kill) `mlbox fsck` finds what the disk did not keep.
 import errno
 import fcntl
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,8 @@ from typing import BinaryIO
 
 from mlbox.files import locked
 
+_OF_LABEL = re.compile(r"-[0-9a-f]{16}")
+_NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _LONG = 900
 """Characters of a path; four bytes each and one more name are still less than PATH_MAX."""
 _GET_FLAGS, _SET_FLAGS, _TOP_OF_HIERARCHY = 0x80086601, 0x40086602, 0x00020000
@@ -25,12 +28,34 @@ _GET_FLAGS, _SET_FLAGS, _TOP_OF_HIERARCHY = 0x80086601, 0x40086602, 0x00020000
 @contextmanager
 def temporary_folder(tmp: Path, label: str) -> Iterator[Path]:
     """Yield a new empty folder under `tmp`; what is left of it at the end is removed."""
-    folder, fd = _claim(tmp, label)
-    try:
+    tmp.mkdir(parents=True, exist_ok=True)
+    _spread(tmp)
+    with _claimed(tmp, label) as folder:
         yield folder
-    finally:
-        remove_tree(folder)
-        os.close(fd)
+
+
+@contextmanager
+def folder_beside(target: Path) -> Iterator[Path]:
+    """Yield a new folder beside `target`, a place of the user's, for what is to lie there when it is whole.
+
+    What is left of it at the end is removed, and so is what processes that were killed have left for this target.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    label = f".tmp-{target.name[:200]}"
+    for path in target.parent.iterdir():
+        # Others' are left alone: who may write here could turn a folder into a link while it is emptied.
+        if path.name.startswith(label) and _OF_LABEL.fullmatch(path.name[len(label) :]) and _is_own(path):
+            discard_if_dead(path)
+    with _claimed(target.parent, label, lockless=True) as folder:
+        yield folder
+
+
+@contextmanager
+def file_beside(target: Path) -> Iterator[BinaryIO]:
+    """Yield the file that lies at `target`, a place of the user's, when all went well."""
+    with folder_beside(target) as folder, (folder / target.name).open("xb") as file:
+        yield file
+        publish_file(folder / target.name, file, target)
 
 
 @contextmanager
@@ -156,16 +181,30 @@ def _private(folder: Path) -> None:
             folder.chmod(0o700)
 
 
-def _claim(tmp: Path, label: str) -> tuple[Path, int]:
-    tmp.mkdir(parents=True, exist_ok=True)
-    _spread(tmp)
+def _is_own(path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return path.lstat().st_uid == os.geteuid()
+    return False
+
+
+@contextmanager
+def _claimed(tmp: Path, label: str, *, lockless: bool = False) -> Iterator[Path]:
+    folder, fd = _claim(tmp, label, lockless=lockless)
+    try:
+        yield folder
+    finally:
+        remove_tree(folder)
+        os.close(fd)
+
+
+def _claim(tmp: Path, label: str, *, lockless: bool) -> tuple[Path, int]:
     while True:
         folder = tmp / f"{label}-{os.urandom(8).hex()}"
         folder.mkdir(mode=0o700)
         # Between mkdir and flock the folder looks dead; when discard_leftovers was faster, take another one.
         with suppress(FileNotFoundError):
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            if _try_lock(fd) and folder.exists():
+            if _try_lock(fd, lockless=lockless) and folder.exists():
                 return folder, fd
             os.close(fd)
 
@@ -188,9 +227,14 @@ def _spread(folder: Path) -> None:
             os.close(fd)
 
 
-def _try_lock(fd: int) -> bool:
+def _try_lock(fd: int, *, lockless: bool = False) -> bool:
+    """Return whether the lock is ours now; where there are none for folders, as on NFS, `lockless` is the answer."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as problem:
+        if problem.errno not in _NO_LOCKS:
+            raise
+        return lockless
     return True

@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import os
 import sys
@@ -9,6 +10,8 @@ import pytest
 from mlbox.store import publish
 from mlbox.store.publish import (
     discard_leftovers,
+    file_beside,
+    folder_beside,
     publish_folder,
     remove_tree,
     temporary_file,
@@ -38,6 +41,34 @@ def test_a_leftover_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "tmp/old/link").symlink_to(tmp_path / "precious")
     discard_leftovers(tmp_path / "tmp")
     assert (tmp_path / "precious/file").exists()
+
+
+def test_what_was_killed_beside_a_target_goes_with_the_next(tmp_path: Path) -> None:
+    """Gigabytes under a hidden name, that nobody would find; what another one works on stays, and what is not ours."""
+    target = tmp_path / "x.tar"
+    kept = {tmp_path / name for name in (".tmp-x.tar", ".tmp-x.tar-mine", f".tmp-y.tar-{'0' * 16}")}
+    for folder in (*kept, tmp_path / f".tmp-x.tar-{'0' * 16}"):
+        folder.mkdir()
+    with folder_beside(target) as other:
+        with file_beside(target) as file:
+            file.write(b"1")
+            assert not target.exists()
+        assert other.exists()
+    assert target.read_bytes() == b"1"
+    assert set(tmp_path.iterdir()) == {target, *kept}
+
+
+def test_a_file_system_without_locks_for_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS: it is written to, and what cannot be told from the living is left."""
+
+    def flock(fd: int, operation: int) -> None:
+        raise OSError(errno.EBADF, "no")
+
+    (tmp_path / f".tmp-x-{'0' * 16}").mkdir()
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with file_beside(tmp_path / "x") as file:
+        file.write(b"1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".tmp-x-{'0' * 16}", "x"]
 
 
 def test_the_first_to_publish_wins(tmp_path: Path) -> None:
