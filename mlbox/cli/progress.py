@@ -70,6 +70,8 @@ class Bars:
 
     def expect(self, what: str, total: int) -> None:
         """Make the bar of `what` longer by `total` bytes."""
+        if not total:
+            return
         with self._lock:
             progress = self._open()
             if what not in self._tasks:
@@ -96,7 +98,10 @@ class Bars:
             from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
             columns = (TextColumn("{task.description:<8}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-            self._progress = Progress(*columns, console=Console(stderr=True))
+            # Lines of data are not broken; and what goes to a file or `$(…)` stays out of rich's hands, which would
+            # print it to stderr.
+            console = Console(stderr=True, soft_wrap=True)
+            self._progress = Progress(*columns, console=console, redirect_stdout=sys.stdout.isatty())
             self._progress.start()
         return self._progress
 
