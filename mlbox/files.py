@@ -67,7 +67,7 @@ def output_path(path: Path) -> Path | None:
 
 def output_errors(path: Path) -> AbstractContextManager[None]:
     """Turn a full or read-only disk into a StoreError about what the user wants at `path`."""
-    return disk_errors(f"writing {path}", denied=_OTHER_PLACE)
+    return disk_errors(f"writing {path}", denied=_OTHER_PLACE, full=f"free some space there, or {_OTHER_PLACE}")
 
 
 def write_output(path: Path, data: bytes) -> None:
@@ -97,22 +97,20 @@ def locked(path: Path, *, blocking: bool = True, shared: bool = False) -> Iterat
 
 _OWN_STORE = "mlbox needs a store it may write: run as root, or set MLBOX_HOME"
 _OTHER_PLACE = "name another place with -o"
+_FREE = "free some space ('mlbox prune' removes what no image uses), then run the same command again"
 
 
 @contextmanager
-def disk_errors(what: str, *, denied: str = _OWN_STORE) -> Iterator[None]:
+def disk_errors(what: str, *, denied: str = _OWN_STORE, full: str = _FREE) -> Iterator[None]:
     """Turn a full or read-only disk into a StoreError that says so; other OSErrors pass.
 
-    `denied` is what to do when one may not write there.
+    `denied` is what to do when one may not write there, `full` when there is no room.
     """
     try:
         yield
     except OSError as problem:
         if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(
-                f"no space left on the disk while {what}",
-                hint="free some space ('mlbox prune' removes what no image uses), then run the same command again",
-            ) from problem
+            raise StoreError(f"no space left on the disk while {what}", hint=full) from problem
         if problem.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise StoreError(
                 f"cannot write while {what}: {problem.strerror}: {problem.filename}",

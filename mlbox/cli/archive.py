@@ -42,6 +42,7 @@ def save(
 ) -> None:
     """Write images to a folder or an archive; an image that is asked for by name gets this name there."""
     from mlbox.errors import UsageError
+    from mlbox.files import output_errors
     from mlbox.store.layout import export, write_archive
 
     if attachments and form is ArchiveForm.DOCKER:
@@ -58,8 +59,9 @@ def save(
             raise UsageError(
                 "an archive does not belong on a terminal", hint="name a file with -o, or pipe it somewhere"
             )
-        write_archive(store, chosen, sys.stdout.buffer, form=form.value, attachments=attachments)
-        sys.stdout.buffer.flush()
+        with output_errors(Path("standard output")):
+            write_archive(store, chosen, sys.stdout.buffer, form=form.value, attachments=attachments)
+            sys.stdout.buffer.flush()
 
 
 def _chosen(store: "Store", text: str) -> "Chosen":

@@ -84,6 +84,7 @@ def create(
 ) -> None:
     """Put images into one file. This is what 'mlbox bundle IMAGE' does."""
     from mlbox.engine.bundles.write import BundleOptions, left_out, make_bundle
+    from mlbox.files import output_errors
     from mlbox.registry.bundle_write import bundle_file
 
     size = _size(split)
@@ -95,7 +96,9 @@ def create(
             artifacts=artifacts, sbom=sbom, have=there, since=bundles, compression=compression.value
         )
         if str(output) == "-":
-            made = make_bundle(default_store(), names, sys.stdout.buffer, options, talk)
+            with output_errors(Path("standard output")):
+                made = make_bundle(default_store(), names, sys.stdout.buffer, options, talk)
+                sys.stdout.buffer.flush()
         else:
             with bundle_file(output.absolute(), size) as out:
                 made = make_bundle(default_store(), names, out, options, talk)
