@@ -1,5 +1,6 @@
 """Turns a source distribution into a wheel, by its own build back end, in a container without network."""
 
+import errno
 import lzma
 import os
 import posixpath
@@ -230,12 +231,7 @@ def _source_tree(piece: BuiltWheelPiece, source: Path, folder: Path, limits: Lim
         shutil.copytree(source, folder, symlinks=True)
         return folder
     name = piece.source.filename
-    try:
-        unpack_sdist(source, folder, name, limits)
-    except (zlib.error, lzma.LZMAError, EOFError, OSError, ValueError) as problem:
-        if isinstance(problem, OSError) and problem.errno is not None:
-            raise
-        raise ArchiveError(f"{name}: not a readable source archive: {problem}", hint=_HINT) from problem
+    unpack_sdist(source, folder, name, limits)
     tops = list(folder.iterdir())
     if len(tops) != 1 or tops[0].is_symlink() or not tops[0].is_dir():
         raise ArchiveError(f"{name}: a source archive holds one folder, this one has {len(tops)} entries", hint=_HINT)
@@ -243,15 +239,26 @@ def _source_tree(piece: BuiltWheelPiece, source: Path, folder: Path, limits: Lim
 
 
 def unpack_sdist(path: Path, folder: Path, name: str, limits: Limits = LIMITS) -> None:
-    """Unpack the .tar.* or .zip `path` into the new `folder`; whatever would leave it raises ArchiveError."""
-    writer = TreeWriter(folder, name)
+    """Unpack the .tar.* or .zip `path` into the new `folder`.
+
+    Whatever is damaged or would leave the folder raises ArchiveError naming the archive.
+    """
+    try:
+        _unpack(path, TreeWriter(folder, name), limits)
+    except (zlib.error, lzma.LZMAError, EOFError, OSError, ValueError) as problem:
+        if isinstance(problem, OSError) and problem.errno not in (None, errno.ENAMETOOLONG):
+            raise
+        raise ArchiveError(f"{name}: not a readable source archive: {problem}", hint=_HINT) from problem
+
+
+def _unpack(path: Path, writer: TreeWriter, limits: Limits) -> None:
     if zipfile.is_zipfile(path):
-        with Zip(path, name, limits) as archive:
+        with Zip(path, writer.archive, limits) as archive:
             for file in archive.members.values():
                 writer.file(file.name, archive.chunks(file), 0o755 if file.executable else 0o644)
     else:
         with path.open("rb") as packed:
-            _unpack_tar(TarStream(unpacked(packed), name, limits.files), path.stat().st_size, writer, limits)
+            _unpack_tar(TarStream(unpacked(packed), writer.archive, limits.files), path.stat().st_size, writer, limits)
     writer.finish()
 
 

@@ -30,6 +30,7 @@ from fuzz import locks
 
 from mlbox.build.conda import unpack_conda
 from mlbox.build.deb import unpack_deb
+from mlbox.build.sdist import unpack_sdist
 from mlbox.build.wheel import unpack_wheel
 from mlbox.build.zip import Limits, Zip
 from mlbox.codec import canonical_json, decode_json
@@ -38,10 +39,14 @@ from mlbox.engine.bundles.check import manifest_for_others
 from mlbox.engine.bundles.load import load_bundle, verify_bundle
 from mlbox.errors import MlboxError, RegistryError
 from mlbox.gpu.fatbin import device_code
+from mlbox.http import Answer
+from mlbox.lock.debian.packages import Packages
 from mlbox.lock.file import decode_lock, encode_lock
 from mlbox.lock.foreign.importing import reader_of
 from mlbox.lock.foreign.model import Selection
 from mlbox.lock.model import Base, Lock, Package, Target
+from mlbox.lock.python.pages import files_of_page
+from mlbox.lock.python.sdist import read_archive
 from mlbox.oci.artifact import ArtifactManifest
 from mlbox.oci.digest import DiffID, digest_of, hex_of
 from mlbox.oci.image import INDEX, LAYER_TAR, MANIFEST, ImageIndex, Manifest, local_image, parse_config, parse_image
@@ -262,6 +267,33 @@ def _deb(data: bytes, room: Path) -> None:
     unpack_deb(path, room / "root", epoch=EPOCH, limit=1 << 24)
 
 
+def _sdist(data: bytes, room: Path) -> None:
+    path = room / "x-1.0.tar.gz"
+    path.write_bytes(_mended(data))
+    with _excused():
+        read_archive(path)
+    unpack_sdist(path, room / "root", path.name, SMALL)
+
+
+def _page(data: bytes, room: Path) -> None:
+    """Read a page of an index: its type in the first line, then the page."""
+    kind, _, body = data.partition(b"\n")
+    answer = Answer("https://i.example/simple/x/", {"content-type": kind.decode("latin-1")}, body)
+    for one in files_of_page(answer):
+        assert one.size >= 0
+
+
+def _packages(data: bytes, room: Path) -> None:
+    """Read the packages of an archive of Debian's kind."""
+    path = room / "Packages"
+    path.write_bytes(data)
+    found = Packages(path, "trixie")
+    for name in found.names():
+        with _excused():
+            for one in (*found.named(name), *found.providing(name)):
+                assert ".." not in one.path.split("/")
+
+
 def _conda(data: bytes, room: Path) -> None:
     """Link a package of the tars in the input: its description and its content."""
     info, mark, content = data.partition(_MARK)
@@ -439,6 +471,22 @@ READERS: dict[str, Reader] = {
         _deb,
         [deb_bytes(_DEB, packing=""),
          conda_tar({"./control": File(b"Package: xy\nArchitecture: amd64\n")}) + _MARK + _TAR],
+    ),
+    "sdist": Reader(
+        _sdist,
+        [folder("x-1.0/") + file("x-1.0/pyproject.toml", b"[build-system]\nrequires=['a']\n") + END,
+         file("x-1.0/a.c", b"1") + hardlink("x-1.0/b.c", "x-1.0/a.c") + tar_symlink("x-1.0/c", "a.c") + END,
+         _zipped({"x-1.0/setup.py": b"1"})],
+    ),
+    "index": Reader(
+        _page,
+        [b'text/html\n<base href="https://f.example/"><a href="x-1.0.tar.gz#sha256=' + A.encode() + b'">x</a>',
+         b'application/json\n{"files":[{"filename":"x-1.0.zip","url":"../x-1.0.zip","hashes":{"sha256":"a"},"size":1}]}'],
+    ),
+    "packages": Reader(
+        _packages,
+        [(f"Package: xy\nVersion: 1:1.0-1\nArchitecture: all\nFilename: ./pool/x.deb\nSHA256: {A}\nSize: 7\n"
+          "Depends: a (>= 1) | b:any, c\nProvides: p (= 1)\n\nPackage: z\nProvides: p\n").encode()],
     ),
     "conda": Reader(_conda, list(_conda_seeds())),
     "elf": Reader(
