@@ -23,6 +23,7 @@ _DOCUMENT_LIMIT = 64 << 20
 _DOCUMENTS = (LOCK_TYPE, PLAN_TYPE)
 _SMALL = 64 << 10
 """A blob of so few bytes is fetched: making the layer here would take longer."""
+_WHOLE = "ask for the whole image: 'mlbox push' without --thin"
 
 Layers = dict[DiffID, PulledLayer]
 
@@ -108,10 +109,16 @@ class Completion:
         builder = builder_for(self._store, plan, tuple(chosen.values()), self._listener)
         try:
             made = builder.layers(tuple(chosen.values()))
-        except MlboxError:
-            if self._remote.is_thin:
-                raise
-            return []
+        except MlboxError as problem:
+            if not self._remote.is_thin:
+                return []
+            problem.message = (
+                f"{self._remote.reference.familiar} is a thin image, and a layer left out of it"
+                f" cannot be made here: {problem.message}"
+            )
+            problem.args = (problem.message,)
+            problem.hint = f"{problem.hint}; or {_WHOLE}" if problem.hint else _WHOLE
+            raise
         return [diff_id for diff_id, layer in zip(chosen, made, strict=True) if layer.diff_id == diff_id]
 
     def _refuse_incomplete(self, missing: Sequence[DiffID]) -> None:
@@ -120,7 +127,7 @@ class Completion:
             raise RegistryError(
                 f"{self._remote.reference.familiar} is a thin image, and {len(lost)} of the layers left out of it"
                 f" cannot be made here ({lost[0]} and what its plan says differ)",
-                hint="ask for the whole image: 'mlbox push' without --thin",
+                hint=_WHOLE,
             )
 
 

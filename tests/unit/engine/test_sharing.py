@@ -219,8 +219,9 @@ def test_a_thin_image_whose_packages_cannot_be_had(
     build(home, plan)
     pushed(home, fake, thin=True)
     monkeypatch.setenv("MLBOX_INDEX_URL", f"{fake.url}/simple")  # an index that has nothing
-    with pytest.raises(MlboxError, match="demo"):
+    with pytest.raises(MlboxError, match=r"is a thin image, and a layer .* cannot be made here: .*demo") as caught:
         pulled(other, fake)
+    assert "without --thin" in (caught.value.hint or "")
     assert not Store(other).images.list()
 
 
