@@ -14,6 +14,11 @@ def mega(size: int) -> str:
     return f"{size} B"
 
 
+def many(number: int, what: str) -> str:
+    """Return how many of `what`: '1 layer', '2 layers'."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def parse_duration(text: str) -> float:
     """Return the seconds that `--for 90s`, '30m', '8h', '1.5d' means; a bare number is none: it names no unit."""
     number, unit = text.strip()[:-1], text.strip()[-1:]

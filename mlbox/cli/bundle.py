@@ -14,6 +14,7 @@ from mlbox.cli.home import default_store
 from mlbox.cli.progress import listener
 from mlbox.cli.render import Format, mega, print_json, print_table
 from mlbox.events import Listener
+from mlbox.units import many
 
 if TYPE_CHECKING:
     from mlbox.engine.bundles.load import Checked
@@ -169,7 +170,7 @@ def load(
         _tell_moved(talk, [(name.name, name.before) for image in loaded.images for name in image.names if name.before])
         talk.note(
             f"layers: {len(loaded.unpacked)} from the bundle, {len(loaded.made)} made from files of packages, "
-            f"{len(loaded.there)} that were there; {_count(loaded.files, 'file')} of packages from the bundle"
+            f"{len(loaded.there)} that were there; {many(loaded.files, 'file')} of packages from the bundle"
         )
         if loaded.ran:
             how = "takes" if trust else "makes again, unless they are loaded with --trust"
@@ -240,19 +241,15 @@ def _tell(checked: "Checked") -> None:
     contents = checked.contents
     files = [file.size for file in contents.files if not file.there]
     print(
-        f"undamaged: {mega(checked.size)}, {_count(sum(layer.way == 'blob' for layer in contents.layers), 'layer')}, "
-        f"{_count(len(files), 'file')} of packages ({mega(sum(files))}), "
-        f"{_count(len(contents.referrers), 'document')} about the images; "
+        f"undamaged: {mega(checked.size)}, {many(sum(layer.way == 'blob' for layer in contents.layers), 'layer')}, "
+        f"{many(len(files), 'file')} of packages ({mega(sum(files))}), "
+        f"{many(len(contents.referrers), 'document')} about the images; "
         f"bundle {checked.digest}"
     )
     if checked.missing:
         print(f"a delta, which this store cannot load: it lacks {checked.missing}")
     elif contents.is_delta:
         print("a delta: what it leaves out is in this store")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _tell_moved(talk: Listener, moved: list[tuple[str, str | None]]) -> None:

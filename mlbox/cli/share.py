@@ -8,6 +8,7 @@ from mlbox.cli.progress import listener
 from mlbox.cli.project import Machine, Quiet
 from mlbox.cli.render import Format, mega, print_json
 from mlbox.cli.words import App, Argument, Option
+from mlbox.units import many
 
 app = App()
 
@@ -38,7 +39,7 @@ def pull(names: Names, arch: Arch = None, quiet: Quiet = False, form: Form = For
             counts = dict.fromkeys(("registry", "artifacts", "pieces", "here"), 0)
             for layer in report.layers:
                 counts[layer.source] += 1
-            talk.step(f"{report.name}: {len(report.layers)} layers, {_of(counts)}; {mega(report.moved)} moved")
+            talk.step(f"{report.name}: {many(len(report.layers), 'layer')}, {_of(counts)}; {mega(report.moved)} moved")
             if form is not Format.JSON:
                 print(report.image)
     if form is Format.JSON:
@@ -91,7 +92,8 @@ def push(
             for layer in report.layers:
                 counts[layer.how] += 1
             left = f", {len(report.left_out)} left out" if report.left_out else ""
-            talk.step(f"{report.name}: {len(report.layers)} layers, {_of(counts)}{left}; {mega(report.moved)} moved")
+            layers = f"{many(len(report.layers), 'layer')}, {_of(counts)}{left}"
+            talk.step(f"{report.name}: {layers}; {mega(report.moved)} moved")
             if form is not Format.JSON:
                 print(report.pinned)
     if form is Format.JSON:
@@ -121,7 +123,7 @@ def copy(
             listener=talk,
         )
         counts = {"uploaded": report.uploaded, "mounted": report.mounted, "there": report.there}
-        talk.step(f"{target}: {report.manifests} manifests, blobs: {_of(counts)}; {mega(report.moved)} moved")
+        talk.step(f"{target}: {many(report.manifests, 'manifest')}, blobs: {_of(counts)}; {mega(report.moved)} moved")
     if form is Format.JSON:
         print_json(report)
     else:
