@@ -25,7 +25,8 @@ def download(
 ) -> int:
     """Make `target` the blob: what an earlier call left there is completed, size and sha256 are verified.
 
-    After a RegistryError a part may be there that the next call completes, never the wrong bytes. Returns the bytes.
+    After a RegistryError a part may be there that the next call completes, never a whole blob of wrong bytes. Returns
+    the bytes.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     what = name or f"blob {descriptor.digest}"
