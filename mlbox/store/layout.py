@@ -1,8 +1,11 @@
 """Writing images for other tools: an OCI image layout (a folder or an archive), or the archive of `docker save`."""
 
+import errno
+import fcntl
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
@@ -73,14 +76,21 @@ def export(
         if form == "docker":
             raise UsageError("docker's format is an archive, never a folder", hint="name a file: -o FILE.tar")
         if (target / "oci-layout").is_file():
-            _fill(store, chosen, target, attachments)
+            with _alone(target):
+                _fill(store, chosen, target, attachments)
             return
         _refuse(target, target.exists() and not _is_empty(target), "is there and is no OCI image layout")
         with folder_beside(target) as folder:
             path = folder / target.name
             path.mkdir()
             _fill(store, chosen, path, attachments)
-            path.rename(target)
+            try:
+                path.rename(target)
+            except OSError as problem:
+                if problem.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+                # Somebody else was faster: as if that had been there before.
+                export(store, chosen, target, form=form, attachments=attachments)
 
 
 def compression_of(target: Path) -> Compression | None:
@@ -258,6 +268,18 @@ def _is_blob(path: Path, file: _File) -> bool:
         return False
     with path.open("rb") as there:
         return hashlib.file_digest(there, "sha256").hexdigest() == hex_of(file.digest)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time change an index; where folders have no locks, as on NFS, nobody waits."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _is_empty(path: Path) -> bool:

@@ -11,6 +11,7 @@ from mlbox.errors import StoreError, UsageError
 from mlbox.oci.artifact import LOCK_TYPE, artifact_of, subject_of
 from mlbox.oci.image import Image
 from mlbox.oci.reference import parse_reference
+from mlbox.store import layout
 from mlbox.store.layout import Chosen, export, export_layout, write_archive
 from mlbox.store.store import Store
 
@@ -73,6 +74,23 @@ def test_a_second_image_joins_the_layout_and_a_name_moves(store: Store, image: I
     assert foreign in json.loads((out / "index.json").read_bytes())["manifests"]
     assert index_names(out) == {"me/bert:1": other.digest, "bert:latest": image.digest, "": foreign["digest"]}
     assert len(json.loads((out / "index.json").read_bytes())["manifests"]) == 3
+
+
+def test_somebody_else_was_faster(store: Store, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that write the same new folder at once, the later adds to what is there then."""
+    other = make_image(store, make_layer(store, "other", {"y": b"2"}))
+    fill = layout._fill
+
+    def overtaken(*args: object) -> None:
+        monkeypatch.setattr(layout, "_fill", fill)
+        fill(*args)  # type: ignore[arg-type]
+        export_layout(store, other, tmp_path / "out", [parse_reference("other:1")])
+
+    monkeypatch.setattr(layout, "_fill", overtaken)
+    export_layout(store, image, tmp_path / "out", [parse_reference("one:1")])
+    index = json.loads((tmp_path / "out/index.json").read_bytes())
+    assert {one["digest"] for one in index["manifests"]} == {image.digest, other.digest}
+    assert [path.name for path in tmp_path.glob(".tmp*")] == []
 
 
 def test_without_a_name_there_is_one_entry(store: Store, image: Image, tmp_path: Path) -> None:
