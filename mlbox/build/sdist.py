@@ -245,7 +245,7 @@ def unpack_sdist(path: Path, folder: Path, name: str, limits: Limits = LIMITS) -
     """
     try:
         _unpack(path, TreeWriter(folder, name), limits)
-    except (zlib.error, lzma.LZMAError, EOFError, OSError, ValueError) as problem:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError) as problem:
         if isinstance(problem, OSError) and problem.errno not in (None, errno.ENAMETOOLONG):
             raise
         raise ArchiveError(f"{name}: not a readable source archive: {problem}", hint=_HINT) from problem
