@@ -70,8 +70,10 @@ def _words(done: process.Result) -> str:
 
 
 def _run(helper: str, action: str, stdin: bytes) -> process.Result:
-    # the user's whole environment: helpers find agents, keyrings and cloud accounts there
-    return process.run([_program(helper), action], env=dict(os.environ), stdin=stdin, ok=range(256), timeout=_PATIENCE)
+    # The user's environment, for helpers find agents, keyrings and cloud accounts there; but not what is mlbox's alone,
+    # such as the password of a key.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MLBOX_")}
+    return process.run([_program(helper), action], env=env, stdin=stdin, ok=range(256), timeout=_PATIENCE)
 
 
 def _program(helper: str) -> str:

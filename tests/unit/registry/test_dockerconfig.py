@@ -324,6 +324,21 @@ def test_a_helper_that_cannot_be_started(config: Path, keychain: Path, tmp_path:
         save_login("r.example", Credentials(username="me", password=SECRET), config)
 
 
+def test_a_helper_sees_nothing_of_mlbox(
+    config: Path, keychain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own variables it needs, and not the password of a key."""
+    monkeypatch.setenv("MLBOX_KEY_PASSWORD", SECRET)
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", "unix:x")
+    helper = tmp_path / "bin/docker-credential-test"
+    helper.write_text(f"#!/bin/sh\ncat >/dev/null\nenv > {tmp_path}/env\necho credentials not found\nexit 1\n")
+    write(config, {"credHelpers": {"r.example": "test"}})
+    assert found(config, "r.example") is None
+    seen = (tmp_path / "env").read_text()
+    assert "DBUS_SESSION_BUS_ADDRESS" in seen
+    assert SECRET not in seen
+
+
 def test_a_damaged_file_says_what_it_is(config: Path) -> None:
     """Whoever meets it may never have heard of it."""
     write(config, {})
