@@ -45,7 +45,7 @@ def load_toml(data: bytes, *, what: str, error: type[MlboxError] = MlboxError) -
         raise error(f"{what}: a key of more than {_DEEPEST_KEY} parts")
     try:
         return tomllib.loads(data.decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as problem:
+    except (ValueError, RecursionError) as problem:  # a number of too many digits is no TOMLDecodeError
         raise error(f"{what}: {problem}", hint=_newer_toml(data, str(problem))) from problem
 
 

@@ -43,7 +43,8 @@ def read_dockerfile(data: bytes, file: str = FILE) -> Proposal:
     try:
         ast = parse_dockerfile_ast(data.decode("utf-8-sig"))
     except (DockerfileSyntaxError, UnicodeDecodeError, ValueError, RecursionError) as problem:
-        raise ProjectError(f"{file}: {problem}") from problem
+        reason = str(problem)[:300]
+        raise ProjectError(f"{file}: {reason if reason.isprintable() else ascii(reason)[1:-1]}") from problem
     return _Reader(file).read(ast.instructions)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from mlbox.errors import ProjectError
 from mlbox.project.model import Requirement
 from mlbox.project.problems import Problems, did_you_mean
-from mlbox.project.requirement import Itself, Place, normalize, parse_requirement, pep508
+from mlbox.project.requirement import Itself, Place, normalize, parse_requirement, pep508, without_credentials
 
 FILE = "pyproject.toml"
 
@@ -55,7 +55,9 @@ class Pyproject:
         self.entry_points = self._entry_points()
         if self.has_project and not NAME.fullmatch(self.name) and (self.name or self._must_be_named):
             problems.add(
-                self._key("project.name"), f"{self.name!r} is no valid name", "letters, digits, '.', '-' and '_'"
+                self._key("project.name"),
+                f"{without_credentials(self.name)[:200]!r} is no valid name",
+                "letters, digits, '.', '-' and '_'",
             )
             self.name = ""
 

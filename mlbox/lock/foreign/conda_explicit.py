@@ -62,7 +62,8 @@ def _package(line: str, platform: str) -> PinnedConda:
 
 def _pip(found: re.Match[str]) -> Pinned:
     name, url = found[1].partition("[")[0], found[2]
-    filename = url.partition("#")[0].rpartition("/")[2]
+    # What has no path ends with its host, and who may ask there.
+    filename = url.partition("#")[0].partition("://")[2].partition("/")[2].rpartition("/")[2]
     stem = filename.removesuffix(".tar.gz").removesuffix(".zip")
     version = filename.split("-")[1] if filename.endswith(".whl") and "-" in filename else stem.rpartition("-")[2]
     return pinned_from_url(name, version, url, sha256=found[3] or found[4] or "")
