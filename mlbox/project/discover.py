@@ -135,7 +135,7 @@ class _Loader:
             settings = msgspec.structs.replace(settings, env={**self._conda.variables, **settings.env})
         settings, index = self._with_accelerator(settings, where)
         package, notes = read_package(self._root, self._own, asked_for=self._files.itself is not None)
-        requires_python = self._requires_python()
+        requires_python = self._requires_python(chosen=bool(settings.python or python))
         python, named_by = (python, named_by) if python else self._python
         self._check_python(settings, python, named_by, requires_python, where)
         self._problems.check()
@@ -266,9 +266,17 @@ class _Loader:
                 f" package = {member!r} in [tool.mlbox], it does"
             )
 
-    def _requires_python(self) -> str:
-        """Return the specifiers of the project and of the folders that it cannot do without."""
+    def _requires_python(self, *, chosen: bool) -> str:
+        """Return the specifiers of the project and of the folders that it cannot do without.
+
+        Unless a Python is `chosen`, setup.py says which ones its author knows, also beside a requirements.txt.
+        """
         own = next(((one.file, one.requires_python) for one in self._metadata if one.requires_python), None)
+        if own is None and not (chosen or self._foreign or self._conda) and (there := self._there(SETUP)):
+            from mlbox.project.setuptools import read_setup
+
+            table = read_setup(self._root, there[-1], unsaid := Problems()).table
+            own = (there[-1], Pyproject(self._root, table, unsaid, file=there[-1]).requires_python)
         members = [(one.pyproject.file, one.pyproject.requires_python) for one in self._members]
         self._python_stated = [one for one in (own, *members, *self._folders.requires_python) if one and one[1]]
         stated = list(dict.fromkeys(text for _, text in self._python_stated))

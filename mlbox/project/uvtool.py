@@ -19,7 +19,7 @@ from mlbox.project.pyproject import at
 from mlbox.project.requirement import normalize, pep508
 from mlbox.project.spec import Line, Spec
 from mlbox.project.tables import both, get, named, opposite, place_of, strings
-from mlbox.project.workspace import hint_of_member, workspace_of
+from mlbox.project.workspace import hint_of_member, unfetched, workspace_of
 
 if TYPE_CHECKING:
     from mlbox.project.tools import Context
@@ -151,7 +151,7 @@ class _Reader:
             return place_of(source)
         members = self._workspace.members if self._workspace else {}
         if (folder := members.get(normalize(name))) is None:
-            hint = hint_of_member(self._context.root, name) if not self._workspace else ""
+            hint = unfetched(self._workspace) if self._workspace else hint_of_member(self._context.root, name)
             raise ProjectError(
                 f"{name}: the workspace has no such member", hint=hint or did_you_mean(normalize(name), members)
             )

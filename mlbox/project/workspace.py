@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from mlbox.codec import load_toml
 from mlbox.errors import ProjectError
 from mlbox.project.pyproject import FILE, at
-from mlbox.project.reading import read_bytes, repository
+from mlbox.project.reading import read_bytes, repository, submodule_hint
 from mlbox.project.requirement import normalize
 from mlbox.project.tables import strings
 
@@ -66,6 +66,13 @@ def workspace_above(root: Path) -> Path | None:
         if found and real in found.members.values():
             return folder
     return None
+
+
+def unfetched(workspace: Workspace) -> str | None:
+    """Return how to get a member that is in a submodule of git which this clone does not have; else None."""
+    folders = (workspace.folder / pattern for pattern in _patterns(workspace.uv["workspace"], "members"))
+    hints = (submodule_hint(workspace.folder, folder) for folder in folders if not (folder / FILE).is_file())
+    return next(filter(None, hints), None)
 
 
 def _files(folder: Path, workspace: Mapping[str, Any]) -> Iterator[Path]:

@@ -227,6 +227,36 @@ def test_refused(tmp_path: Path, files: Files, message: str, hint: str) -> None:
     assert hint in (refused.value.hint or "")
 
 
+@pytest.mark.parametrize(
+    ("more", "asked"),
+    [
+        ({}, "<3.12,>=3.9"),
+        ({"mlbox.toml": "python = '3.13'"}, ""),
+        ({".python-version": "3.13"}, ""),
+        ({"pyproject.toml": f"{PROJECT}requires-python = '>=3.10'"}, ">=3.10"),
+        ({"setup.py": "setup(python_requires='nonsense', install_requires=open('x').read())"}, ""),
+        ({"setup.py": "setup("}, ""),
+    ],
+    ids=["alone", "settings", ".python-version", "[project]", "nonsense", "no Python"],
+)
+def test_the_pythons_of_a_setup_that_does_not_count(tmp_path: Path, more: Files, asked: str) -> None:
+    """They bound which Python is taken, unless somebody chose one; nothing else in it is looked at."""
+    files = {"requirements.txt": "numpy", "setup.py": "setup(python_requires='>=3.9, <3.12', install_requires=['x'])"}
+    read = load_project(make(tmp_path, {**files, **more}))
+    assert read.requires_python.replace(", ", ",") in (asked, ",".join(reversed(asked.split(","))))
+    assert asks(read) == ["numpy"]
+
+
+def test_a_member_in_a_submodule_that_was_not_fetched(tmp_path: Path) -> None:
+    """Is no mistyped name."""
+    uv = "[tool.uv]\nworkspace.members = ['third/x']\nsources.y = { workspace = true }\n"
+    files = {"pyproject.toml": f"{PROJECT}dependencies = ['y']\n{uv}", ".gitmodules": "[submodule 'x']\npath=third/x\n"}
+    (tmp_path / "third/x").mkdir(parents=True)
+    with pytest.raises(ProjectError, match="y: the workspace has no such member") as refused:
+        load_project(make(tmp_path, files))
+    assert "'git submodule update --init third/x' gets it" in str(refused.value.hint)
+
+
 def test_a_submodule_that_was_not_fetched(tmp_path: Path) -> None:
     """A clone without submodules has empty folders; whose are not empty lack something else."""
     files = {"requirements.txt": "-e third/x", ".gitmodules": "[submodule 'x']\npath=third/x\n"}
