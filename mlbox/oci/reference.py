@@ -58,6 +58,8 @@ def parse_reference(text: str) -> Reference:
     else:
         registry, path = DEFAULT_REGISTRY, rest
     repository, colon, tag = path.partition(":")
+    if rest.startswith("sha256:"):  # would be a name that nobody can say: everywhere this means a digest
+        raise _invalid(text)
     if registry == DEFAULT_REGISTRY and "/" not in repository:
         repository = "library/" + repository
     if not (_REGISTRY.fullmatch(registry) and _REPOSITORY.fullmatch(repository) and len(repository) < 256):

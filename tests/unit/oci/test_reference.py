@@ -58,6 +58,8 @@ def test_defaults(text: str, whole: str, familiar: str) -> None:
         "a:" + "t" * 129,
         "a@",
         "a@sha256:12",
+        "sha256:12",
+        D,
         f"a@{D}@{D}",
         "a/../b",
         "a b",
