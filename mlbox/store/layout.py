@@ -67,7 +67,6 @@ def export(
     """
     compression = compression_of(target)
     with output_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
         if compression:
             _refuse(target, target.is_dir(), "is a folder, and the name says archive")
             with _archive(target) as file:

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from mlbox.errors import UsageError
 from mlbox.files import locked
 
 _OF_LABEL = re.compile(r"-[0-9a-f]{16}")
@@ -40,7 +41,10 @@ def folder_beside(target: Path) -> Iterator[Path]:
 
     What is left of it at the end is removed, and so is what processes that were killed have left for this target.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as problem:
+        raise UsageError(f"{problem.filename} is no folder", hint=f"nothing can be written to {target}") from problem
     label = f".tmp-{target.name[:200]}"
     for path in target.parent.iterdir():
         # Others' are left alone: who may write here could turn a folder into a link while it is emptied.

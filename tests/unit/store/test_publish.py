@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mlbox.errors import UsageError
 from mlbox.store import publish
 from mlbox.store.publish import (
     discard_leftovers,
@@ -56,6 +57,14 @@ def test_what_was_killed_beside_a_target_goes_with_the_next(tmp_path: Path) -> N
         assert other.exists()
     assert target.read_bytes() == b"1"
     assert set(tmp_path.iterdir()) == {target, *kept}
+
+
+def test_a_target_below_a_file(tmp_path: Path) -> None:
+    """A slip of the user's."""
+    (tmp_path / "x").write_text("")
+    for target in (tmp_path / "x/y", tmp_path / "x/y/z"):
+        with pytest.raises(UsageError, match="is no folder"), folder_beside(target):
+            pass
 
 
 def test_a_file_system_without_locks_for_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
