@@ -84,7 +84,8 @@ class _Reader:
             yield f"feature.{name}.", features[name]
         if others := sorted(set(environments) - {"default"}):
             self._notes.append(
-                f"{self._at('environments')}: only the default one is read, not {', '.join(others)[:200]}"
+                f"{self._at('environments')}: without a pixi.lock only the default one is read, not"
+                f" {', '.join(others)[:200]}"
             )
         targets = get(table, "target", dict)
         for name in targets:

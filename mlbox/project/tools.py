@@ -199,7 +199,7 @@ def _pixi(table: dict[str, Any], context: Context) -> Spec:
         return Spec()
     if project.get("dependencies"):
         names = ", ".join(one.text for one in spec.conda.dependencies[:5])
-        note = f"{context.at('tool.pixi')}: {names} of conda do not count: [project] comes first"
+        note = f"{context.at('tool.pixi')}: {names} of conda count with a pixi.lock only: [project] comes first"
         return Spec(notes=(note,) if names else ())
     return msgspec.structs.replace(spec, table={"project": {**project, **spec.table["project"]}})
 

@@ -51,6 +51,10 @@ class Mirrors(msgspec.Struct, frozen=True, kw_only=True):
         return list(dict.fromkeys(mirror.root for mirror in (*first, *self.main, *self.security)))
 
 
+def _parts(version: str) -> list[int]:
+    return [int(part) for part in version.split(".") if part.isdecimal()]
+
+
 def suite_for_python(python: str) -> str:
     """Return the Debian release that has Python `python` ('3.11' or '3.11.4')."""
     wanted = ".".join(python.split(".")[:2])
@@ -58,9 +62,12 @@ def suite_for_python(python: str) -> str:
         if version == wanted:
             return suite
     available = ", ".join(f"{version} (Debian {suite})" for suite, version in RELEASES.items())
+    # What works with one mostly works with the next, and requires-python seldom has an upper bound.
+    ordered = sorted(RELEASES.values(), key=_parts)
+    nearest = next((version for version in ordered if _parts(version) > _parts(wanted)), ordered[-1])
     raise LockError(
         f"no Debian release has Python {wanted}; available: {available}",
-        hint='ask for one of these (python = "3.11"), or stand on an image that has it:'
+        hint=f'ask for one of these (python = "{nearest}"), or stand on an image that has it:'
         f' base = "docker.io/library/python:{wanted}-slim"',
     )
 

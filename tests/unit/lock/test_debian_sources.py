@@ -124,3 +124,10 @@ def test_suite_for_python() -> None:
     with pytest.raises(LockError, match=r"3\.12.*3\.9 \(Debian bullseye\)") as problem:
         suite_for_python("3.12")
     assert "base" in (problem.value.hint or "")
+
+
+@pytest.mark.parametrize(("python", "near"), [("3.8", "3.9"), ("3.10", "3.11"), ("3.12.4", "3.13"), ("3.15", "3.13")])
+def test_the_python_that_is_proposed_is_the_next_one(python: str, near: str) -> None:
+    with pytest.raises(LockError) as problem:
+        suite_for_python(python)
+    assert f'python = "{near}"' in (problem.value.hint or "")

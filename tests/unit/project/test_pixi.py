@@ -88,7 +88,7 @@ def test_realistic(tmp_path: Path) -> None:
     ours = "https://index.example.org/simple"
     assert read.index.pins == (IndexPin(package="private", index=ours, url=ours),)
     assert read.index.extra_index_urls == ("https://wheels.example.org/simple",)
-    assert read.notes == ("pixi.toml [environments]: only the default one is read, not test",)
+    assert read.notes == ("pixi.toml [environments]: without a pixi.lock only the default one is read, not test",)
 
 
 def test_in_pyproject(tmp_path: Path) -> None:
@@ -103,7 +103,9 @@ def test_in_pyproject(tmp_path: Path) -> None:
     assert [one.text for one in read.requirements] == ["tqdm"]
     read = project(tmp_path, "[project]\nname = 'x'\nversion = '1'\ndependencies = ['a']\n" + text, "pyproject.toml")
     assert read.conda is None
-    assert read.notes == ("pyproject.toml [tool.pixi]: numpy of conda do not count: [project] comes first",)
+    assert read.notes == (
+        "pyproject.toml [tool.pixi]: numpy of conda count with a pixi.lock only: [project] comes first",
+    )
 
 
 BAD = {
