@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from mlbox.engine.trust.signing import Publication
 
 
+_MOST_OF_DOCKER = 125
+"""Layers of an image that Docker still runs (maxLayerDepth of its layer store)."""
+
+
 class PullReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a pull did."""
 
@@ -124,6 +128,10 @@ def push(
     registry = open_registry(target.registry, listener=listener)
     with store.using():
         image = store.images.get(store.images.resolve(name))
+        if len(image.config.rootfs.diff_ids) > _MOST_OF_DOCKER:
+            listener.note(
+                f"{len(image.config.rootfs.diff_ids)} layers: Docker runs no image of more than {_MOST_OF_DOCKER}"
+            )
         documents = _own_documents(store, image)
         left_out = _rebuildable(image, documents) if thin else ()
         pushed = push_image(

@@ -261,6 +261,21 @@ def test_a_policy_is_asked_before_anything_is_fetched(
     assert not list(store.content.digests())
 
 
+def test_more_layers_than_docker_takes(
+    home: Home, fake: FakeRegistry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is pushed, and said: Docker tells it only to whoever pulls."""
+    store = Store(home)
+    layer = make_layer(store, "one", {"x": b"1"})
+    monkeypatch.setenv("MLBOX_HOME", str(home.root))
+    for count, said in ((125, False), (126, True)):
+        image = make_image(store, *[layer] * count)
+        store.images.tag(image.digest, parse_reference("box"))
+        assert run(["push", "box", "--to", f"{fake.host}/{NAME}"]) == 0
+        assert ("Docker runs no image of more than 125" in capsys.readouterr().err) is said
+    store.close()
+
+
 def test_names_that_cannot_be_pushed(home: Home, plan: BuildPlan, fake: FakeRegistry) -> None:
     """A digest is what pushing finds out; an unknown name is looked for here, not there."""
     image = build(home, plan)
