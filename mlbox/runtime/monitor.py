@@ -128,7 +128,8 @@ class Monitor:
             prepare(self.folder, self.record, self.grant, self.size, self._warn)
             ended = self._run_all()
         except MlboxError as problem:
-            ended = frames.Ended(exit_code=problem.exit_code, error=problem.message, hint=problem.hint)
+            own = problem.exit_code if isinstance(problem, ContainerError) else ContainerError.exit_code
+            ended = frames.Ended(exit_code=own, error=problem.message, hint=problem.hint)
         except Exception as problem:
             self._finish(frames.Ended(exit_code=125, error=f"the monitor failed: {problem}"))
             raise

@@ -109,6 +109,7 @@ def test_a_container_outlives_the_policy_and_nothing_starts_in_it(ours: Program,
         assert f"the policy {policy} allows no image that was built or loaded here" in refused.stderr
         wait_for(lambda: status(ours)["status"] == "exited", "its end")
         assert f"the policy {policy}" in status(ours)["error"]
+        assert status(ours)["exit_code"] == 125
         assert ours.out("logs", "work").split() == ["begun", "begun"]
         assert "the policy" in ours.run("start", "work", code=125).stderr
     finally:
