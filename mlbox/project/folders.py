@@ -20,7 +20,7 @@ from mlbox.project.model import Folder, IndexPin, Package, Requirement
 from mlbox.project.problems import Problems, did_you_mean
 from mlbox.project.pyproject import FILE, Pyproject, at
 from mlbox.project.reading import read_bytes
-from mlbox.project.requirement import local_extras, local_path, marker_of, named_in, normalize, under
+from mlbox.project.requirement import MAX_LENGTH, local_extras, local_path, marker_of, named_in, normalize, under
 from mlbox.project.requirements import RequirementFiles
 from mlbox.project.spec import SETUP, Spec
 from mlbox.project.tables import both
@@ -31,6 +31,9 @@ MAX_FOLDERS = 200
 """Folders that a project may lead to."""
 MAX_STEPS = 10_000
 """Requirements that are followed, each as often as there are conditions under which it is reached."""
+
+MAX_CONDITIONS = 4 * MAX_LENGTH
+"""Characters of a requirement with all conditions under which it is reached."""
 
 _COMPILING = ("maturin", "scikit_build_core", "mesonpy", "setuptools_rust", "poetry_dynamic")
 
@@ -68,7 +71,9 @@ class Folders:
         self._found: dict[str, Folder] = {}
         self._own = Folder(path=".", name="", package=None)
         self._reached: dict[tuple[str, str], list[Conditions]] = {}
+        # A folder may be reached under many conditions; its lines are parsed once.
         self._files = cache(self._files_of)
+        self._requirements = cache(self._requirements_of)
 
     @property
     def found(self) -> tuple[Folder, ...]:
@@ -90,6 +95,8 @@ class Folders:
             requirement, above = waiting.popleft()
             conditions = above | {marker} if (marker := marker_of(requirement)) else above
             one = under(requirement, both(*sorted(conditions))) if above else requirement
+            if len(one.text) > MAX_CONDITIONS:
+                raise ProjectError(f"{one.origin}: is asked for under conditions of {len(one.text)} characters")
             found.setdefault((one.text, one.origin, one.asked_by), one)
             if one.kind == "folder":
                 waiting += [(more, conditions) for more in self._asked(one, conditions)]
@@ -124,17 +131,17 @@ class Folders:
             if any(known <= conditions for known in reached) or (path == self._own.path and not extra):
                 continue
             reached.append(conditions)
-            yield from self._requirements(path, extra, origin)
+            if extra and extra not in (known := self._files(path, "").pyproject.extra_names):
+                hint = did_you_mean(extra, known) or "it has none"
+                self._problems.add(origin, f"{path} has no extra {extra!r}", hint)
+                continue
+            yield from self._requirements(path, extra)
             if not conditions and not extra and (allowed := self._files(path, "").pyproject.requires_python):
                 self.requires_python.append((self._files(path, "").pyproject.file, allowed))
 
-    def _requirements(self, path: str, extra: str, origin: str) -> list[Requirement]:
+    def _requirements_of(self, path: str, extra: str) -> list[Requirement]:
         read = self._files(path, extra)
         pyproject, by_extra = read.pyproject, read.pyproject.dynamic_extras()
-        if extra and extra not in pyproject.extra_names:
-            known = pyproject.extra_names
-            self._problems.add(origin, f"{path} has no extra {extra!r}", did_you_mean(extra, known) or "it has none")
-            return []
         self.pins += [pin for pin in read.pins if pin not in self.pins]
         found = pyproject.requirements([extra] if extra else [], (), project=not extra)
         files = RequirementFiles(self._root, self._problems)

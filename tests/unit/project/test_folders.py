@@ -418,6 +418,22 @@ def test_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "more than 5 things" in refused(tmp_path).message
 
 
+def test_conditions_do_not_grow_without_end(tmp_path: Path) -> None:
+    """Folders that ask for one another in every way there is are refused, in bounded time and memory."""
+    for number in range(12):
+        others = [other for other in range(12) if other != number]
+        markers = {one: " or ".join(f"python_version != '{number}.{one}.{n}'" for n in range(100)) for one in others}
+        lines = [f"f{one} @ file:../f{one} ; {marker}" for one, marker in markers.items()]
+        make(tmp_path, {f"f{number}/pyproject.toml": spec(f"f{number}", *lines)})
+    make(tmp_path, {"requirements.txt": "./f0"})
+    assert "the folders ask for more than 10000 things of one another" in refused(tmp_path).message
+    for number in range(12):
+        marker = " or ".join(f"python_version != '{number}.{one}'" for one in range(100))
+        line = f"f{number + 1} @ file:../f{number + 1} ; {marker}"
+        make(tmp_path, {f"f{number}/pyproject.toml": spec(f"f{number}", line), f"f{number + 1}/setup.py": ""})
+    assert "is asked for under conditions of" in refused(tmp_path).message
+
+
 def test_variants_of_accelerators_lead_to_folders(tmp_path: Path) -> None:
     more = '[project.optional-dependencies]\ncu126 = ["x[gpu] @ file:./x"]\n'
     more += '[tool.mlbox]\naccelerators = ["cpu", "cu126"]\n'
