@@ -10,10 +10,11 @@ def requirements(lock: Lock) -> str:
     """Return the file; `pip install --no-deps --require-hashes -r` installs exactly the lock with it.
 
     Files of the project are found when that is run in its folder. A package of a repository has no hash, its commit
-    is one; nor has a folder of the project: pip takes no such things beside hashes, uv does.
+    is one, nor has a folder of the project: pip takes no such things beside hashes, uv does unless it is told to
+    require them.
     """
     asked = _asked_by((*lock.packages, *lock.folders))
-    lines = [f"# {line}" for line in (*header(lock), *without_conda(lock), *not_everywhere(lock))]
+    lines = [f"# {line}" for line in (*header(lock), *without_conda(lock), *not_everywhere(lock), *_hashless(lock))]
     for folder in lock.folders:
         lines += [f"-e {place(folder)}", *_via((*folder.wanted_by, *asked.get(folder.name, ())))]
     for package in lock.packages:
@@ -21,6 +22,12 @@ def requirements(lock: Lock) -> str:
         lines += [f"{pin} \\", f"    {more[0]}"] if more else [pin]
         lines += _via((*package.wanted_by, *asked.get(package.name, ())))
     return "\n".join([*lines, ""])
+
+
+def _hashless(lock: Lock) -> Iterator[str]:
+    if lock.folders and lock.packages:
+        names = ", ".join(one_line(folder.name) for folder in lock.folders)
+        yield f"uv takes folders of the project beside hashes, pip does not: {names}."
 
 
 def pinned(package: Package, root: str = "./") -> str:
