@@ -11,6 +11,8 @@ from mlbox.project.requirement import without_credentials
 
 T = TypeVar("T")
 
+NEVER = "python_version < '0'"
+"""A marker that holds nowhere: what replaces a package under it takes the package out."""
 _REVISION = re.compile(r"(?!-)[\w.+/-]+", re.ASCII)
 _SCP = re.compile(r"(?P<user>[\w.-]+@)?(?P<host>[\w.-]+):(?P<path>[^/:\s][^:\s]*)", re.ASCII)
 _PLACE = re.compile(r"[^\s#;]+")

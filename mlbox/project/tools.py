@@ -18,7 +18,7 @@ from mlbox.project.pyproject import at
 from mlbox.project.reading import read_bytes
 from mlbox.project.requirement import normalize
 from mlbox.project.spec import Line, Spec
-from mlbox.project.tables import deep, get, strings
+from mlbox.project.tables import NEVER, deep, get, strings
 
 if TYPE_CHECKING:
     from mlbox.project.workspace import Workspace
@@ -142,12 +142,16 @@ def _pdm(table: dict[str, Any], context: Context) -> Spec:
         if line.startswith("-")
     ]
     overrides = get(get(pdm, "resolution", dict), "overrides", dict)
-    where = context.at("tool.pdm.resolution.overrides")
+    excludes = strings(get(pdm, "resolution", dict), "excludes")
+    where = context.at("tool.pdm.resolution")
     indexes, find_links = _pdm_sources(pdm)
     return Spec(
         table=_and_own_groups(table, lines),
         labels={f"dependency-groups.{normalize(group)}": context.at(here) for group in lines},
-        overrides=tuple(Line(_override(name, get(overrides, name, str)), where) for name in overrides),
+        overrides=(
+            *(Line(_override(name, get(overrides, name, str)), where) for name in overrides),
+            *(Line(f"{name} ; {NEVER}", where) for name in excludes),
+        ),
         index=msgspec.structs.replace(
             index_options(indexes),
             find_links=tuple(find_links),

@@ -18,7 +18,7 @@ from mlbox.project.problems import did_you_mean
 from mlbox.project.pyproject import at
 from mlbox.project.requirement import normalize, pep508
 from mlbox.project.spec import Line, Spec
-from mlbox.project.tables import both, get, named, opposite, place_of, strings
+from mlbox.project.tables import NEVER, both, get, named, opposite, place_of, strings
 from mlbox.project.workspace import hint_of_member, unfetched, workspace_of
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class _Reader:
         return Spec(
             table=changed,
             constraints=self._also("constraint-dependencies"),
-            overrides=self._also("override-dependencies"),
+            overrides=(*self._also("override-dependencies"), *self._excluded()),
             index=self._index(),
             # With a lock, uv has already done what they say.
             notes=tuple(f"{self._at(key)} has no effect" for key in _UNREAD if key in self._uv and not locked),
@@ -88,6 +88,10 @@ class _Reader:
 
     def _also(self, key: str) -> tuple[Line, ...]:
         return tuple(Line(text, self._at(key)) for text in self._strings(self._common, key))
+
+    def _excluded(self) -> Iterator[Line]:
+        key = "exclude-dependencies"
+        yield from (Line(f"{name} ; {NEVER}", self._at(key)) for name in self._strings(self._common, key))
 
     def _with_sources(self, sources: Sources) -> dict[str, Any]:
         """Return [project] and [dependency-groups] with the places and pins that the sources give."""

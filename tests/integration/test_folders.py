@@ -212,6 +212,32 @@ q = {{ path = "libs/q" }}
             assert found == said(owner, target) and "packages/c" in found[1]
 
 
+def test_poetry_in_a_folder(tmp_path: Path, tool_of: Callable[..., Tool], index: FakeIndex) -> None:
+    """A repository of several projects, each with a lock of its own that leads to folders beside it."""
+    poetry = tool_of("poetry", "poetry==2.*", "poetry-plugin-export")
+    folders(tmp_path, lambda here, line: with_url(line, tmp_path.as_uri()))
+    text = f'''
+[tool.poetry]
+name = "app"
+version = "1"
+package-mode = false
+[tool.poetry.dependencies]
+python = "^3.11"
+c = {{ path = "../../packages/c", develop = true }}
+p = {{ path = "../../libs/p" }}
+[[tool.poetry.source]]
+name = "here"
+url = "{index.url}"
+priority = "primary"
+'''
+    write(tmp_path, "apps/app/pyproject.toml", text)
+    poetry(tmp_path / "apps/app", "lock")
+    owner = poetry(tmp_path / "apps/app", "export", "--format=requirements.txt", "--without-hashes")
+    for target in (OLD, NEW):
+        found = locked(tmp_path, index, target, 'package = "apps/app"\n')
+        assert found == said(owner, target) and "libs/q" in found[1]
+
+
 @pytest.mark.parametrize("strategy", ["inherit_metadata", "no_inherit_metadata"])
 def test_pdm(tmp_path: Path, tool_of: Callable[..., Tool], index: FakeIndex, strategy: str) -> None:
     """Lines with PDM's word for the root, in [project] and in its own groups."""

@@ -26,15 +26,16 @@ def complete(
     http: Http,
     *,
     folder: Path,
+    root: Path | None = None,
     known: Sequence[Package] = (),
     what: str = "",
 ) -> tuple[Pinned, ...]:
     """Return `pins` with the one file of each for `target`; indexes are asked only for what nobody else says.
 
-    Files of the repository lie below `folder`, the lock's.
+    Paths are from `folder`, the lock's, and lead to files of the project, below `root` (None: below that folder too).
     """
     before = {package.sha256: package for package in known if package.sha256}
-    local = [_local(pin, target, folder) for pin in pins]
+    local = [_local(pin, target, folder, root or folder) for pin in pins]
     tasks = [_Task(pin, _chosen(pin, target, before)) for pin in local]
     asked = [task for task in tasks if task.file is None and _can_ask(task.pin)]
     if asked:
@@ -110,21 +111,23 @@ def _plain(url: str) -> str:
     return without_credentials(url).rstrip("/")
 
 
-def _local(pin: Pinned, target: Target, folder: Path) -> Pinned:
+def _local(pin: Pinned, target: Target, folder: Path, root: Path) -> Pinned:
     """Make a file of the repository a direct one, by its address on this machine and with its hash."""
     file = best_file(pin.files, target)
     if file is None or not _is_local(file):
         return pin
-    return replace(pin, kind="archive", index="direct", url=file.url, files=(_local_file(file, folder, pin.name),))
+    return replace(
+        pin, kind="archive", index="direct", url=file.url, files=(_local_file(file, folder, root, pin.name),)
+    )
 
 
 def _is_local(file: File) -> bool:
     return bool(file.url) and "://" not in file.url
 
 
-def _local_file(file: File, folder: Path, name: str) -> File:
+def _local_file(file: File, folder: Path, root: Path, name: str) -> File:
     path = (folder / file.url).resolve()
-    if not path.is_relative_to(folder.resolve()):
+    if not path.is_relative_to(root.resolve()):
         raise LockError(f"{name}: {file.url!r} leaves the repository", hint="copy the file below the project")
     if not path.is_file():
         raise LockError(f"{name}: {file.url} is not there", hint="restore the file, or lock again without it")

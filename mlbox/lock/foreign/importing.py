@@ -18,7 +18,7 @@ from mlbox.lock.foreign.reading import MAX_SIZE
 from mlbox.lock.model import Package, Target
 from mlbox.lock.python.model import Indexes, Pinned
 from mlbox.project.locks import Known, lock_named
-from mlbox.project.model import ForeignLock, Project
+from mlbox.project.model import ForeignLock, Project, Requirement
 from mlbox.project.requirement import normalize
 
 _READERS = {
@@ -72,7 +72,9 @@ def import_pins(
             hint=_other_python(project, target) or "lock again with its owner, for this Python and machine",
         )
     folder = (project.root / foreign.path).parent
-    pins = complete(imported.pins, target, indexes, http, folder=folder, known=known, what=foreign.path)
+    pins = complete(
+        imported.pins, target, indexes, http, folder=folder, root=project.root, known=known, what=foreign.path
+    )
     if imported.edges or not pins:
         return pins
     from mlbox.lock.foreign.edges import with_edges
@@ -111,7 +113,8 @@ def read_foreign(project: Project, foreign: ForeignLock, target: Target) -> Impo
         extras=tuple(map(normalize, project.settings.extras)),
         groups=tuple(map(normalize, project.settings.groups)),
         folder=posixpath.relpath(project.member or ".", Path(foreign.path).parent.as_posix()),
-        requirements=tuple(one.text for one in own if "://" not in one.text.partition("@")[0]),
+        above=len(Path(foreign.path).parent.parts),
+        requirements=tuple(_from_lock(one, foreign) for one in own if "://" not in one.text.partition("@")[0]),
         spec=_spec(project, foreign),
         specs={
             posixpath.relpath(file.parent.as_posix(), Path(foreign.path).parent.as_posix()): _bytes(project.root / file)
@@ -120,6 +123,12 @@ def read_foreign(project: Project, foreign: ForeignLock, target: Target) -> Impo
         },
     )
     return _mended(foreign, lambda: reader_of(foreign.kind)(data, selection))
+
+
+def _from_lock(requirement: Requirement, foreign: ForeignLock) -> str:
+    """Return a requirement with its path as seen from the lock, which lies where the member's file does."""
+    up = "../" * len(Path(foreign.path).parent.parts)
+    return f"./{up}{requirement.text[2:]}" if requirement.kind in ("path", "folder") else requirement.text
 
 
 def _bytes(path: Path) -> bytes:

@@ -17,6 +17,8 @@ class Selection(Value, frozen=True, kw_only=True):
     """Normalised names of dependency groups; the project's own dependencies always count."""
     folder: str = "."
     """Where the project lies, from the lock: one of a workspace holds several."""
+    above: int = 0
+    """How many of the folders above the lock's are the project's too."""
     requirements: tuple[str, ...] = ()
     """What the project asks for with these extras and groups (PEP 508), for locks that do not say it themselves."""
     spec: bytes = b""

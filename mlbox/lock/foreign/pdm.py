@@ -93,7 +93,7 @@ def read_pdm(data: bytes, selection: Selection) -> Imported:
         chosen = [package for package in lock.package if _counts(package, groups, markers)]
     else:
         chosen = _walked(lock, selection, markers)
-    return Imported(pins=_pins(chosen, markers))
+    return Imported(pins=_pins(chosen, markers, selection.above))
 
 
 def _check_version(text: str) -> None:
@@ -186,7 +186,11 @@ def _walked(lock: _Lock, selection: Selection, markers: Markers) -> list[_Packag
 
         return Node(name_of(package.name), package.version, asks)
 
-    places = {inside(package.path, package.name): name_of(package.name) for package in lock.package if package.path}
+    places = {
+        inside(package.path, package.name, selection.above): name_of(package.name)
+        for package in lock.package
+        if package.path
+    }
     lines = selection.requirements
     roots = [*asked_by(lines, markers), *asked_by_path(lines, places, markers, what=WHAT)]
     reached = walk(roots, [node(package) for package in plain], what=WHAT, hint=_LOCK_AGAIN)
@@ -211,7 +215,7 @@ def _extras_asked(packages: list[_Package], roots: list[Asked], markers: Markers
     return asked
 
 
-def _pins(chosen: list[_Package], markers: Markers) -> tuple[Pinned, ...]:
+def _pins(chosen: list[_Package], markers: Markers, above: int) -> tuple[Pinned, ...]:
     """Return a pin for each name: PDM writes a package once more for each set of its extras."""
     by_name: dict[str, list[_Package]] = {}
     for package in chosen:
@@ -226,11 +230,11 @@ def _pins(chosen: list[_Package], markers: Markers) -> tuple[Pinned, ...]:
         lines = [line for package in packages for line in package.dependencies]
         needed = {one.name for one in asked_by(lines, markers)} & set(by_name)
         first = next((package for package in packages if not package.extras), packages[0])
-        pins.append(_pinned(first, name, tuple(sorted(needed - {name}))))
+        pins.append(_pinned(first, name, tuple(sorted(needed - {name})), above))
     return tuple(pins)
 
 
-def _pinned(package: _Package, name: str, requires: tuple[str, ...]) -> Pinned:
+def _pinned(package: _Package, name: str, requires: tuple[str, ...], above: int) -> Pinned:
     version = version_of(package.version, name) if package.version else ""
     common: dict[str, Any] = {"name": name, "version": version, "requires": requires}
     subdirectory = subdirectory_of(package.subdirectory, name)
@@ -244,7 +248,7 @@ def _pinned(package: _Package, name: str, requires: tuple[str, ...]) -> Pinned:
             subdirectory=subdirectory,
         )
     if place := package.url or package.path:
-        url = address(place, name) if package.url else inside(place, name)
+        url = address(place, name) if package.url else inside(place, name, above)
         if package.path and not url.endswith((".whl", *SDISTS)):
             return Pinned(**common, kind="directory", index="direct", url=url)
         hashes = [sha256_of(one.hash) for one in package.files]

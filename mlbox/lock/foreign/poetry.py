@@ -164,7 +164,7 @@ def _walked(lock: _Lock, selection: Selection, markers: Markers) -> list[int]:
     fitting = [number for number, package in enumerate(lock.package) if admits(package.python_versions, python)]
     nodes = [_node(lock.package[number], markers) for number in fitting]
     places = {
-        inside(package.source.url, package.name): name_of(package.name)
+        inside(package.source.url, package.name, selection.above): name_of(package.name)
         for package in lock.package
         if package.source.type in ("file", "directory")
     }
@@ -224,7 +224,7 @@ def _pins(lock: _Lock, chosen: Sequence[int], selection: Selection, markers: Mar
             for other, one in _dependencies(package)
             if any(_is_asked(package, other, one, extra, markers) for extra in ("", *asked.get(name, ())))
         }
-        pinned = _pinned(package, lock, tuple(sorted((needed & names) - {name})))
+        pinned = _pinned(package, lock, tuple(sorted((needed & names) - {name})), selection.above)
         if name in pins:
             raise LockError(
                 f"{WHAT}: {name} is there twice for this machine: {pins[name].version} and {pinned.version}",
@@ -245,7 +245,7 @@ def _extras_asked(packages: Iterable[_Package], selection: Selection) -> dict[st
     return asked
 
 
-def _pinned(package: _Package, lock: _Lock, requires: tuple[str, ...]) -> Pinned:
+def _pinned(package: _Package, lock: _Lock, requires: tuple[str, ...], above: int) -> Pinned:
     name, source = name_of(package.name), package.source
     common: dict[str, Any] = {"name": name, "version": version_of(package.version, name), "requires": requires}
     subdirectory = subdirectory_of(source.subdirectory, name)
@@ -259,9 +259,9 @@ def _pinned(package: _Package, lock: _Lock, requires: tuple[str, ...]) -> Pinned
             subdirectory=subdirectory,
         )
     if source.type == "directory":
-        return Pinned(**common, kind="directory", index="direct", url=inside(source.url, name))
+        return Pinned(**common, kind="directory", index="direct", url=inside(source.url, name, above))
     if source.type in ("url", "file"):
-        url = address(source.url, name) if source.type == "url" else inside(source.url, name)
+        url = address(source.url, name) if source.type == "url" else inside(source.url, name, above)
         filename = filename_of(url, name)
         hashes = [sha256_of(one.hash) for one in _files(package, lock) if one.file == filename]
         file = File(filename=filename, url=url, sha256=hashes[0] if hashes else "")

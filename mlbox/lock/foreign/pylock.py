@@ -77,13 +77,13 @@ def _imported(document: dict[str, Any], selection: Selection) -> Imported:
     )
     found = [package for package, _ in selected]
     names = {str(package.name) for package in found}
-    pins = sorted((_pinned(package, names) for package in found), key=lambda pin: pin.name)
+    pins = sorted((_pinned(package, names, selection.above) for package in found), key=lambda pin: pin.name)
     minor = str(lock.lock_version) != "1.0"
     newer = f"is version {lock.lock_version}; what is newer than 1.0 in it was not read"
     return Imported(pins=tuple(pins), notes=(newer,) if minor else ())
 
 
-def _pinned(package: Any, names: set[str]) -> Pinned:  # noqa: ANN401 - packaging.pylock.Package, imported late
+def _pinned(package: Any, names: set[str], above: int) -> Pinned:  # noqa: ANN401 - packaging.pylock.Package, imported late
     name = str(name_of(package.name))
     needed = _needed(package)
     common: dict[str, Any] = {
@@ -105,13 +105,13 @@ def _pinned(package: Any, names: set[str]) -> Pinned:  # noqa: ANN401 - packagin
             subdirectory=subdirectory_of(vcs.subdirectory, name),
         )
     if (directory := package.directory) is not None:
-        return Pinned(**common, kind="directory", index="direct", url=inside(directory.path, name))
+        return Pinned(**common, kind="directory", index="direct", url=inside(directory.path, name, above))
     if (archive := package.archive) is not None:
-        file = _file(archive, name)
+        file = _file(archive, name, above)
         subdirectory = subdirectory_of(archive.subdirectory, name)
         return Pinned(**common, kind="archive", index="direct", url=file.url, files=(file,), subdirectory=subdirectory)
     index = address(package.index, name) if package.index else ""
-    return Pinned(**common, index=index, files=tuple(_file(one, name) for one in _files(package)))
+    return Pinned(**common, index=index, files=tuple(_file(one, name, above) for one in _files(package)))
 
 
 def _needed(package: Any) -> set[str]:  # noqa: ANN401
@@ -131,9 +131,9 @@ def _files(package: Any) -> Iterator[Any]:  # noqa: ANN401
         yield package.sdist
 
 
-def _file(one: Any, name: str) -> File:  # noqa: ANN401
+def _file(one: Any, name: str, above: int) -> File:  # noqa: ANN401
     """Return a file; its address when it has one, else its path beside the lock."""
-    url = address(one.url, name) if one.url else inside(one.path, name)
+    url = address(one.url, name) if one.url else inside(one.path, name, above)
     filename = filename_of(getattr(one, "filename", None) or url, name)
     sha256 = one.hashes.get("sha256", "")
     return File(filename=filename, url=url, sha256=sha256.lower(), size=max(one.size or 0, 0))

@@ -119,11 +119,15 @@ def split(url: str, name: str) -> SplitResult:
         raise LockError(f"{name}: {redact_text(url)[:200]!r} is no address") from problem
 
 
-def inside(path: str, name: str) -> str:
-    """Return a path of the repository, normalised; LockError when it leaves it."""
+def inside(path: str, name: str, above: int = 0) -> str:
+    """Return a path of the repository, normalised; LockError when it leaves it.
+
+    It may begin in a folder above the lock's, at most so many.
+    """
     path = unquote(path.removeprefix("file:")) if path.startswith("file:") else path
     pure = PurePosixPath(path)
-    if not path or "\0" in path or "\\" in path or pure.is_absolute() or ".." in pure.parts:
+    climbs = pure.parts.count("..")
+    if not path or "\0" in path or "\\" in path or pure.is_absolute() or ".." in pure.parts[min(climbs, above) :]:
         raise LockError(
             f"{name}: {path[:200]!r} leaves the repository",
             hint="copy it below the project, or depend on it by git URL",

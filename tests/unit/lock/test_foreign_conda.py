@@ -133,6 +133,17 @@ def test_what_pixi_would_install_is_taken(version: int) -> None:
     assert [(one.name, one.version) for one in found.pins] == [*([("me", "")] if version > 5 else []), ("six", "1.3")]
 
 
+def test_folders_of_pixi() -> None:
+    """A path of the repository is a folder, with what it asks for."""
+    six = "https://files.example.org/six-1.3-py3-none-any.whl"
+    packages = (
+        {"pypi": six, "name": "six", "version": "1.3", "sha256": B},
+        {"pypi": "./libs/x", "name": "X", "version": "0.1", "requires_dist": ["six>=1", "old ; extra == 'y'"]},
+    )
+    folder = read_pixi(pixi(*packages, version=6), selection()).pins[1]
+    assert (folder.kind, folder.name, folder.url, folder.requires) == ("directory", "x", "libs/x", ("six",))
+
+
 def test_a_group_names_the_environment_of_pixi() -> None:
     """Without one it is 'default'; two at once cannot be meant."""
     zlib, gcc = f"{HOST}/c/linux-64/zlib-1.3-h1_0.conda", f"{HOST}/c/linux-64/libgcc-13.2-h5.conda"

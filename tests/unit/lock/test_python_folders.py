@@ -1,5 +1,6 @@
 """Folders of the project in its lock, whoever pins the rest."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -107,8 +108,6 @@ def test_each_accelerator_has_its_folders(desk: Desk, tmp_path: Path) -> None:
 
 def test_hashes_of_a_whole_file_are_those_of_the_folders_too(desk: Desk, tmp_path: Path) -> None:
     """As uv exports a workspace: what a folder asks for loosely, the file has exactly."""
-    import hashlib
-
     digest = hashlib.sha256(desk.wheel("dep", "1.0")).hexdigest()
     desk.wheel("other", "1.0")
     files = {"requirements.txt": f"-e ./x\ndep==1.0 --hash=sha256:{digest}\n", "x/pyproject.toml": spec("x", "dep>0.1")}
@@ -222,8 +221,6 @@ TOOLS = {
 @pytest.mark.parametrize("file", TOOLS)
 def test_folders_of_other_tools_locks(desk: Desk, tmp_path: Path, file: str) -> None:
     """They are installed with what that lock has; what a folder asks for by now must be there."""
-    import hashlib
-
     digest = hashlib.sha256(desk.wheel("dep", "1.0")).hexdigest()
     name, text, lock = TOOLS[file]
     packages = {"dep": {"version": "==1.0", "hashes": [f"sha256:{digest}"]}, "x": {"path": "x", "editable": True}}
@@ -293,3 +290,40 @@ def test_a_package_that_is_called_like_a_folder(desk: Desk, tmp_path: Path) -> N
     lock = twice.replace('name = "dep"', 'name = "y"', 1).replace("dep-1.0", "y-1.0", 1)
     with pytest.raises(MlboxError, match="y"):
         locked(desk, tmp_path, {"pylock.toml": lock, "x/pyproject.toml": spec("y")})
+
+
+def test_a_member_with_a_lock_of_its_own(desk: Desk, tmp_path: Path) -> None:
+    """Poetry's repositories have a lock for each project, whose folders lie above it; none lies above the project."""
+    digest = hashlib.sha256(desk.wheel("dep", "1.0")).hexdigest()
+    lock = POETRY.replace("HASH", digest).replace('url = "x"', 'url = "../../x"')
+    text = '[tool.poetry]\nname = "app"\nversion = "1"\n[tool.poetry.dependencies]\nx = { path = "../../x" }\n'
+    files = {"apps/app/pyproject.toml": text, "apps/app/poetry.lock": lock, "x/pyproject.toml": spec("x", "dep")}
+    settings = 'package = "apps/app"\n'
+    found = locked(desk, tmp_path, files, settings=settings)
+    assert names(found) == ["dep"]
+    origin = "apps/app/pyproject.toml [tool.poetry.dependencies]"
+    assert found.folders == (Folder(name="x", path="x", requires=("dep",), wanted_by=(origin,)),)
+    old = lock.replace("2.1", "2.0").replace('groups = ["main"]\n', "")
+    assert locked(desk, tmp_path, {"apps/app/poetry.lock": old}, settings=settings).folders == found.folders
+    pdm = PDM.replace("HASH", digest).replace('"./x"', '"../../x"')
+    pyproject = spec("app", "x @ file:///${PROJECT_ROOT}/../../x", more="[tool.pdm]\n")
+    (tmp_path / "apps/app/poetry.lock").unlink()
+    files = {"apps/app/pyproject.toml": pyproject, "apps/app/pdm.lock": pdm}
+    assert [one.path for one in locked(desk, tmp_path, files, settings=settings).folders] == ["x"]
+    with pytest.raises(LockError, match=r"x: '\.\./\.\./\.\./x' leaves the repository"):
+        locked(desk, tmp_path, {"apps/app/pdm.lock": pdm.replace("../../x", "../../../x")}, settings=settings)
+    (tmp_path / "apps/app/pdm.lock").unlink()
+    assert [one.path for one in locked(desk, tmp_path, {}, settings=settings).folders] == ["x"]
+
+
+def test_what_is_excluded_is_not_missed(desk: Desk, tmp_path: Path) -> None:
+    """PDM's excludes, as uv's, take a package out whoever asks for it."""
+    digest = hashlib.sha256(desk.wheel("dep", "1.0")).hexdigest()
+    tables = '[tool.pdm.resolution]\nexcludes = ["more"]\n'
+    files = {"pyproject.toml": spec("app", "x @ file:./x", more=tables), "pdm.lock": PDM.replace("HASH", digest)}
+    files["x/pyproject.toml"] = spec("x", "dep", "more")
+    assert names(locked(desk, tmp_path, files)) == ["dep"]
+    (tmp_path / "pdm.lock").unlink()
+    assert names(locked(desk, tmp_path, {})) == ["dep"]
+    uv = '[tool.uv]\nexclude-dependencies = ["more"]\n'
+    assert names(locked(desk, tmp_path, {"pyproject.toml": spec("app", "x @ file:./x", more=uv)})) == ["dep"]
