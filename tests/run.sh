@@ -7,4 +7,5 @@ environment -e "$top" --group "$top/pyproject.toml:dev"
 
 cd "$top"
 say "pytest"
-exec $sudo env MLBOX_REQUIRE="${MLBOX_REQUIRE-1}" "$bin/python" -m pytest -n auto --dist loadfile "$@"
+# The order of the files, not the number of their tests: those that take long come first, and no processor idles at the end.
+exec $sudo env MLBOX_REQUIRE="${MLBOX_REQUIRE-1}" "$bin/python" -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"

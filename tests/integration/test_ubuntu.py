@@ -45,12 +45,14 @@ CUDA = {
 }
 LOCK = """
 import sys
+from functools import partial
 from pathlib import Path
+from mlbox.engine import locking
 from mlbox.lock import debian
 from mlbox.lock.debian.distributions import DEBIAN, UBUNTU
 UBUNTU.releases["noble"] = DEBIAN.releases["trixie"]
 keys = debian.Keys(keyrings=Path(sys.argv.pop(1)), trusted=Path("/none"))
-debian.Keys = lambda: keys
+locking.Asked = partial(debian.Asked, keys=keys)
 from mlbox.__main__ import main
 main()
 """
