@@ -179,10 +179,9 @@ def test_uv(tmp_path: Path, tool_of: Callable[..., Tool], index: FakeIndex, root
         assert locked(tmp_path, index, target, settings) == said(owner, target, app)
 
 
-@pytest.mark.parametrize("version", ["2", "1.8"])
-def test_poetry(tmp_path: Path, tool_of: Callable[..., Tool], index: FakeIndex, version: str) -> None:
+def test_poetry(tmp_path: Path, tool_of: Callable[..., Tool], index: FakeIndex) -> None:
     """Groups and extras that lead to folders; Poetry takes what is below them from their own files."""
-    poetry = tool_of("poetry", f"poetry=={version}.*", "poetry-plugin-export")
+    poetry = tool_of("poetry", "poetry==2.*", "poetry-plugin-export")
     source = f'[[tool.poetry.source]]\nname = "here"\nurl = "{index.url}"\npriority = "primary"\n'
 
     folders(tmp_path, lambda here, line: with_url(line, tmp_path.as_uri()))
