@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote
 
 import msgspec
 
 from mlbox.errors import FetchError
-from mlbox.http.url import is_loopback, redact, without_credentials
+from mlbox.http.url import http_address, is_loopback, redact, without_credentials
 
 if TYPE_CHECKING:
     import ssl
@@ -55,23 +55,13 @@ def make_pool(proxy: str, tls: Tls) -> "PoolManager":
     context = _context(tls)  # one for all connections: reading the bundle takes as long as a handshake
     if not proxy:
         return urllib3.PoolManager(maxsize=16, ssl_context=context, blocksize=_BLOCK)
-    parts = _proxy_parts(proxy)
+    if (parts := http_address(proxy)) is None:
+        hint = "HTTPS_PROXY=http://HOST:PORT; SOCKS proxies are not supported"
+        raise FetchError(f"{redact(proxy)}: not an http proxy", hint=hint)
     login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
     headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
     plain = without_credentials(proxy)
     return urllib3.ProxyManager(plain, maxsize=16, proxy_headers=headers, ssl_context=context, blocksize=_BLOCK)
-
-
-def _proxy_parts(proxy: str) -> SplitResult:
-    try:
-        parts = urlsplit(proxy)
-        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
-            return parts
-    except ValueError:
-        pass
-    raise FetchError(
-        f"{redact(proxy)}: not an http proxy", hint="HTTPS_PROXY=http://HOST:PORT; SOCKS proxies are not supported"
-    )
 
 
 def _context(tls: Tls) -> "ssl.SSLContext":

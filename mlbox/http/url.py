@@ -25,6 +25,15 @@ def without_credentials(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
+def http_address(url: str) -> SplitResult | None:
+    """Return the parts of `url` when it is an http or https address with a host; else None."""
+    try:
+        parts = urlsplit(url)
+        return parts if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 else None
+    except ValueError:
+        return None
+
+
 def redact_text(text: str) -> str:
     """Return the words of another program without anything that could be a user and password."""
     return _CREDENTIALS.sub("", text)

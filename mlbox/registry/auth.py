@@ -16,7 +16,7 @@ import msgspec
 from mlbox.codec import decode_json
 from mlbox.errors import RegistryError
 from mlbox.http.transport import RETRIED_STATUS, TemporaryError, Transport, chunks, retry_after
-from mlbox.http.url import host_of, is_loopback, redact, redact_text
+from mlbox.http.url import host_of, http_address, is_loopback, redact, redact_text
 from mlbox.registry.challenge import Challenge
 from mlbox.registry.credentials import Credentials
 from mlbox.registry.hosts import Site
@@ -136,12 +136,8 @@ class Authorizer:
     def _usable(self, challenge: Challenge) -> str:
         """Return the token server's address, if it is one."""
         url = challenge.parameters["realm"]
-        try:
-            parts = urlsplit(url)
-            if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
-                return url
-        except ValueError:
-            pass
+        if http_address(url):
+            return url
         raise RegistryError(
             f"{self._site.name}: it names a strange token server: {clean(redact_text(url))[:200]!r}", hint=AT_FAULT
         )

@@ -3,15 +3,27 @@
 import os
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from conftest import missing
+from fakes.index import FakeIndex
+from fakes.server import serving
+from fakes.universe import fill
 
 from mlbox.files import locked
 
 Tool = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def index() -> Iterator[FakeIndex]:
+    """An index of this machine that has the small world."""
+    with serving() as server:
+        found = FakeIndex(server)
+        fill(found)
+        yield found
 
 
 @pytest.fixture(scope="session")

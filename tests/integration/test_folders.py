@@ -3,16 +3,14 @@
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import missing
 from fakes.index import FakeIndex
-from fakes.lockers import Tool, tool_of
+from fakes.lockers import Tool, index, tool_of
 from fakes.program import Program
-from fakes.server import serving
-from fakes.universe import fill
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -23,7 +21,7 @@ from mlbox.lock.python.target import marker_environment
 from mlbox.project.discover import load_project
 from mlbox.project.requirements import logical_lines, split_options
 
-__all__ = ["tool_of"]  # a fixture
+__all__ = ["index", "tool_of"]  # fixtures
 pytestmark = pytest.mark.integration
 
 BUILT = '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
@@ -99,15 +97,6 @@ def with_url(line: str, root: str) -> str:
 def from_root(here: str, line: str) -> str:
     """Return a line in PDM's words, whose root is the file's own folder."""
     return with_url(line, "file:///${PROJECT_ROOT}" + "/.." * len(Path(here).parts))
-
-
-@pytest.fixture(scope="module")
-def index() -> Iterator[FakeIndex]:
-    """An index of this machine that has the small world."""
-    with serving() as server:
-        found = FakeIndex(server)
-        fill(found)
-        yield found
 
 
 Installed = tuple[dict[str, str], set[str]]

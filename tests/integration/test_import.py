@@ -1,15 +1,14 @@
 """Each import against the lock's own tool: what it would install for the target is what is taken."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import missing
 from fakes.index import FakeIndex
-from fakes.lockers import Tool, tool_of
-from fakes.server import serving
-from fakes.universe import EDGES, EXTRAS, FORKED, GROUPS, LINES, fill, pipfile, poetry_pyproject, pyproject, write
+from fakes.lockers import Tool, index, tool_of
+from fakes.universe import EDGES, EXTRAS, FORKED, GROUPS, LINES, pipfile, poetry_pyproject, pyproject, write
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -23,7 +22,7 @@ from mlbox.lock.python.model import Index, Indexes, Pinned
 from mlbox.lock.python.target import marker_environment
 from mlbox.project.requirements import logical_lines, split_options
 
-__all__ = ["tool_of"]  # a fixture
+__all__ = ["index", "tool_of"]  # fixtures
 pytestmark = pytest.mark.integration
 
 OLD = Target(arch="amd64", python="3.11", python_full="3.11.2", glibc="2.36")
@@ -31,15 +30,6 @@ NEW = Target(arch="arm64", python="3.13", python_full="3.13.5", glibc="2.41")
 
 TARGETS = (OLD, NEW)
 SELECTIONS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (((), ()), (("gpu",), ("dev",)))
-
-
-@pytest.fixture(scope="module")
-def index() -> Iterator[FakeIndex]:
-    """An index of this machine that has the small world."""
-    with serving() as server:
-        found = FakeIndex(server)
-        fill(found)
-        yield found
 
 
 def more(extras: tuple[str, ...], groups: tuple[str, ...]) -> list[str]:
